@@ -1,0 +1,49 @@
+"""Backends: the models behind a suite, as frozen records of callables and facts.
+
+A new backend is a module that makes a `Backend`, and a row in `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ddmd_bench.diffusion import NoiseLevel
+    from ddmd_bench.distill.terms import Cond
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a stage may ask of a family of models; conversions to x0 end in here.
+
+    Networks are modules called as `denoise(x_t, t, cond) -> x0`: latents [B, C, H, W], t [B] in
+    [0, 1] with 1 = pure noise. A fake score that sees the student's step reads `cond["step"]`, [B].
+    """
+
+    resolution: int  # pixels per side
+    latent_shape: tuple[int, int, int]  # C, H, W
+    weights: Mapping[str, Path]  # files that determine the networks, hashed into every key
+    prompt_sets: Mapping[str, Callable[[], Sequence[str]]]
+    check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
+    draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts
+    level: Callable[[Tensor], NoiseLevel]  # t [B] -> alpha, sigma
+    load_teacher: Callable[[], nn.Module]
+    make_fake_score: Callable[[nn.Module, int | None], nn.Module]  # teacher, steps seen or None
+    encode_prompts: Callable[[Sequence[str]], Cond]  # '' is unconditional
+    decode: Callable[[Tensor], Tensor]  # latents -> images [B, 3, H, W], [-1, 1] and beyond
+    draw_real: Callable[[str, torch.Generator], Tensor] | None  # one real image of a prompt
+
+
+def _shapes() -> Backend:
+    from ddmd_bench.backends.shapes.backend import make_backend
+
+    return make_backend()
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {"shapes": _shapes}

@@ -1,0 +1,144 @@
+"""The embedded world as a backend: no download, minutes on a CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ddmd_bench.backends import Backend
+from ddmd_bench.backends.shapes.networks import (
+    LATENT_SHAPE,
+    WordEncoder,
+    make_unet,
+    to_images,
+    tokenize,
+)
+from ddmd_bench.backends.shapes.scenes import (
+    IMAGE_SIZE,
+    draw_labels,
+    held_out_labels,
+    labels_of,
+    prompt_of,
+    render,
+    seen_labels,
+)
+from ddmd_bench.diffusion import flow_level, x0_from_velocity
+from ddmd_bench.distill.terms import Cond
+from ddmd_bench.errors import BenchError
+
+WEIGHTS = Path(__file__).parent / "weights"
+TEACHER = WEIGHTS / "teacher.safetensors"
+
+
+class VelocityDenoiser(nn.Module):
+    """A UNet that predicts velocity, called as `denoise(x_t, t, cond) -> x0`."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """x_t [B, 12, 16, 16], t [B] in [0, 1] -> x0 [B, 12, 16, 16]."""
+        x_t = x_t.contiguous(memory_format=torch.channels_last)
+        # The network was trained on 1000 * t, the range of diffusers' timesteps.
+        velocity = self.unet(x_t, 1000 * t, cond["prompt_embeds"], class_labels=cond.get("step"))
+        return x0_from_velocity(velocity.sample, x_t, flow_level(t))
+
+
+@cache
+def _teacher_state() -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    if not TEACHER.is_file():
+        raise BenchError(
+            f"{TEACHER}: the embedded teacher's weights are missing. Reinstall the package, or "
+            "make them with `python -m ddmd_bench.backends.shapes.recipe teacher` (about an hour)"
+        )
+    return {key: value.float() for key, value in load_file(TEACHER).items()}
+
+
+def _part(prefix: str) -> dict[str, Tensor]:
+    state = _teacher_state()
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def load_teacher() -> nn.Module:
+    """The frozen teacher, stored in float16, run in float32."""
+    unet = make_unet()
+    unet.load_state_dict(_part("unet."))
+    unet.to(memory_format=torch.channels_last)
+    return VelocityDenoiser(unet).requires_grad_(False).eval()
+
+
+def make_fake_score(teacher: nn.Module, num_steps: int | None) -> nn.Module:
+    """A trainable copy of the teacher; with `num_steps`, one that also sees the student's step.
+
+    The step's embedding starts at zero, so that both start as the teacher.
+    """
+    if num_steps is None:
+        return copy.deepcopy(teacher).requires_grad_(True)
+    unet = make_unet(num_class_embeds=num_steps)
+    missing, unexpected = unet.load_state_dict(_unet_of(teacher).state_dict(), strict=False)
+    assert (missing, unexpected) == (["class_embedding.weight"], [])
+    nn.init.zeros_(unet.class_embedding.weight)
+    unet.to(memory_format=torch.channels_last)
+    return VelocityDenoiser(unet).eval()
+
+
+def _unet_of(denoiser: nn.Module) -> nn.Module:
+    assert isinstance(denoiser, VelocityDenoiser)
+    return denoiser.unet
+
+
+@cache
+def _word_encoder() -> WordEncoder:
+    encoder = WordEncoder()
+    encoder.load_state_dict(_part("text."))
+    return encoder.requires_grad_(False).eval()
+
+
+def encode_prompts(prompts: Sequence[str]) -> Cond:
+    """Prompts -> {"prompt_embeds": [B, L, 64]}; '' is the unconditional prompt."""
+    word_ids = torch.tensor([tokenize(prompt) for prompt in prompts])
+    return {"prompt_embeds": _word_encoder()(word_ids)}
+
+
+def _draw_prompts(num: int, generator: torch.Generator) -> list[str]:
+    return [prompt_of(row) for row in draw_labels(num, generator)]
+
+
+def _draw_real(prompt: str, generator: torch.Generator) -> Tensor:
+    labels = labels_of(prompt)
+    if labels is None:
+        raise BenchError(f"{prompt!r} is not a prompt of the shapes world: no scene to draw")
+    return render(torch.tensor([labels]), generator)[0]
+
+
+def _check_prompt(prompt: str) -> None:
+    tokenize(prompt)
+
+
+def make_backend() -> Backend:
+    """The row behind `backend: shapes`."""
+    return Backend(
+        resolution=IMAGE_SIZE,
+        latent_shape=LATENT_SHAPE,
+        weights={"teacher": TEACHER},
+        prompt_sets={
+            "shapes/seen": lambda: [prompt_of(row) for row in seen_labels()],
+            "shapes/held_out": lambda: [prompt_of(row) for row in held_out_labels()],
+        },
+        check_prompt=_check_prompt,
+        draw_prompts=_draw_prompts,
+        level=flow_level,
+        load_teacher=load_teacher,
+        make_fake_score=make_fake_score,
+        encode_prompts=encode_prompts,
+        decode=to_images,
+        draw_real=_draw_real,
+    )

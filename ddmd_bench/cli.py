@@ -1,0 +1,226 @@
+"""The commands: words, progress and exit codes.
+
+python -m ddmd_bench run suites/shapes.yaml      # everything; what is complete is kept
+python -m ddmd_bench plan shapes                 # what it would do
+python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable or an error
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from ddmd_bench.display import shown
+from ddmd_bench.errors import BenchError
+from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.run import Outcome, run_tasks
+from ddmd_bench.suite import Suite, load_suite
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Compare few-step text-to-image students and write a report that can be rerun.",
+    pretty_exceptions_enable=False,
+)
+console = Console(soft_wrap=True)
+
+SuiteName = Annotated[
+    str, typer.Argument(help="A suite file, or the name of one that is built in.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a value: train.num_iterations=20")
+]
+Runs = Annotated[Path, typer.Option(help="Where the stages keep their files.")]
+Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
+Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
+
+P = ParamSpec("P")
+ALL_STAGES = ("reference", "train", "generate", "score")
+
+
+def _stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
+    """Bad input ends with its message and exit code 2, without a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BenchError as error:
+            Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("stopped; what is complete is kept, run again to go on", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def _make_plan(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
+    return make_plan(load_suite(suite, overrides or []), runs, reports)
+
+
+def _run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
+    with shown(console) as on_event:
+        return run_tasks(plan, stages, on_event, workers)
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise BenchError("\n".join(problems))
+
+
+def _write_report(plan: Plan) -> None:
+    from ddmd_bench.stages.report import report
+
+    console.print("writing the report")
+    report(plan)
+    console.print(f"report: {plan.report_folder / 'index.html'}")
+
+
+@app.command()
+@_stop_cleanly
+def run(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    workers: Workers = 0,
+) -> None:
+    """Train, generate, score and report; what is complete is not done again."""
+    plan = _make_plan(suite, set_, runs, reports)
+    count, problems = _run_stages(plan, ALL_STAGES, workers)
+    complete = sum(task.complete() for task in plan.tasks.values()) - count
+    console.print(f"{plan.suite.name}: {count} tasks done, {complete} were complete")
+    if plan.report_complete():
+        console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
+    else:
+        _write_report(plan)
+    _raise(problems)
+
+
+@app.command()
+@_stop_cleanly
+def plan(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Check a suite and print what a run would do."""
+    made = _make_plan(suite, set_, runs, reports)
+    for task in made.tasks.values():
+        state = "complete" if task.complete() else "to do"
+        console.print(f"{task!s:<36} {task.key}  {state}", highlight=False)
+    num_images = sum(made.images_per_prompt()[p.prompt_set] for p in made.prompts)
+    console.print(
+        f"{len(made.prompts)} prompts, {num_images} images a student, "
+        f"{len(made.suite.students)} students; protocol {made.fingerprint}; no downloads",
+        highlight=False,
+    )
+
+
+def _stage_command(name: str, needs: tuple[str, ...], text: str) -> None:
+    def command(
+        suite: SuiteName,
+        set_: Overrides = None,
+        runs: Runs = Path("runs"),
+        reports: Reports = Path("reports"),
+        workers: Workers = 0,
+    ) -> None:
+        made = _make_plan(suite, set_, runs, reports)
+        for before in needs:
+            if missing := [str(t) for t in made.of_stage(before) if not t.complete()]:
+                raise BenchError(
+                    f"{name} needs what is not there yet: {', '.join(missing)}. "
+                    f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
+                )
+        count, problems = _run_stages(made, (name,), workers)
+        console.print(f"{name}: {count} tasks done")
+        _raise(problems)
+
+    app.command(name, help=text)(_stop_cleanly(command))
+
+
+_stage_command("reference", (), "Draw and measure the real images.")
+_stage_command("train", (), "Train the students.")
+_stage_command("generate", ("train",), "Draw the images of every student.")
+_stage_command("score", ("reference", "generate"), "Measure the images.")
+
+
+@app.command()
+@_stop_cleanly
+def report(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Write the report of a finished run."""
+    _write_report(_make_plan(suite, set_, runs, reports))
+
+
+@app.command()
+@_stop_cleanly
+def check(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
+) -> None:
+    """Hold a finished run against the expected values: exit 0 ok, 1 drift, 2 incomparable."""
+    from ddmd_bench.stages.check import EXIT_CODES, check_run, find_expected
+
+    made = _make_plan(suite, set_, runs, reports)
+    outcome = check_run(made, expected or find_expected(made.suite.name))
+    for line in outcome.lines:
+        console.print(line, markup=False, highlight=False)
+    console.print(f"{made.suite.name}: {outcome.status}")
+    raise typer.Exit(EXIT_CODES[outcome.status])
+
+
+@app.command()
+@_stop_cleanly
+def expect(
+    suite: SuiteName,
+    seeds: Annotated[str, typer.Option(help="Seeds to run, at least three: 0,1,2")] = "0,1,2",
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    workers: Workers = 0,
+    output: Annotated[Path, typer.Option(help="Folder for <suite>.expected.json.")] = Path(
+        "reference_stats"
+    ),
+) -> None:
+    """Run a suite with several seeds and write the values that `check` expects."""
+    from ddmd_bench.stages.check import write_expected
+    from ddmd_bench.stages.report import report as make_report
+
+    records = []
+    for seed in _parse_seeds(seeds):
+        made = _make_plan(suite, [*(set_ or []), f"seed={seed}"], runs, runs / f"reports-{seed}")
+        _raise(_run_stages(made, ALL_STAGES, workers).problems)
+        records.append(make_report(made))
+    console.print(f"expected: {write_expected(records, output)}")
+
+
+def _parse_seeds(text: str) -> list[int]:
+    try:
+        seeds = sorted({int(seed) for seed in text.split(",")})
+    except ValueError:
+        raise BenchError(f"--seeds {text}: expected whole numbers, e.g. 0,1,2") from None
+    if len(seeds) < 3:
+        raise BenchError(f"--seeds {text}: a spread needs at least three different seeds")
+    return seeds
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a suite file, for editors."""
+    print(json.dumps(Suite.model_json_schema(), indent=1))

@@ -1,0 +1,1 @@
+"""The objective of decoupled distribution matching: schedules, terms, sampling."""

@@ -1,0 +1,139 @@
+"""The student's direction, taken apart: DM + CA (Eq. 6 and 8), in x0 space.
+
+Everything is an x0 prediction: `denoise(x_t, t, cond) -> x0`, whatever the network predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddmd_bench.diffusion import NoiseLevel, renoise
+from ddmd_bench.methods import Method
+
+Cond = Mapping[str, Tensor]  # text conditioning; every tensor has the batch as first dimension
+Denoise = Callable[[Tensor, Tensor, Cond], Tensor]
+EPSILON = 1e-8
+
+
+def dm_direction(x0_fake: Tensor, x0_teacher_cond: Tensor) -> Tensor:
+    """Distribution Matching: fake score minus teacher (Eq. 6, first term)."""
+    return x0_fake - x0_teacher_cond
+
+
+def ca_direction(
+    x0_teacher_cond: Tensor, x0_teacher_uncond: Tensor, guidance_scale: float
+) -> Tensor:
+    """CFG Augmentation: -(g - 1) * (cond - uncond) (Eq. 6, second term); no fake score in it."""
+    return -(guidance_scale - 1) * (x0_teacher_cond - x0_teacher_uncond)
+
+
+class Draw(NamedTuple):
+    """One re-noising of the student's x0: level tau [B] and noise eps [B, C, H, W]."""
+
+    tau: Tensor
+    eps: Tensor
+
+
+class Direction(NamedTuple):
+    """What moves the student. `dm` and `ca` are None where the method has no such term."""
+
+    total: Tensor  # weighted and normalised
+    dm: Tensor | None
+    ca: Tensor | None
+
+
+def _mean_distance(x0: Tensor, other: Tensor) -> Tensor:
+    """mean over C, H, W of |x0 - other|, [B, 1, 1, 1]; in float32 whatever the networks run in."""
+    return (x0 - other).float().abs().mean(dim=(1, 2, 3), keepdim=True) + EPSILON
+
+
+class _Parts(NamedTuple):
+    """What a normaliser reads: the terms, and the teacher's conditional x0 at each one's draw."""
+
+    x0: Tensor
+    dm: Tensor | None
+    ca: Tensor | None
+    teacher_dm: Tensor | None
+    teacher_ca: Tensor | None
+
+
+def _guided_norm(p: _Parts) -> tuple[Tensor | float, Tensor | float]:
+    """One denominator, mean |x0 - guided teacher x0|: DMD2's where the two draws coincide.
+
+    The guided teacher is the conditional x0 at DM's draw minus the CA direction at CA's, so that
+    decoupled draws need no further network evaluation.
+    """
+    anchor = p.teacher_dm if p.teacher_dm is not None else p.teacher_ca
+    assert anchor is not None
+    norm = _mean_distance(p.x0, anchor if p.ca is None else anchor - p.ca)
+    return norm, norm
+
+
+def _per_term_norm(p: _Parts) -> tuple[Tensor | float, Tensor | float]:
+    """Each term by mean |x0 - conditional teacher x0| at its own draw."""
+    dm = 1.0 if p.teacher_dm is None else _mean_distance(p.x0, p.teacher_dm)
+    ca = 1.0 if p.teacher_ca is None else _mean_distance(p.x0, p.teacher_ca)
+    return dm, ca
+
+
+# name -> (denominator of DM, denominator of CA). The paper names none; DMD2's is `guided`.
+NORMALIZERS: dict[str, Callable[[_Parts], tuple[Tensor | float, Tensor | float]]] = {
+    "guided": _guided_norm,
+    "per_term": _per_term_norm,
+    "none": lambda p: (1.0, 1.0),
+}
+
+
+@torch.no_grad()
+def student_direction(
+    method: Method,
+    x0: Tensor,
+    draws: tuple[Draw | None, Draw | None],
+    cond: Cond,
+    uncond: Cond,
+    *,
+    teacher: Denoise,
+    fake_score: Denoise | None,
+    fake_cond: Cond,
+    level: Callable[[Tensor], NoiseLevel],
+    guidance_scale: float,
+    weight_dm: float = 1.0,
+    weight_ca: float = 1.0,
+    normalizer: str = "guided",
+) -> Direction:
+    """direction = weight_dm * dm / norm + weight_ca * ca / norm (Eq. 8), x0: [B, C, H, W].
+
+    draws: (DM's, CA's); None for an absent term. A coupled method passes the same `Draw` twice and
+    the teacher's conditional prediction is then computed once. Each network runs exactly as often
+    as the method needs it.
+    """
+    draw_dm, draw_ca = draws
+    dm = ca = teacher_dm = teacher_ca = None
+    if draw_dm is not None:
+        assert fake_score is not None, "a DM term needs a fake score"
+        x_tau = renoise(x0, level(draw_dm.tau), draw_dm.eps)
+        teacher_dm = teacher(x_tau, draw_dm.tau, cond)
+        dm = weight_dm * dm_direction(fake_score(x_tau, draw_dm.tau, fake_cond), teacher_dm)
+    if draw_ca is not None:
+        x_tau = renoise(x0, level(draw_ca.tau), draw_ca.eps)
+        shared = method.shared_draw and teacher_dm is not None
+        teacher_ca = teacher_dm if shared else teacher(x_tau, draw_ca.tau, cond)
+        assert teacher_ca is not None
+        x0_uncond = teacher(x_tau, draw_ca.tau, uncond)
+        ca = weight_ca * ca_direction(teacher_ca, x0_uncond, guidance_scale)
+    norm_dm, norm_ca = NORMALIZERS[normalizer](_Parts(x0, dm, ca, teacher_dm, teacher_ca))
+    total = torch.zeros_like(x0)
+    if dm is not None:
+        total = total + dm / norm_dm
+    if ca is not None:
+        total = total + ca / norm_ca
+    return Direction(total, dm, ca)
+
+
+def student_loss(x0: Tensor, direction: Tensor) -> Tensor:
+    """0.5 * mean((x0 - sg(x0 - direction))^2): its gradient in x0 is direction / numel (Alg. 1)."""
+    return 0.5 * (x0 - (x0 - direction).detach()).square().mean()

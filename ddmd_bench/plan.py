@@ -1,0 +1,231 @@
+"""What must happen: every stage of a suite with its content key, and every check made early.
+
+A key hashes all that determines a stage's result: settings, seed, prompts, weights, and the source
+files of the stage. A stage is finished when its folder holds a `done.json` with that key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.methods import METHODS
+from ddmd_bench.prompts import Prompt, choose, prompts_key
+from ddmd_bench.provenance import source_sha256
+from ddmd_bench.records import DONE, SCHEMA, content_key, file_sha256, read_done, read_json
+from ddmd_bench.reporting.dynamics import SERIES
+from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.suite import Suite
+
+# The sources that determine each stage's result, beside its inputs.
+_MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/**/*.py", "images.py")
+_SOURCES = {
+    "train": ("methods.py", *_MODEL_SOURCES, "training.py", "stages/train.py"),
+    "generate": (*_MODEL_SOURCES, "stages/generate.py"),
+    "reference": (*_MODEL_SOURCES, "scorers/*.py", "stages/reference.py"),
+    "score": ("records.py", "scorers/*.py", "stats/*.py", "stages/score.py"),
+    "report": ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py"),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one student ('' for the reference)."""
+
+    stage: str
+    student: str
+    key: str
+    folder: Path
+    inputs: dict[str, Any]
+
+    def complete(self) -> bool:
+        """Whether the folder holds this very result, finished."""
+        done = read_done(self.folder)
+        return done is not None and done.get("key") == self.key
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.student}".strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite with its prompts, its tasks and the protocol that makes values comparable."""
+
+    suite: Suite
+    prompts: tuple[Prompt, ...]
+    tasks: dict[tuple[str, str], Task]
+    protocol: dict[str, Any]
+    fingerprint: str
+    report_folder: Path
+    report_inputs: dict[str, Any]
+
+    def images_per_prompt(self) -> dict[str, int]:
+        """Images per prompt by prompt set."""
+        return {name: p.images_per_prompt for name, p in self.suite.prompts.items()}
+
+    @property
+    def report_key(self) -> str:
+        """Content key of a report made now: of its inputs, and of which of them are there."""
+        there = [task.key for task in self.tasks.values() if task.complete()]
+        return content_key({**self.report_inputs, "there": there})
+
+    def report_complete(self) -> bool:
+        """Whether the report was made from these very results."""
+        path = self.report_folder / "report.json"
+        if not path.is_file() or read_json(path).get("key") != self.report_key:
+            return False
+        # A key names what determines results, not the results: a report older than they are, such
+        # as one that came with the checkout, may tell of another machine's run.
+        finished = [t.folder / DONE for t in self.tasks.values() if t.complete()]
+        return all(done.stat().st_mtime_ns <= path.stat().st_mtime_ns for done in finished)
+
+    def of_stage(self, stage: str) -> list[Task]:
+        """The tasks of a stage in the suite's order."""
+        return [task for task in self.tasks.values() if task.stage == stage]
+
+
+def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
+    """Check all that can be checked before any work, and key every stage."""
+    if suite.backend not in BACKENDS:
+        raise BenchError(f"suite {suite.name}: " + unknown("backend", suite.backend, BACKENDS))
+    backend = BACKENDS[suite.backend]()
+    prompts, problems = _prompts(suite, backend)
+    problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
+    problems += _claim_problems(suite)
+    for path in backend.weights.values():
+        if not path.is_file():
+            problems.append(f"weights {path} are missing; reinstall the package")
+    if backend.draw_real is None:
+        real = [name for name, s in suite.students.items() if s.source == "real"]
+        problems += [f"students.{n}: backend {suite.backend} draws no real images" for n in real]
+    if problems:
+        raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
+    protocol = _protocol(suite, backend, prompts)
+    tasks = _tasks(suite, backend, prompts, runs / suite.name)
+    reported = {
+        "suite": suite.model_dump(mode="json"),
+        "tasks": [task.key for task in tasks.values()],
+        "sources": source_sha256(*_SOURCES["report"]),
+    }
+    return Plan(
+        suite=suite,
+        prompts=prompts,
+        tasks=tasks,
+        protocol=protocol,
+        fingerprint=content_key(protocol),
+        report_folder=reports / suite.name,
+        report_inputs=reported,
+    )
+
+
+def _prompts(suite: Suite, backend: Backend) -> tuple[tuple[Prompt, ...], list[str]]:
+    chosen: list[Prompt] = []
+    problems = []
+    for name, prompt_set in suite.prompts.items():
+        if prompt_set.source not in backend.prompt_sets:
+            known = unknown("prompt source", prompt_set.source, backend.prompt_sets)
+            problems.append(f"prompts.{name}.source: {known}")
+            continue
+        try:
+            texts = backend.prompt_sets[prompt_set.source]()
+            part = choose(name, texts, prompt_set.num_prompts)
+            for prompt in part:
+                backend.check_prompt(prompt.text)
+        except BenchError as error:
+            problems.append(str(error))
+            continue
+        chosen += part
+    return tuple(chosen), problems
+
+
+def _claim_problems(suite: Suite) -> list[str]:
+    problems = []
+    for k, claim in enumerate(suite.claims):
+        if claim.series is not None and claim.series not in SERIES:
+            problems.append(f"claims[{k}]: " + unknown("series", claim.series, SERIES))
+        metric = METRICS.get(claim.metric or "")
+        if metric and metric.better == "reference" and claim.claim != "same":
+            problems.append(
+                f"claims[{k}]: {claim.metric} is best where real images have it, so nobody can be "
+                f"{claim.claim!r} on it; claim 'same', or another metric"
+            )
+    return problems
+
+
+def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
+    """What two runs must share to be compared; the settings of a student are its own."""
+    per_set = {name: p.images_per_prompt for name, p in suite.prompts.items()}
+    return {
+        "schema": SCHEMA,
+        "backend": suite.backend,
+        "resolution": backend.resolution,
+        "prompts": prompts_key(prompts),
+        "num_prompts": {n: sum(p.prompt_set == n for p in prompts) for n in per_set},
+        "images_per_prompt": per_set,
+        "reference_images_per_prompt": suite.reference.images_per_prompt,
+        "scorers": weights_sha256(needed_scorers(suite.metrics)),
+        "seed_rule": "sha256(image, suite seed, prompt id, image index)",
+    }
+
+
+def _tasks(
+    suite: Suite, backend: Backend, prompts: tuple[Prompt, ...], folder: Path
+) -> dict[tuple[str, str], Task]:
+    tasks: dict[tuple[str, str], Task] = {}
+
+    def add(stage: str, student: str, inputs: dict[str, Any]) -> Task:
+        inputs = {"schema": SCHEMA, "sources": source_sha256(*_SOURCES[stage]), **inputs}
+        key = content_key(inputs)
+        name = f"{student}-{key}" if student else key
+        tasks[stage, student] = task = Task(stage, student, key, folder / stage / name, inputs)
+        return task
+
+    weights = {name: file_sha256(path) for name, path in backend.weights.items()}
+    world = {"backend": suite.backend, "weights": weights}
+    asked = {"prompts": prompts_key(prompts)} | {
+        "images_per_prompt": {name: p.images_per_prompt for name, p in suite.prompts.items()}
+    }
+    scorers = weights_sha256(needed_scorers(suite.metrics))
+    reference = add(
+        "reference",
+        "",
+        {
+            **world,
+            "prompts": asked["prompts"],
+            "images_per_prompt": suite.reference.images_per_prompt,
+            "scorers": scorers,
+        },
+    )
+    for name, student in suite.students.items():
+        if student.source == "train":
+            settings = suite.train_settings(name)
+            method = vars(METHODS[student.method or ""])
+            row = {key: value for key, value in method.items() if key != "title"}
+            trained = {
+                **world,
+                "seed": suite.seed,
+                "method": row,
+                "train": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
+            }
+            sampled: dict[str, Any] = {"student": add("train", name, trained).key}
+        else:
+            facts = student.model_dump(mode="json", include={"source", *_SAMPLING})
+            sampled = {**world, **facts}
+        generated = add("generate", name, {**sampled, **asked, "seed": suite.seed})
+        add(
+            "score",
+            name,
+            {
+                "images": generated.key,
+                "reference": reference.key,
+                "scorers": scorers,
+                "metrics": sorted(suite.metrics),
+            },
+        )
+    return tasks
+
+
+_SAMPLING = ("num_inference_steps", "guidance_scale")

@@ -1,0 +1,87 @@
+"""Files of a run: content keys, whole writes, and `done.json` as the only mark of completion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+DONE = "done.json"
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, non-finite numbers refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_key(value: Any) -> str:
+    """The first 12 hex digits of the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:12]
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_of(*parts: str | int) -> int:
+    """A 63-bit seed from its parts, the same on every machine."""
+    digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write under a temporary name, then rename: a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    payload = data.encode() if isinstance(data, str) else data
+    with temporary.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN: a value that is not finite is missing."""
+    return float(value) if math.isfinite(value) else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Readable JSON, keys in the order given, written whole."""
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON of a file."""
+    return json.loads(path.read_text())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """One record a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One record a line, written whole."""
+    write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def mark_done(folder: Path, record: dict[str, Any]) -> None:
+    """Write `done.json`, the last file of a stage."""
+    write_json(folder / DONE, {"schema": SCHEMA, **record})
+
+
+def read_done(folder: Path) -> dict[str, Any] | None:
+    """The stage's record, or None while it is not finished."""
+    path = folder / DONE
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = read_json(path)
+    return record if record.get("schema") == SCHEMA else None

@@ -1,0 +1,73 @@
+"""Training diagnostics as series: thinned for the record, cut in windows for the claims."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SERIES = {
+    "x0_std": "standard deviation of the student's images",
+    "x0_mean": "mean of the student's images",
+    "saturation": "share of values outside [-1, 1]",
+    "dm_norm": "size of the Distribution Matching direction",
+    "ca_norm": "size of the CFG Augmentation direction",
+    "loss_fake_score": "loss of the fake score",
+    "loss_student": "loss of the student",
+    "dm_ca_cosine": "cosine between the two directions",
+}
+# Series -> iteration. In the first the fake score still is the teacher, and DM is exactly 0.
+FIRST_UPDATES = {"loss_student": 1, "ca_norm": 1, "x0_std": 1, "dm_norm": 2}
+MAX_POINTS = 50
+NUM_WINDOWS = 10
+
+
+def window_means(values: np.ndarray, num: int) -> np.ndarray:
+    """Means of `num` runs of consecutive values, as equal as can be: [n] -> [<= num].
+
+    Values that are not finite are skipped; a window without any is NaN.
+    """
+    parts = np.array_split(np.asarray(values, np.float64), max(1, min(num, len(values))))
+    kept = [part[np.isfinite(part)] for part in parts]
+    return np.array([part.mean() if len(part) else math.nan for part in kept])
+
+
+def thinned(diagnostics: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Each series as at most 50 points; a point is the mean over its stretch of iterations.
+
+    A series that a method does not have (all NaN) is left out.
+    """
+    iterations = diagnostics["iteration"].to_numpy(np.float64)
+    series = {}
+    for name in SERIES:
+        if name in diagnostics and np.isfinite(diagnostics[name]).any():
+            means = window_means(diagnostics[name].to_numpy(), MAX_POINTS)
+            middles = window_means(iterations, MAX_POINTS)
+            series[name] = {"iteration": middles.tolist(), "value": means.tolist()}
+    return series
+
+
+def real_levels(per_image: pd.DataFrame | None) -> dict[str, float]:
+    """What x0_mean and x0_std are for real scenes, from each scene's own mean and std.
+
+    Training pools all pixels of a batch, so the spread between images counts too:
+    pooled variance = mean of the variances + variance of the means.
+    """
+    if per_image is None or not {"mean", "std"} <= set(per_image.columns):
+        return {}
+    means, stds = (per_image[name].to_numpy(np.float64) for name in ("mean", "std"))
+    pooled = math.sqrt(float(np.mean(stds**2) + np.var(means)))
+    return {"x0_mean": float(means.mean()), "x0_std": pooled}
+
+
+def first_updates(diagnostics: pd.DataFrame) -> dict[str, float]:
+    """The raw values of the first updates: what depends least on how rounding errors grow."""
+    return {
+        name: dict(zip(diagnostics["iteration"], diagnostics[name], strict=True)).get(k, math.nan)
+        for name, k in FIRST_UPDATES.items()
+        if name in diagnostics
+    }

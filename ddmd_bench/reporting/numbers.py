@@ -1,0 +1,54 @@
+"""Numbers as a reader sees them: scaled, rounded, with their interval; a missing one is a dash."""
+
+from __future__ import annotations
+
+from ddmd_bench.scorers import METRICS
+
+MISSING = "-"
+ARROWS = {"higher": "↑", "lower": "↓", "reference": "≈"}
+
+
+def shown(value: float | None, decimals: int, *, sign: bool = False) -> str:
+    """A number with a true minus sign, or a dash."""
+    if value is None:
+        return MISSING
+    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    # A value that rounds to nothing has no sign to show.
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "\u2212")
+
+
+def metric_shown(metric: str, value: float | None, *, sign: bool = False) -> str:
+    """A metric's value in its display unit, without the unit."""
+    row = METRICS[metric]
+    return shown(None if value is None else value * row.scale, row.decimals, sign=sign)
+
+
+def interval_shown(
+    metric: str, low: float | None, high: float | None, *, sign: bool = False
+) -> str:
+    """An interval in the metric's display unit, or a dash."""
+    if low is None or high is None:
+        return MISSING
+    return " to ".join(metric_shown(metric, v, sign=sign) for v in (low, high))
+
+
+def unit_of(metric: str, *, difference: bool = False) -> str:
+    """The unit to stand behind a value; a difference of shares is in percentage points."""
+    unit = METRICS[metric].unit
+    if not unit:
+        return ""
+    return " points" if difference and unit == "%" else f" {unit}"
+
+
+def p_shown(value: float | None) -> str:
+    """A p-value; very small ones as a bound."""
+    if value is None:
+        return MISSING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def significant(value: float | None, digits: int = 4) -> str:
+    """A number of unknown size, to some significant digits."""
+    return MISSING if value is None else f"{value:.{digits}g}".replace("-", "\u2212")

@@ -1,0 +1,36 @@
+"""The HTML page, from one template and one view; everything interpolated is escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.reporting import numbers
+from ddmd_bench.reporting.runfiles import RunFiles
+from ddmd_bench.reporting.tables import LIMITS
+from ddmd_bench.reporting.view import page_view
+
+TEMPLATE = "index.html.j2"
+
+
+def html(record: dict[str, Any], run: RunFiles) -> str:
+    """The self-contained page: no address outside it is named."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        arrows=numbers.ARROWS,
+        metric_shown=numbers.metric_shown,
+        interval_shown=numbers.interval_shown,
+        shown=numbers.shown,
+        p_shown=numbers.p_shown,
+        unit_of=numbers.unit_of,
+        limits=LIMITS,
+    )
+    return environment.get_template(TEMPLATE).render(page_view(record, run))

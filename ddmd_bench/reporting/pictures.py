@@ -1,0 +1,86 @@
+"""Which pictures a report shows, and the pictures themselves as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddmd_bench.reporting.ranking import challenger_of, headline_metric
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
+from ddmd_bench.scorers import METRICS
+
+PICTURE_RULE = (
+    "Strip: 8 prompts spread evenly over the suite. Side by side: the 12 prompts where the best "
+    "trained student other than the baseline loses most to the baseline on the first image metric, "
+    "and the 12 where it gains most; ties by prompt id."
+)
+NUM_STRIP, NUM_EACH_END, NUM_PER_PROMPT = 8, 12, 2
+
+
+def chosen_prompts(run: RunFiles) -> dict[str, Any]:
+    """Which prompts the page shows, by `PICTURE_RULE`."""
+    ids = list(run.prompts)
+    picks = np.linspace(0, len(ids) - 1, min(NUM_STRIP, len(ids))).round().astype(int)
+    challenger = challenger_of(run)
+    gains = _gains(run, challenger) if challenger else dict.fromkeys(ids, 0.0)
+    order = sorted(gains, key=lambda p: (gains[p], p))
+    ends = order[:NUM_EACH_END] + order[max(NUM_EACH_END, len(order) - NUM_EACH_END) :]
+    return {
+        "challenger": challenger,
+        "strip": [ids[k] for k in picks],
+        "grid": [{"prompt_id": p, "gain": gains[p]} for p in ends],
+    }
+
+
+def _gains(run: RunFiles, challenger: str) -> dict[str, float]:
+    """Challenger minus baseline for each prompt, positive = the challenger is better."""
+    metric, baseline = headline_metric(run.suite, "image"), run.students[run.suite.baseline]
+    frames = [run.students[challenger].per_image, baseline.per_image]
+    if metric is None or frames[1] is None:
+        return dict.fromkeys(run.prompts, 0.0)
+    ours, theirs = (f.groupby("prompt_id")[metric].mean() for f in frames if f is not None)
+    sign = -1.0 if METRICS[metric].better == "lower" else 1.0
+    gains = (sign * (ours - theirs)).dropna()
+    return {str(p): float(gain) for p, gain in gains.items()}
+
+
+LARGEST = 96  # pixels; a page holds some hundreds of pictures
+
+
+def data_uri(path: Path) -> str:
+    """A picture as it is where it is small, else a thumbnail."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if max(image.size) <= LARGEST:
+            return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        image.thumbnail((LARGEST, LARGEST))
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def pictures_of(
+    files: StudentFiles, prompt_id: str, num: int, metric: str | None
+) -> list[dict[str, Any]]:
+    """The first `num` pictures of a prompt: {uri, right}; right is None where it is not known."""
+    pictures = []
+    for index in range(num):
+        path = files.images.get((prompt_id, index))
+        if path is not None and path.is_file():
+            right = _value(files, prompt_id, index, metric)
+            pictures.append({"uri": data_uri(path), "right": None if right is None else right > 0})
+    return pictures
+
+
+def _value(files: StudentFiles, prompt_id: str, index: int, metric: str | None) -> float | None:
+    frame = files.per_image
+    if frame is None or metric is None or metric not in frame:
+        return None
+    rows = frame[(frame["prompt_id"] == prompt_id) & (frame["image_index"] == index)]
+    value = float(rows[metric].iloc[0]) if len(rows) else float("nan")
+    return None if np.isnan(value) else value

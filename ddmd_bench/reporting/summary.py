@@ -1,0 +1,75 @@
+"""What a report says in its first sentences, made from its numbers alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
+from ddmd_bench.scorers import METRICS
+
+
+def summary(record: dict[str, Any]) -> list[str]:
+    """Who leads, by how much over the baseline, what the claims came to, what is missing."""
+    sentences = [*_leader(record), *_claims(record)]
+    lost = [f"{s['title']} {s['missing']}" for s in record["students"].values() if s["missing"]]
+    if lost:
+        sentences.append("Missing: " + "; ".join(lost) + ".")
+    return sentences
+
+
+def _leader(record: dict[str, Any]) -> list[str]:
+    metric, students = record["wins"]["metric"], record["students"]
+    best = record["best"].get(metric) if metric else None
+    if best is None:
+        return ["No trained student has been scored on an image metric yet."]
+    cell = record["table"][best][metric]["all"]
+    trained = [n for n, s in students.items() if s["source"] == "train" and not s["missing"]]
+    name = METRICS[metric].title
+    name = name[:1].lower() + name[1:]
+    sentences = [
+        (
+            f"Of {len(trained)} trained students, {students[best]['title']} has the best {name}: "
+            f"{metric_shown(metric, cell['value'])}{unit_of(metric)} "
+            f"(95 % interval {interval_shown(metric, cell['low'], cell['high'])})."
+        )
+    ]
+    baseline = record["suite"]["baseline"]
+    rival = best if best != baseline else record["pictures"]["challenger"]
+    rows = [d for d in record["differences"] if (d["student"], d["metric"]) == (rival, metric)]
+    if rows and rows[0]["value"] is not None:
+        sentences.append(_against_baseline(students, best, baseline, rows[0]))
+    return sentences
+
+
+def _against_baseline(
+    students: dict[str, Any], best: str, baseline: str, row: dict[str, Any]
+) -> str:
+    metric, value = row["metric"], row["value"]
+    amount = metric_shown(metric, abs(value)) + unit_of(metric, difference=True)
+    word = "more" if value > 0 else "less"
+    interval = interval_shown(metric, row["low"], row["high"], sign=True)
+    sure = row["outcome"] in ("better", "worse")
+    tail = (
+        "and the difference holds after correction for all comparisons"
+        if sure
+        else "which the prompts of this run do not tell from chance after correction for all "
+        "comparisons"
+    )
+    title, other = students[row["student"]]["title"], students[baseline]["title"]
+    if best == baseline:
+        head = f"{other} is the baseline itself; the next, {title}, has {amount} {word}"
+    else:
+        head = f"That is {amount} {word} than the baseline, {other}"
+    return f"{head} (difference {interval}), {tail}."
+
+
+def _claims(record: dict[str, Any]) -> list[str]:
+    if not record["claims"]:
+        return []
+    counts = Counter(claim["verdict"] for claim in record["claims"])
+    parts = [f"{counts[v]} {v}" for v in ("supported", "refuted", "undecided")]
+    total = f"Of the suite's {len(record['claims'])} claims, {', '.join(parts[:2])}, {parts[2]}."
+    # What went the other way stands in the first paragraph, not only in the list of claims.
+    refuted = [claim["text"] for claim in record["claims"] if claim["verdict"] == "refuted"]
+    return [total, f"Refuted: {'; '.join(refuted)}."] if refuted else [total]

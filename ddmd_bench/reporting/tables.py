@@ -1,0 +1,137 @@
+"""The record's tables as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ddmd_bench.reporting.claims import RULES, rule_text
+from ddmd_bench.reporting.numbers import (
+    ARROWS,
+    MISSING,
+    interval_shown,
+    metric_shown,
+    p_shown,
+    shown,
+    unit_of,
+)
+from ddmd_bench.reporting.summary import summary
+from ddmd_bench.reporting.view import claim_result
+from ddmd_bench.scorers import METRICS
+
+DIFFERENCE_COLUMNS = (
+    "student", "baseline", "metric", "value", "low", "high", "p_value", "p_holm", "n", "wins",
+    "outcome", "missing",
+)  # fmt: skip
+CLAIM_COLUMNS = (
+    "verdict", "text", "claim", "student", "other", "metric", "series", "margin", "paper", "value",
+    "low", "high", "note",
+)  # fmt: skip
+LIMITS = (
+    "Intervals cover the choice of prompts and noise, not the training seed: one training each.",
+    "The Fréchet distances are not FID: other networks read the images, with other features.",
+    "Fréchet distances compare only where they are over the same number of images.",
+    "This is a small embedded world of 32-pixel scenes; large models may behave otherwise.",
+    "The paper's results at the size of SDXL are not measured here.",
+    "No student has the GAN loss that the paper's large-scale table keeps.",
+)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as CSV; a missing value is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def table_csv(record: dict[str, Any]) -> str:
+    """One line for each student, metric and group, values raw."""
+    columns = ("student", "title", "metric", "group", "value", "low", "high", "n", "n_expected")
+    return csv_text(
+        columns,
+        (
+            {
+                "student": name,
+                "title": record["students"][name]["title"],
+                "metric": metric,
+                "group": group,
+                **cell,
+            }
+            for name, metrics in record["table"].items()
+            for metric, groups in metrics.items()
+            for group, cell in groups.items()
+        ),
+    )
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub table; bars and line ends inside a cell are neutralised."""
+
+    def line(cells: Sequence[str]) -> str:
+        safe = (c.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") for c in cells)
+        return "| " + " | ".join(safe) + " |"
+
+    return "\n".join([line(header), "|" + " --- |" * len(header), *map(line, rows)]) + "\n"
+
+
+def _cell(metric: str, cell: dict[str, Any]) -> str:
+    if cell.get("value") is None:
+        return MISSING
+    interval = interval_shown(metric, cell["low"], cell["high"])
+    counted = "" if cell["n"] == cell["n_expected"] else f", n {cell['n']} of {cell['n_expected']}"
+    text = metric_shown(metric, cell["value"])
+    return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The report to read in a terminal or a pull request."""
+    students, suite = record["students"], record["suite"]
+    commit = record["provenance"]["common"].get("commit")
+    metrics = suite["metrics"]
+    titles = [f"{METRICS[m].title}{unit_of(m)} {ARROWS[METRICS[m].better]}" for m in metrics]
+    header = ["student", *titles]
+    table = [
+        [s["title"] + (f" ({s['missing']})" if s["missing"] else "")]
+        + [_cell(m, record["table"][name].get(m, {}).get("all", {})) for m in metrics]
+        for name, s in students.items()
+    ]
+    differences = [
+        [
+            students[d["student"]]["title"],
+            METRICS[d["metric"]].title,
+            metric_shown(d["metric"], d["value"], sign=True),
+            interval_shown(d["metric"], d["low"], d["high"], sign=True),
+            p_shown(d["p_holm"]),
+            shown(None if d["wins"] is None else 100 * d["wins"], 0),
+            d["missing"] or d["outcome"],
+        ]
+        for d in record["differences"]
+    ]
+    claims = [[c["verdict"], c["text"], claim_result(c), c["paper"]] for c in record["claims"]]
+    kinds = [k for k in RULES if any(c["claim"] == k for c in record["claims"])]
+    parts = [
+        f"# {suite['title']}",
+        suite["description"],
+        " ".join(summary(record)),
+        "## Values",
+        "Value (95 % interval). ↑ more, ↓ less, ≈ nearer to the real scenes is better.",
+        markdown_table(header, table),
+        f"## Differences to {students[suite['baseline']]['title']}",
+        "Same prompts and noise. p: Holm, over all rows. Wins: % of prompts with the larger value.",
+        markdown_table(
+            ["student", "metric", "difference", "95 % interval", "p", "wins", "outcome"],
+            differences,
+        ),
+        "## Claims",
+        markdown_table(["verdict", "claim", "result", "paper"], claims),
+        "\n".join(f"- `{kind}`: {rule_text(kind)}" for kind in kinds),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in LIMITS),
+        "## Provenance",
+        f"Fingerprint `{record['fingerprint']}`, commit `{commit}`; the rest is in `report.json`.",
+    ]
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"

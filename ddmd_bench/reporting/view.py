@@ -1,0 +1,130 @@
+"""What the HTML page shows, made ready: text, positions and pictures, no markup."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import yaml
+
+from ddmd_bench.reporting.claims import RULES, rule_text
+from ddmd_bench.reporting.figures import dynamics_figures, styles_of
+from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significant, unit_of
+from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
+from ddmd_bench.reporting.ranking import headline_metric
+from ddmd_bench.reporting.runfiles import RunFiles
+from ddmd_bench.reporting.summary import summary
+from ddmd_bench.scorers import METRICS
+from ddmd_bench.suite import Suite
+
+CLIP = 4.0  # a bar this many times longer than the median one is cut, so that others stay visible
+
+
+def headlines(suite: Suite) -> list[str]:
+    """The two metrics beside the pictures: the first for images, the first for distributions."""
+    return [m for kind in ("image", "distribution") if (m := headline_metric(suite, kind))]
+
+
+def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
+    """Everything that the template interpolates."""
+    suite = run.suite
+    styles = styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
+    marked = record["wins"]["metric"]
+    return {
+        "record": record,
+        "suite": suite,
+        "metrics": {m: METRICS[m] for m in suite.metrics},
+        "headlines": headlines(suite),
+        "marked": marked,
+        "summary": summary(record),
+        "colors": {name: style[0] for name, style in styles.items()},
+        "prompts": run.prompts,
+        "strips": {
+            name: [
+                {**picture, "prompt": run.prompts[p]}
+                for p in record["pictures"]["strip"]
+                for picture in pictures_of(files, p, 1, marked)
+            ]
+            for name, files in run.students.items()
+        },
+        "bars": {name: _share_bar(record["table"][name], marked) for name in run.students},
+        "groups": ["all", *suite.prompts],
+        "differences": {m: _differences(record, m) for m in suite.metrics},
+        "claims": [{**claim, "result": claim_result(claim)} for claim in record["claims"]],
+        "rules": {k: rule_text(k) for k in RULES if any(c.claim == k for c in suite.claims)},
+        "figures": dynamics_figures(record),
+        "grid": [
+            {
+                **row,
+                "prompt": run.prompts[row["prompt_id"]],
+                "students": {
+                    name: pictures_of(files, row["prompt_id"], NUM_PER_PROMPT, marked)
+                    for name, files in run.students.items()
+                },
+            }
+            for row in record["pictures"]["grid"]
+        ],
+        "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
+    }
+
+
+def _share_bar(cells: dict[str, Any], metric: str | None) -> dict[str, float] | None:
+    """Positions in percent for a metric that is a share of images, None for any other."""
+    if metric is None or METRICS[metric].unit != "%":
+        return None
+    cell = cells[metric].get("all", {})
+    if cell.get("value") is None:
+        return None
+    low, high = (cell[k] if cell.get(k) is not None else cell["value"] for k in ("low", "high"))
+    low, high = max(0.0, low), min(1.0, high)
+    return {"value": 100 * cell["value"], "low": 100 * low, "width": 100 * (high - low)}
+
+
+def _differences(record: dict[str, Any], metric: str) -> list[dict[str, Any]]:
+    """Rows of one metric with the positions of their bars, in percent of the bar's box."""
+    rows = [d for d in record["differences"] if d["metric"] == metric]
+    reach = [max(abs(d["low"]), abs(d["high"])) for d in rows if not d["missing"]]
+    # Where more than half are zero the median says nothing.
+    limit = min(max(reach), CLIP * median(reach) or max(reach)) if reach else 0.0
+
+    def place(value: float) -> float:
+        return 50 + 48 * max(-1.0, min(1.0, value / limit)) if limit else 50.0
+
+    return [
+        {
+            **d,
+            "title": record["students"][d["student"]]["title"],
+            "shown": metric_shown(metric, d["value"], sign=True),
+            "interval": interval_shown(metric, d["low"], d["high"], sign=True),
+            "bar": None
+            if d["missing"]
+            else {
+                "value": place(d["value"]),
+                "low": place(d["low"]),
+                "width": place(d["high"]) - place(d["low"]),
+            },
+        }
+        for d in rows
+    ]
+
+
+def claim_result(claim: dict[str, Any]) -> str:
+    """The numbers a verdict rests on, in words."""
+    value, low, high, metric = (claim[k] for k in ("value", "low", "high", "metric"))
+    note: str = claim["note"]
+    if value is None:
+        return note
+    if claim["claim"] == "bounded":
+        text = (
+            f"between {significant(low)} and {significant(high)} times its start, "
+            f"{significant(value)} times at the end"
+        )
+    elif claim["claim"] == "rises":
+        interval = f"{significant(low)} to {significant(high)}"
+        text = f"rise over the training {significant(value)} (95 % interval {interval})"
+    else:
+        amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
+        interval = interval_shown(metric, low, high, sign=True)
+        better = "" if claim["claim"] == "same" else "; positive is in favour of the claim"
+        text = f"difference {amount} (95 % interval {interval}{better})"
+    return f"{text}; {note}" if note else text

@@ -1,0 +1,167 @@
+"""Order and skipping: every unfinished task of a plan, students side by side in worker processes.
+
+On a CPU each worker runs on one thread: small networks gain little from more, students run side by
+side instead, and results do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from multiprocessing.connection import wait as wait_for
+from queue import Empty
+from typing import Any, NamedTuple
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.plan import Plan, Task
+
+
+class Event(NamedTuple):
+    """A task has done so many of its units (iterations, images)."""
+
+    task: str
+    done: int
+    total: int
+
+
+OnEvent = Callable[[Event], None]
+
+# Stages whose tasks follow each other for one student, in rounds: scoring waits for the reference.
+ROUNDS: tuple[tuple[str, ...], ...] = (("reference",), ("train", "generate"), ("score",))
+
+
+def default_workers() -> int:
+    """One on a GPU, else one for each core this process may use."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+class Outcome(NamedTuple):
+    """Tasks finished now, and what went wrong with others."""
+
+    num_done: int
+    problems: list[str]
+
+
+def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int = 0) -> Outcome:
+    """Finish the tasks of the stages. A student that fails does not stop the others."""
+    rounds = _rounds(plan, set(stages))
+    if not rounds:
+        return Outcome(0, [])
+    context = multiprocessing.get_context("spawn")
+    queue: Any = context.Queue()
+    problems: list[str] = []
+    failed: set[str] = set()
+    count = 0
+    pool = ProcessPoolExecutor(
+        workers or default_workers(), context, initializer=_start_worker, initargs=(queue,)
+    )
+    try:
+        for chains in rounds:
+            if "" in failed:  # nothing can be scored without the reference
+                break
+            going = [chain for chain in chains if chain[0].student not in failed]
+            futures = {pool.submit(_work, plan, chain): chain for chain in going}
+            _follow(futures, queue, on_event)
+            for future, chain in futures.items():
+                if found := _problem(future, chain):
+                    problems.append(found)
+                    failed.add(chain[0].student)
+            count += sum(task.complete() for chain in going for task in chain)
+    except BaseException:
+        # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return Outcome(count, problems)
+
+
+def _rounds(plan: Plan, stages: set[str]) -> list[list[list[Task]]]:
+    """Chains of unfinished tasks, those of one round independent of each other."""
+    rounds = [found for r in ROUNDS if (found := _chains(plan, stages & set(r), r))]
+    return _merge_independent(rounds)
+
+
+def _chains(plan: Plan, stages: set[str], order: Sequence[str]) -> list[list[Task]]:
+    """Unfinished tasks by student, each student's in order, the costly students first."""
+    chains: dict[str, list[Task]] = {}
+    for stage in order:
+        for task in plan.of_stage(stage) if stage in stages else []:
+            if not task.complete():
+                chains.setdefault(task.student, []).append(task)
+    # Longest first keeps the cores busy to the end.
+    return sorted(chains.values(), key=lambda chain: (-len(chain), str(chain[0])))
+
+
+def _merge_independent(rounds: list[list[list[Task]]]) -> list[list[list[Task]]]:
+    """The reference needs no student: it runs beside training."""
+    stages = [{task.stage for chain in chains for task in chain} for chains in rounds]
+    if len(rounds) > 1 and stages[0] == {"reference"} and "score" not in stages[1]:
+        return [rounds[1] + rounds[0], *rounds[2:]]
+    return rounds
+
+
+def _follow(futures: dict[Future[None], list[Task]], queue: Any, on_event: OnEvent) -> None:
+    pending = set(futures)
+    while pending:
+        _, pending = wait(pending, timeout=0.2)
+        while True:
+            try:
+                on_event(queue.get_nowait())
+            except Empty:
+                break
+
+
+def _problem(future: Future[None], chain: list[Task]) -> str | None:
+    names = ", ".join(map(str, chain))
+    error = future.exception()
+    if isinstance(error, BenchError):
+        return str(error)
+    if isinstance(error, BrokenProcessPool):
+        hint = "Run again: what is complete is kept. Fewer --workers need less memory"
+        return f"{names}: a worker process died, probably for want of memory. {hint}"
+    if error is not None:
+        raise error
+    return None
+
+
+_queue: Any = None
+
+
+def _start_worker(queue: Any) -> None:
+    """Set up a worker: one thread on a CPU, and an end when the parent ends, however it ends."""
+    global _queue
+    _queue = queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
+    import torch
+
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(plan: Plan, chain: list[Task]) -> None:
+    for task in chain:
+        # A stage is the function of its own name in the module of its own name.
+        stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
+
+        def progress(done: int, total: int, name: str = str(task)) -> None:
+            _queue.put(Event(name, done, total))
+
+        stage(plan, task.student, progress)

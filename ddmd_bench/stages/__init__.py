@@ -1,0 +1,1 @@
+"""Stages of a run. They meet through files; none imports another."""

@@ -1,0 +1,139 @@
+"""Draw every image of a student: the same prompts with the same noise for all."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.distill.sampler import few_step_sample, ode_sample
+from ddmd_bench.errors import BenchError
+from ddmd_bench.images import ImageId, image_generator, image_ids, image_noises, save_png
+from ddmd_bench.provenance import provenance
+from ddmd_bench.records import mark_done, write_jsonl
+
+if TYPE_CHECKING:
+    from ddmd_bench.plan import Plan
+
+BATCH_SIZE = 64
+
+
+class Sampler(NamedTuple):
+    """Draws images [B, 3, H, W] of a batch, and what one image costs."""
+
+    draw: Callable[[Sequence[ImageId]], Tensor]
+    num_inference_steps: int
+    network_evaluations: int
+
+
+def _trained(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
+    from safetensors.torch import load_file
+
+    task = plan.tasks["train", name]
+    if not task.complete():
+        raise BenchError(f"{name} is not trained yet. Run the train stage first")
+    student = backend.load_teacher()
+    student.load_state_dict(load_file(task.folder / "student.safetensors"))
+    student.to(device)
+    t_list = plan.suite.train_settings(name).t_list
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        noises = image_noises(plan.suite.seed, images, len(t_list), backend.latent_shape)
+        noises = [noise.to(device) for noise in noises]
+        cond = _cond(backend, [i.prompt.text for i in images], device)
+        return backend.decode(few_step_sample(student, t_list, cond, noises, backend.level))
+
+    return Sampler(draw, len(t_list), len(t_list))
+
+
+def _teacher(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
+    row = plan.suite.students[name]
+    num_steps, scale = row.num_inference_steps, row.guidance_scale
+    assert num_steps is not None
+    assert scale is not None
+    teacher = backend.load_teacher().to(device)
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        (noise,) = image_noises(plan.suite.seed, images, 1, backend.latent_shape)
+        cond = _cond(backend, [i.prompt.text for i in images], device)
+        uncond = _cond(backend, [""] * len(images), device)
+        latents = ode_sample(
+            teacher, num_steps, scale, cond, uncond, noise.to(device), backend.level
+        )
+        return backend.decode(latents)
+
+    return Sampler(draw, num_steps, num_steps * (1 if scale == 1 else 2))
+
+
+def _real(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
+    assert backend.draw_real is not None
+    draw_real = backend.draw_real
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        seed = plan.suite.seed
+        return torch.stack([draw_real(i.prompt.text, image_generator(seed, i)) for i in images])
+
+    return Sampler(draw, 0, 0)
+
+
+SOURCES: dict[str, Callable[[Plan, str, Backend, str], Sampler]] = {
+    "train": _trained,
+    "teacher": _teacher,
+    "real": _real,
+}
+
+
+def _cond(backend: Backend, prompts: Sequence[str], device: str) -> dict[str, Tensor]:
+    return {k: v.to(device) for k, v in backend.encode_prompts(prompts).items()}
+
+
+@torch.no_grad()
+def generate(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+    """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
+    task = plan.tasks["generate", student]
+    backend = BACKENDS[plan.suite.backend]()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sampler = SOURCES[plan.suite.students[student].source](plan, student, backend, device)
+    shutil.rmtree(task.folder, ignore_errors=True)  # a half-finished stage is redone, not patched
+    folder = task.folder / "images"
+    folder.mkdir(parents=True)
+    images = image_ids(plan.prompts, plan.images_per_prompt())
+    rows: list[dict[str, Any]] = []
+    seconds = 0.0
+    for first in range(0, len(images), BATCH_SIZE):
+        batch = images[first : first + BATCH_SIZE]
+        start = time.perf_counter()
+        pixels = sampler.draw(batch).float().cpu()
+        seconds += time.perf_counter() - start
+        if not pixels.isfinite().all():
+            raise BenchError(f"{student}: its images hold values that are not finite")
+        for image, values in zip(batch, pixels, strict=True):
+            file_name = f"{len(rows):05d}.png"
+            save_png(folder / file_name, values)
+            rows.append(
+                {
+                    "file_name": file_name,
+                    "prompt_id": image.prompt.prompt_id,
+                    "prompt_set": image.prompt.prompt_set,
+                    "prompt": image.prompt.text,
+                    "image_index": image.image_index,
+                    "out_of_range": float((values.abs() > 1).double().mean()),
+                }
+            )
+        progress(len(rows), len(images))
+    write_jsonl(folder / "metadata.jsonl", rows)
+    record = {
+        "key": task.key,
+        "n": len(rows),
+        "num_inference_steps": sampler.num_inference_steps,
+        "network_evaluations": sampler.network_evaluations,
+        "seconds": seconds,
+        "images_per_s": len(rows) / seconds,
+        "provenance": provenance(),
+    }
+    mark_done(task.folder, record)

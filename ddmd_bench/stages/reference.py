@@ -1,0 +1,50 @@
+"""Real images of the suite's prompts, seen through the scorers: what distributions compare with."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ddmd_bench.backends import BACKENDS
+from ddmd_bench.images import image_generator, image_ids
+from ddmd_bench.records import mark_done, write_jsonl
+from ddmd_bench.scorers import METRICS, extract
+
+if TYPE_CHECKING:
+    from ddmd_bench.plan import Plan
+
+
+def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+    """Write the reference's features, the same for every seed of the suite."""
+    import numpy as np
+    import torch
+
+    task, suite = plan.tasks["reference", student], plan.suite
+    draw_real = BACKENDS[suite.backend]().draw_real
+    assert draw_real is not None, "plan refuses a backend without real images"
+    start = time.perf_counter()
+    shutil.rmtree(task.folder, ignore_errors=True)
+    task.folder.mkdir(parents=True)
+    per_set = dict.fromkeys(suite.prompts, suite.reference.images_per_prompt)
+    images = image_ids(plan.prompts, per_set)
+    pixels = []
+    for k, image in enumerate(images):
+        # 'reference' stands in for the suite's seed: never the scenes of the `real` row.
+        drawn = draw_real(image.prompt.text, image_generator("reference", image))
+        # Quantised as a PNG is, so that both sides of a distance went through 8 bits.
+        pixels.append(((drawn.clamp(-1, 1) + 1) * 127.5).round().byte())
+        if k % 100 == 0:
+            progress(k, len(images))
+    extractors = sorted({m.extractor for name in suite.metrics if (m := METRICS[name]).extractor})
+    scored = extract(torch.stack(pixels), [i.prompt.text for i in images], extractors)
+    for name, features in scored.features.items():
+        np.save(task.folder / f"features_{name}.npy", features)
+    write_jsonl(
+        task.folder / "metadata.jsonl",
+        ({"prompt_id": i.prompt.prompt_id, "prompt_set": i.prompt.prompt_set} for i in images),
+    )
+    progress(len(images), len(images))
+    record = {"key": task.key, "n": len(images), "seconds": time.perf_counter() - start}
+    mark_done(task.folder, record)

@@ -1,0 +1,134 @@
+"""Means, paired differences and the correction for many of them.
+
+Prompts are the independent units: images of one prompt resemble each other, so that counting them
+as independent would make every interval too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddmd_bench.errors import BenchError
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.95
+NUM_RESAMPLES = 4_000
+NUM_PERMUTATIONS = 9_999
+QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval; `n` images went into it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class PairedDifference(NamedTuple):
+    """a - b on the same prompts and noise, with its 95 % interval; `n` pairs of images."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+    wins: float  # share of prompts where a > b, plus half the ties
+
+
+def prompt_counts(num_prompts: int, num_resamples: int, seed: int) -> Array:
+    """How often each resample of the prompts holds each prompt: [num_resamples, num_prompts]."""
+    generator = np.random.default_rng([seed, 0])
+    drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
+    drawn += np.arange(num_resamples)[:, None] * num_prompts
+    counts = np.bincount(drawn.ravel(), minlength=num_resamples * num_prompts)
+    return counts.reshape(num_resamples, num_prompts).astype(np.float64)
+
+
+def _per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
+    """Sum and number of the values of each prompt, NaN skipped: [num_prompts] each."""
+    if values.ndim != 1 or values.shape != groups.shape:
+        raise BenchError(
+            f"statistics: expected one prompt id per value, found values {values.shape} "
+            f"and prompt ids {groups.shape}"
+        )
+    present = ~np.isnan(values)
+    _, index = np.unique(groups[present], return_inverse=True)
+    sums = np.bincount(index, values[present]).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
+
+
+def mean_interval(values: NDArray[Any], groups: NDArray[Any]) -> Interval:
+    """Mean over images [n] with a t-interval over prompts; NaN values are skipped.
+
+    The standard error is the cluster-robust one, sqrt(P / (P - 1) * sum_g r_g^2) / n with r_g the
+    sum of residuals of prompt g; with equally many images per prompt it is that of the P prompt
+    means. One prompt has no standard error: low and high are NaN.
+    """
+    from scipy.stats import t as student_t
+
+    sums, counts = _per_prompt(np.asarray(values, np.float64), np.asarray(groups))
+    num_prompts, n = len(sums), int(counts.sum())
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    value = float(sums.sum() / n)
+    if num_prompts < 2:
+        return Interval(value, math.nan, math.nan, n)
+    residuals = sums - value * counts
+    error = math.sqrt(num_prompts / (num_prompts - 1) * float(residuals @ residuals)) / n
+    half = float(student_t.ppf(QUANTILES[1], num_prompts - 1)) * error
+    return Interval(value, value - half, value + half, n)
+
+
+def paired_difference(
+    a: NDArray[Any], b: NDArray[Any], groups: NDArray[Any], *, seed: int
+) -> PairedDifference:
+    """Mean of a - b over images [n] that share prompt and noise; a pair with a NaN is skipped.
+
+    Interval: percentile bootstrap over prompts. p: two-sided sign-flip permutation of the prompts'
+    differences, (1 + as extreme) / (1 + permutations), so that it is never 0.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        raise BenchError(f"a paired difference needs the same images, found {a.shape}, {b.shape}")
+    sums, counts = _per_prompt(a - b, np.asarray(groups))
+    num_prompts, n = len(sums), int(counts.sum())
+    if n == 0:
+        return PairedDifference(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
+    value = float(sums.sum() / n)
+    wins = float(np.mean((sums > 0) + 0.5 * (sums == 0)))
+    if num_prompts < 2:
+        return PairedDifference(value, math.nan, math.nan, math.nan, n, wins)
+    drawn = prompt_counts(num_prompts, NUM_RESAMPLES, seed)
+    low, high = np.quantile((drawn @ sums) / (drawn @ counts), QUANTILES)
+    p_value = _sign_flip_p_value(sums, seed)
+    return PairedDifference(value, float(low), float(high), p_value, n, wins)
+
+
+def _sign_flip_p_value(differences: Array, seed: int) -> float:
+    generator = np.random.default_rng([seed, 1])
+    size = (NUM_PERMUTATIONS, len(differences))
+    signs = generator.integers(0, 2, size, dtype=np.int8).astype(np.float64) * 2 - 1
+    flipped = np.abs(signs @ differences)
+    # Sums of the same numbers in another order differ by rounding; such a tie is as extreme.
+    rounding = 1e-12 * float(np.abs(differences).sum())
+    as_extreme = int(np.sum(flipped >= abs(float(differences.sum())) - rounding))
+    return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (1979), in the order given; NaN stays NaN and does not count."""
+    adjusted = [math.nan] * len(p_values)
+    known = sorted((p, k) for k, p in enumerate(p_values) if not math.isnan(p))
+    largest = 0.0
+    for rank, (p, k) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[k] = largest
+    return adjusted

@@ -1,0 +1,275 @@
+"""A suite: one small YAML file that says what to compare. Strictly checked, defaults in one place.
+
+suite = load_suite("suites/shapes.yaml", ["train.num_iterations=20"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.methods import METHODS
+
+Positive = Annotated[int, Field(gt=0)]
+# Names become folders and columns.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PromptSet(_Strict):
+    """Prompts of one source; the subset is the head of a fixed shuffle, the same for every seed."""
+
+    source: str
+    num_prompts: Positive
+    images_per_prompt: Positive = 2
+
+
+class TrainSettings(_Strict):
+    """Distillation settings, the same for every method; a student may override single values."""
+
+    num_iterations: Positive = 100
+    batch_size: Positive = 32
+    t_list: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.75, 0.5, 0.25)
+    guidance_scale: Annotated[float, Field(ge=1)] = 4.0
+    weight_ca: Annotated[float, Field(ge=0)] = 1.0
+    weight_dm: Annotated[float, Field(ge=0)] = 1.0
+    normalizer: Literal["guided", "per_term", "none"] = "guided"
+    tau_range: tuple[Unit, Unit] = (0.02, 0.98)
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    fake_score_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    betas: tuple[Unit, Unit] = (0.9, 0.95)
+    fake_score_updates: Positive = 4
+    fake_score_sees: Literal["mixture", "step"] = "mixture"
+    step_embedding_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    checkpoint_every: Positive = 50
+
+    @model_validator(mode="after")
+    def _orders(self) -> TrainSettings:
+        if list(self.t_list) != sorted(set(self.t_list), reverse=True) or not self.t_list:
+            raise ValueError(f"t_list must fall from noise to image, got {list(self.t_list)}")
+        if self.tau_range[0] >= self.tau_range[1]:
+            raise ValueError(f"tau_range must be [low, high], got {list(self.tau_range)}")
+        if self.batch_size % len(self.t_list):
+            raise ValueError(
+                f"batch_size must be a multiple of the {len(self.t_list)} steps in t_list, "
+                f"since each batch holds every step equally often; got {self.batch_size}"
+            )
+        return self
+
+
+class Student(_Strict):
+    """One contender: distilled by a method, the teacher itself, or real images."""
+
+    source: Literal["train", "teacher", "real"] = "train"
+    title: str = ""
+    method: str | None = None
+    train: dict[str, Any] = {}
+    num_inference_steps: Positive | None = None
+    guidance_scale: Annotated[float, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Student:
+        needed = {"train": {"method"}, "teacher": {"num_inference_steps", "guidance_scale"}}
+        allowed = needed.get(self.source, set()) | {"source", "title"}
+        allowed |= {"train"} if self.source == "train" else set()
+        given = {k for k in self.model_fields_set if getattr(self, k) is not None}
+        if missing := needed.get(self.source, set()) - given:
+            raise ValueError(f"a student with source {self.source!r} needs {sorted(missing)}")
+        if extra := given - allowed:
+            raise ValueError(f"a student with source {self.source!r} takes no {sorted(extra)}")
+        if self.method is not None and self.method not in METHODS:
+            raise ValueError(unknown("method", self.method, METHODS))
+        return self
+
+
+class Reference(_Strict):
+    """Real images that distribution metrics compare with: so many for each prompt of the suite."""
+
+    images_per_prompt: Positive = 10
+
+
+class Claim(_Strict):
+    """What a suite expects, with where the paper says so.
+
+    beats   student is better than `other` on `metric`
+    worst   student is worse than every other trained student on `metric`
+    same    student and `other` differ by less than `margin` on `metric`
+    rises   the training diagnostic `series` of student rises throughout
+    bounded the training diagnostic `series` stays within a factor of `margin` of its start
+    """
+
+    claim: Literal["beats", "worst", "same", "rises", "bounded"]
+    student: str
+    other: str | None = None
+    metric: str | None = None
+    series: str | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
+    paper: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Claim:
+        needed = {
+            "beats": {"other", "metric"},
+            "worst": {"metric"},
+            "same": {"other", "metric", "margin"},
+            "rises": {"series"},
+            "bounded": {"series", "margin"},
+        }[self.claim]
+        given = {k for k in ("other", "metric", "series", "margin") if getattr(self, k) is not None}
+        if given != needed:
+            raise ValueError(f"claim {self.claim!r} takes {sorted(needed)}, found {sorted(given)}")
+        return self
+
+
+class Suite(_Strict):
+    """The whole file, defaults filled in."""
+
+    name: Name
+    title: str
+    description: str = ""
+    backend: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    prompts: Annotated[dict[Name, PromptSet], Field(min_length=1)]
+    train: TrainSettings = TrainSettings()
+    students: Annotated[dict[Name, Student], Field(min_length=1)]
+    metrics: Annotated[list[str], Field(min_length=1)]
+    reference: Reference = Reference()
+    baseline: str
+    claims: list[Claim] = []
+
+    @model_validator(mode="after")
+    def _names(self) -> Suite:
+        if "all" in self.prompts:
+            raise ValueError("prompts.all: 'all' stands for every prompt set; choose another name")
+        if repeated := {m for m in self.metrics if self.metrics.count(m) > 1}:
+            raise ValueError(f"metrics: {sorted(repeated)} named more than once")
+        if self.baseline not in self.students:
+            raise ValueError("baseline: " + unknown("student", self.baseline, self.students))
+        for k, claim in enumerate(self.claims):
+            for name in filter(None, (claim.student, claim.other)):
+                if name not in self.students:
+                    raise ValueError(f"claims[{k}]: " + unknown("student", name, self.students))
+            if claim.series and self.students[claim.student].source != "train":
+                raise ValueError(f"claims[{k}]: {claim.student} is not trained and has no series")
+            if claim.metric and claim.metric not in self.metrics:
+                raise ValueError(f"claims[{k}]: " + unknown("metric", claim.metric, self.metrics))
+        for name in self.students:
+            if self.students[name].source == "train":
+                self.train_settings(name)
+        return self
+
+    def train_settings(self, student: str) -> TrainSettings:
+        """The suite's training settings with the student's own values over them."""
+        own = self.students[student].train
+        for key in own:
+            if key not in TrainSettings.model_fields:
+                known = TrainSettings.model_fields
+                raise ValueError(f"students.{student}.train: " + unknown("key", key, known))
+        try:
+            return TrainSettings.model_validate({**self.train.model_dump(), **own})
+        except ValidationError as error:
+            found = "; ".join(
+                ": ".join([*map(str, e["loc"]), e["msg"].removeprefix("Value error, ")])
+                for e in error.errors()
+            )
+            raise ValueError(f"students.{student}.train: {found}") from error
+
+
+def find_suite(name: str) -> Path:
+    """A suite by path, or by the name of one that the package carries."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise BenchError(f"{name}: no such suite file. {_carried_hint(path.stem)}")
+        return path
+    carried = _carried_suites()
+    if name not in carried:
+        raise BenchError(unknown("suite", name, carried) + " A path must end in .yaml.")
+    return carried[name]
+
+
+def _carried_suites() -> dict[str, Path]:
+    package = Path(str(resources.files("ddmd_bench")))
+    # In a wheel the suites lie inside the package; in a clone beside it.
+    folders = [package / "suites", package.parent / "suites"]
+    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.yaml"))}
+
+
+def _carried_hint(near: str) -> str:
+    return f"By name: {unknown('suite', near, _carried_suites())}"
+
+
+def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """Read, override (`key.path=value`) and check a suite; every problem is named at once."""
+    path = find_suite(name)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise BenchError(f"{path}: expected a mapping with a name, prompts and students")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{path}: {_explain(item)}" for item in error.errors()]
+        raise BenchError("\n".join(lines)) from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise BenchError(f"--set {override}: expected key=value, e.g. train.num_iterations=20")
+    *parents, last = path.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise BenchError(f"--set {override}: {parent!r} holds a value, not a mapping")
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BenchError(f"--set {override}: not valid YAML: {error}") from error
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the model that a location in the file points into."""
+    model: type[BaseModel] = Suite
+    steps = [str(k) for k in location]
+    nested: dict[str, type[BaseModel]] = {"train": TrainSettings, "reference": Reference}
+    listed: dict[str, type[BaseModel]] = {
+        "students": Student,
+        "prompts": PromptSet,
+        "claims": Claim,
+    }
+    if steps and steps[0] in nested:
+        model = nested[steps[0]]
+    elif steps and steps[0] in listed:
+        model = listed[steps[0]]
+    return list(model.model_fields)
+
+
+def _explain(item: Any) -> str:
+    location = tuple(item["loc"])
+    where = ".".join(str(k) for k in location) or "suite"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        parent = ".".join(str(k) for k in location[:-1]) or "suite"
+        return f"{parent}: " + unknown("key", str(location[-1]), known)
+    if item["type"] == "missing":
+        return f"{where}: is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    found = item["input"]
+    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}"

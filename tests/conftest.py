@@ -1,0 +1,54 @@
+"""What the tests share: one thread, and a suite small enough to train in a second."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+# A sum's last bits depend on how it is split among threads.
+torch.set_num_threads(1)
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "title": "Tiny",
+    "backend": "shapes",
+    "prompts": {
+        "seen": {"source": "shapes/seen", "num_prompts": 3},
+        "compositional": {"source": "shapes/held_out", "num_prompts": 2},
+    },
+    "reference": {"images_per_prompt": 1},
+    "train": {"num_iterations": 6, "batch_size": 8, "checkpoint_every": 2},
+    "students": {
+        "real": {"source": "real"},
+        "teacher_2": {"source": "teacher", "num_inference_steps": 2, "guidance_scale": 4},
+        "dmd": {"method": "dmd"},
+        "ca_only": {"method": "ca_only"},
+    },
+    "baseline": "dmd",
+    # No Fréchet distance: it needs more images than features.
+    "metrics": ["prompt_accuracy", "saturation", "mean", "std", "diversity"],
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """A valid suite as data, for a test to change."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def write_suite(tmp_path: Path) -> Callable[[Any], str]:
+    """Writes a suite's data and returns the file's name, as given to a command."""
+
+    def write(data: Any) -> str:
+        path = tmp_path / "tiny.yaml"
+        path.write_text(data if isinstance(data, str) else yaml.safe_dump(data, sort_keys=False))
+        return str(path)
+
+    return write

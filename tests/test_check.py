@@ -1,0 +1,232 @@
+"""The verdict on a run: drift and incomparability are found, never called ok."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.records import SCHEMA, read_json
+from ddmd_bench.stages.check import EXIT_CODES, compare, write_expected
+
+Record = dict[str, Any]
+# Relative deviations of three seeds; their standard deviation is 1 %.
+DEVIATION = {0: -0.01, 1: 0.0, 2: 0.01}
+LEVELS = {"teacher_4": 2.0, "dmd": 3.0, "ca_only": 4.0}
+
+
+def record(seed: int, deviation: float | None = None) -> Record:
+    """A report's record: every value deviates from its level by the same share."""
+    factor = 1 + (DEVIATION[seed] if deviation is None else deviation)
+
+    def cell(value: float) -> dict[str, Any]:
+        return {"all": {"value": value * factor, "low": None, "high": None, "n": 8}}
+
+    return {
+        "schema": SCHEMA,
+        "fingerprint": "f00",
+        "suite": {
+            "name": "tiny",
+            "title": "Tiny",
+            "seed": seed,
+            "train": {"num_iterations": 5},
+            "students": {
+                "teacher_4": {"source": "teacher"},
+                "dmd": {"source": "train"},
+                "ca_only": {"source": "train"},
+            },
+        },
+        "protocol": {"schema": SCHEMA, "prompts": "abc", "images_per_prompt": {"seen": 2}},
+        "table": {
+            name: {"mean": cell(level), "diversity": cell(0.1 * level)}
+            for name, level in LEVELS.items()
+        },
+        "first_updates": {
+            "dmd": {"x0_std": 0.5 * factor, "dm_norm": 0.1},
+            "ca_only": {"x0_std": 0.5 * factor, "dm_norm": None},
+        },
+        "provenance": {"common": {}, "varying": {}},
+    }
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> Record:
+    path = write_expected([record(seed) for seed in DEVIATION], tmp_path)
+    assert path.name == "tiny.expected.json"
+    return read_json(path)
+
+
+@pytest.mark.parametrize("seed", DEVIATION)
+def test_a_run_is_ok_against_itself(expected: Record, seed: int) -> None:
+    assert compare(record(seed), expected) == ("ok", [])
+
+
+def test_exit_codes() -> None:
+    assert EXIT_CODES == {"ok": 0, "drift": 1, "incomparable": 2}
+
+
+# Values
+
+
+def test_a_shifted_value_is_drift(expected: Record) -> None:
+    found = record(0)
+    found["table"]["dmd"]["diversity"]["all"]["value"] *= 1.2
+    status, lines = compare(found, expected)
+    assert status == "drift"
+    assert len(lines) == 1
+    assert lines[0].startswith("dmd diversity: 0.35")
+
+
+def test_another_seed_is_held_to_the_spread(expected: Record) -> None:
+    assert compare({**record(0, 0.02), **_seed(9)}, expected).status == "ok"
+    outcome = compare({**record(0, 0.10), **_seed(9)}, expected)
+    assert outcome.status == "drift"
+    assert len(outcome.lines) == 6
+
+
+def _seed(seed: int) -> Record:
+    return {"suite": {**record(0)["suite"], "seed": seed}}
+
+
+def test_what_is_not_trained_is_held_to_its_own_seed(expected: Record) -> None:
+    found = record(0)
+    found["table"]["teacher_4"]["mean"]["all"]["value"] *= 1.02  # within the spread of seeds
+    status, lines = compare(found, expected)
+    assert status == "drift"
+    assert "at this seed" in lines[0]
+    found["suite"]["seed"] = 9
+    assert compare(found, expected).status == "ok"
+
+
+def test_a_spread_of_zero_is_known_from_the_other_students(tmp_path: Path) -> None:
+    records = [record(seed) for seed in DEVIATION]
+    for made in records:
+        made["table"]["dmd"]["mean"]["all"]["value"] = 3.0
+    expected = read_json(write_expected(records, tmp_path))
+    found = {**record(0, 0.02), **_seed(9)}
+    assert compare(found, expected).status == "ok"
+
+
+@pytest.mark.parametrize("student", LEVELS)
+def test_a_value_that_vanished_is_drift(expected: Record, student: str) -> None:
+    found = record(1)
+    found["table"][student]["mean"]["all"]["value"] = None
+    status, lines = compare(found, expected)
+    assert status == "drift"
+    assert lines[0].startswith(f"{student} mean: None")
+
+
+def test_a_value_that_was_missing_and_appears_is_drift(tmp_path: Path) -> None:
+    records = [record(seed) for seed in DEVIATION]
+    for made in records:
+        made["table"]["dmd"]["mean"]["all"]["value"] = None
+    expected = read_json(write_expected(records, tmp_path))
+    assert compare(records[0], expected).status == "ok"
+    assert compare(record(0), expected).status == "drift"
+
+
+def test_another_number_of_images_is_drift(expected: Record) -> None:
+    found = record(0)
+    found["table"]["dmd"]["mean"]["all"]["n"] = 7
+    assert compare(found, expected) == ("drift", ["dmd mean: n 7, expected 8"])
+
+
+# Settings and first iteration
+
+
+def test_a_changed_setting_is_drift(expected: Record) -> None:
+    found = record(0)
+    found["suite"]["train"]["num_iterations"] = 6
+    line = "settings.train.num_iterations: 6, expected 5"
+    assert compare(found, expected) == ("drift", [line])
+
+
+def test_what_a_reader_sees_may_change(expected: Record) -> None:
+    found = record(0)
+    found["suite"] |= {"title": "Other", "claims": [], "baseline": "dmd"}
+    assert compare(found, expected).status == "ok"
+
+
+@pytest.mark.parametrize("value", [0.55, None])
+def test_a_changed_first_updates_is_drift(expected: Record, value: float | None) -> None:
+    found = record(0)
+    found["first_updates"]["dmd"]["x0_std"] = value
+    status, lines = compare(found, expected)
+    assert status == "drift"
+    assert lines[0].startswith("dmd x0_std in the first updates: ")
+
+
+def test_a_first_updates_that_appears_is_drift(expected: Record) -> None:
+    found = record(0)
+    found["first_updates"]["ca_only"]["dm_norm"] = 0.1
+    assert compare(found, expected).status == "drift"
+
+
+# Students on one side only
+
+
+@pytest.mark.parametrize("part", ["everything", "table", "first_updates"])
+@pytest.mark.parametrize("student", ["teacher_4", "ca_only"])
+def test_a_student_that_is_gone_is_drift(expected: Record, student: str, part: str) -> None:
+    found = record(0)
+    parts = (found["table"], found["first_updates"], found["suite"]["students"])
+    removed = {"everything": parts, "table": parts[:1], "first_updates": parts[1:2]}[part]
+    had = [rows.pop(student, None) for rows in removed]
+    status, lines = compare(found, expected)
+    assert status == ("drift" if any(had) else "ok")
+    assert not any(had) or any(student in line for line in lines)
+
+
+@pytest.mark.parametrize("seed", [0, 9])
+def test_a_new_student_is_drift(expected: Record, seed: int) -> None:
+    found = {**record(0), **_seed(seed)}
+    found["suite"]["students"]["new"] = {"source": "train"}
+    found["table"]["new"] = copy.deepcopy(found["table"]["dmd"])
+    found["first_updates"]["new"] = {"x0_std": 0.5}
+    status, lines = compare(found, expected)
+    assert status == "drift"
+    assert any("new" in line for line in lines)
+
+
+def test_a_metric_that_is_gone_is_drift(expected: Record) -> None:
+    found = record(0)
+    for row in found["table"].values():
+        del row["mean"]
+    assert compare(found, expected).status == "drift"
+
+
+# Protocol
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompts", "abd"), ("images_per_prompt", {"seen": 3}), ("resolution", 64)],
+)
+def test_another_protocol_is_incomparable(expected: Record, field: str, value: Any) -> None:
+    found = record(0, deviation=0.5)  # and would be drift
+    found["protocol"][field] = value
+    status, lines = compare(found, expected)
+    assert status == "incomparable"
+    assert len(lines) == 1
+    assert lines[0].startswith(f"protocol.{field}")
+
+
+def test_a_protocol_field_that_is_gone_is_incomparable(expected: Record) -> None:
+    found = record(0)
+    del found["protocol"]["prompts"]
+    assert compare(found, expected).status == "incomparable"
+
+
+def test_another_schema_is_incomparable(expected: Record) -> None:
+    expected["schema"] = SCHEMA + 1
+    assert compare(record(0), expected).status == "incomparable"
+
+
+def test_seeds_of_different_protocols_make_no_expectation(tmp_path: Path) -> None:
+    records = [record(0), {**record(1), "fingerprint": "f01"}, record(2)]
+    with pytest.raises(BenchError, match="do not share protocol"):
+        write_expected(records, tmp_path)
+    assert list(tmp_path.iterdir()) == []

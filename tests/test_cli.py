@@ -1,0 +1,119 @@
+"""The commands: exit codes, and messages that say what to type."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ddmd_bench.cli import app
+from ddmd_bench.suite import Suite
+
+COMMANDS = ("run", "plan", "reference", "train", "generate", "score", "report", "check", "expect")
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in an empty folder of its own."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_suite_ends_before_anything_is_made(
+    invoke: Callable[..., Result], command: str
+) -> None:
+    result = invoke(command, "shape")
+    assert result.exit_code == 2
+    assert "Known: shapes, shapes_smoke" in result.output
+    assert "Did you mean 'shapes'?" in result.output
+    assert "Traceback" not in result.output
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bad_override_ends_before_anything_is_made(
+    invoke: Callable[..., Result], command: str
+) -> None:
+    result = invoke(command, "shapes", "--set", "trian.num_iterations=3")
+    assert result.exit_code == 2
+    assert "Did you mean 'train'?" in result.output
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_plan_prints_every_task_and_makes_nothing(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
+) -> None:
+    result = invoke("plan", write_suite(tiny))
+    assert result.exit_code == 0
+    tasks = [line for line in result.output.splitlines() if line.endswith("to do")]
+    assert len(tasks) == 1 + 2 + 4 + 4
+    assert any(line.startswith("train ca_only ") for line in tasks)
+    assert "5 prompts, 10 images a student, 4 students" in result.output
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_check_before_a_run_says_what_to_type(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
+) -> None:
+    name = write_suite(tiny)
+    result = invoke("check", name)
+    assert result.exit_code == 2
+    assert "python -m ddmd_bench expect tiny" in result.output
+    Path("tiny.expected.json").write_text("{}")
+    result = invoke("check", name, "--expected", "tiny.expected.json")
+    assert result.exit_code == 2
+    assert "nothing to check yet: reference, " in result.output
+    assert "python -m ddmd_bench run" in result.output
+
+
+def test_a_stage_names_the_stage_that_must_come_first(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
+) -> None:
+    name = write_suite(tiny)
+    for command, before, missing in (
+        ("generate", "train", "train dmd, train ca_only"),
+        ("score", "reference", "reference"),
+    ):
+        result = invoke(command, name)
+        assert result.exit_code == 2
+        assert f"{command} needs what is not there yet: {missing}" in result.output
+        assert f"python -m ddmd_bench {before} {name}" in result.output
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("seeds", ["0,1", "0,0,1", "a,b,c"])
+def test_an_expectation_needs_three_seeds(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict, seeds: str
+) -> None:
+    result = invoke("expect", write_suite(tiny), "--seeds", seeds)
+    assert result.exit_code == 2
+    assert f"--seeds {seeds}" in result.output
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_schema_is_json_and_knows_every_key(invoke: Callable[..., Result]) -> None:
+    result = invoke("schema")
+    assert result.exit_code == 0
+    schema = json.loads(result.output)
+    assert schema["properties"].keys() == Suite.model_fields.keys()
+    assert schema["additionalProperties"] is False
+
+
+def test_help_lists_every_command() -> None:
+    command = [sys.executable, "-m", "ddmd_bench", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    for name in COMMANDS:
+        assert f" {name} " in result.stdout

@@ -1,0 +1,220 @@
+"""A task's key changes with what determines its result, and with nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddmd_bench import provenance
+from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.records import mark_done, write_json
+from ddmd_bench.suite import load_suite
+
+Planner = Callable[..., Plan]
+TRAINED = ("train", "generate", "score")
+
+
+@pytest.fixture
+def planned(tmp_path: Path, tiny: dict, write_suite: Callable[[Any], str]) -> Planner:
+    """Plans the tiny suite with overrides."""
+    name = write_suite(tiny)
+
+    def make(*overrides: str) -> Plan:
+        return make_plan(load_suite(name, overrides), tmp_path / "runs", tmp_path / "reports")
+
+    return make
+
+
+def changed(before: Plan, after: Plan) -> set[tuple[str, str]]:
+    assert before.tasks.keys() == after.tasks.keys()
+    return {name for name, task in before.tasks.items() if task.key != after.tasks[name].key}
+
+
+def of(stages: tuple[str, ...], *students: str) -> set[tuple[str, str]]:
+    return {(stage, student) for stage in stages for student in students}
+
+
+def test_a_plan_has_each_stage_of_each_student(planned: Planner) -> None:
+    expected = of(("generate", "score"), "real", "teacher_2", "dmd", "ca_only")
+    expected |= of(("train",), "dmd", "ca_only") | {("reference", "")}
+    assert planned().tasks.keys() == expected
+
+
+def test_a_student_s_setting_changes_that_student_alone(planned: Planner) -> None:
+    before, after = planned(), planned("students.ca_only.train.learning_rate=0.5")
+    assert changed(before, after) == of(TRAINED, "ca_only")
+    assert before.fingerprint == after.fingerprint
+    after = planned("students.teacher_2.guidance_scale=2")
+    assert changed(before, after) == of(("generate", "score"), "teacher_2")
+
+
+def test_the_method_changes_the_student(planned: Planner) -> None:
+    after = planned("students.ca_only.method=dm_only")
+    assert changed(planned(), after) == of(TRAINED, "ca_only")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.num_iterations=7",
+        "train.guidance_scale=3",
+        "train.t_list=[1.0, 0.5]",
+        "train.normalizer=none",
+        "train.fake_score_sees=step",
+        "train.ema=0.9",
+    ],
+)
+def test_a_training_setting_changes_all_that_are_trained(planned: Planner, override: str) -> None:
+    assert changed(planned(), planned(override)) == of(TRAINED, "dmd", "ca_only")
+
+
+def test_the_seed_changes_all_but_the_reference(planned: Planner) -> None:
+    before, after = planned(), planned("seed=1")
+    assert changed(before, after) == before.tasks.keys() - {("reference", "")}
+    assert before.fingerprint == after.fingerprint
+    assert before.prompts == after.prompts
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.checkpoint_every=3",
+        "title=Other",
+        "description=Other",
+        "students.dmd.title=Other",
+        "baseline=ca_only",
+        "claims=[{claim: rises, student: ca_only, series: x0_std}]",
+        "students.dmd.train.learning_rate=5e-5",  # its default, said aloud
+    ],
+)
+def test_what_determines_no_result_changes_no_task(planned: Planner, override: str) -> None:
+    before, after = planned(), planned(override)
+    assert changed(before, after) == set()
+    assert before.fingerprint == after.fingerprint
+
+
+@pytest.mark.parametrize("override", ["title=Other", "baseline=ca_only"])
+def test_what_a_reader_sees_changes_the_report(planned: Planner, override: str) -> None:
+    assert planned().report_key != planned(override).report_key
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "prompts.seen.num_prompts=4",
+        "prompts.seen.images_per_prompt=3",
+        "prompts.compositional.source=shapes/seen",
+        "reference.images_per_prompt=2",
+    ],
+)
+def test_the_protocol_knows_what_is_drawn(planned: Planner, override: str) -> None:
+    before, after = planned(), planned(override)
+    assert before.fingerprint != after.fingerprint
+    assert not changed(before, after) & of(("train",), "dmd", "ca_only")
+    assert of(("score",), "real", "dmd") <= changed(before, after)
+
+
+def test_metrics_change_the_scores_alone(planned: Planner) -> None:
+    before, after = planned(), planned("metrics=[mean]")
+    assert changed(before, after) >= of(("score",), "real", "teacher_2", "dmd", "ca_only")
+    assert not changed(before, after) & of(("train", "generate"), "real", "dmd")
+    turned = planned("metrics=[diversity, std, mean, saturation, prompt_accuracy]")
+    assert changed(before, turned) == set()
+
+
+def test_a_larger_subset_of_prompts_holds_the_smaller(planned: Planner) -> None:
+    few, many = planned(), planned("prompts.seen.num_prompts=50")
+    assert set(few.prompts) < set(many.prompts)
+
+
+def test_keys_are_the_same_in_another_process(planned: Planner, tmp_path: Path) -> None:
+    plan = planned()
+    command = [sys.executable, "-m", "ddmd_bench", "plan", str(tmp_path / "tiny.yaml")]
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    for task in plan.tasks.values():
+        assert f" {task.key} " in result.stdout
+    assert f"protocol {plan.fingerprint}" in result.stdout
+
+
+# Sources
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's sources that a plan takes for the package."""
+    copy = tmp_path / "copy" / "ddmd_bench"
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    shutil.copytree(provenance.PACKAGE, copy, ignore=ignored)
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+    provenance.source_sha256.cache_clear()
+    yield copy
+    provenance.source_sha256.cache_clear()
+
+
+EVERY = ("real", "teacher_2", "dmd", "ca_only")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("methods.py", of(TRAINED, "dmd", "ca_only")),
+        ("training.py", of(TRAINED, "dmd", "ca_only")),
+        ("distill/sampler.py", of(TRAINED, *EVERY) - of(("train",), "real", "teacher_2")),
+        ("stages/generate.py", of(("generate", "score"), *EVERY)),
+        ("stats/frechet.py", of(("score",), *EVERY)),
+        ("stages/score.py", of(("score",), *EVERY)),
+        ("reporting/tables.py", set()),
+        ("stages/check.py", set()),
+        ("display.py", set()),
+    ],
+)
+def test_a_changed_source_changes_what_it_determines(
+    planned: Planner, sources: Path, source: str, expected: set[tuple[str, str]]
+) -> None:
+    before = planned()
+    with (sources / source).open("a") as file:
+        file.write("# changed\n")
+    provenance.source_sha256.cache_clear()
+    after = planned()
+    # Where it determines the reference as well, every score follows from that.
+    found = changed(before, after) - {("reference", "")}
+    assert found == expected or ("distill" in source and found >= expected)
+
+
+def test_a_changed_report_source_makes_a_new_report(planned: Planner, sources: Path) -> None:
+    before = planned().report_key
+    with (sources / "reporting" / "tables.py").open("a") as file:
+        file.write("# changed\n")
+    provenance.source_sha256.cache_clear()
+    assert planned().report_key != before
+
+
+def test_compiled_sources_beside_the_sources_change_no_key(planned: Planner, sources: Path) -> None:
+    before = planned()
+    for folder in [sources, *(path.parent for path in sources.glob("*/**/*.py"))]:
+        (folder / "__pycache__").mkdir(exist_ok=True)
+        (folder / "__pycache__" / "plan.cpython-311.pyc").write_bytes(b"compiled")
+    provenance.source_sha256.cache_clear()
+    after = planned()
+    assert changed(before, after) == set()
+    assert after.report_key == before.report_key
+
+
+def test_a_report_older_than_the_results_is_of_another_run(planned: Planner) -> None:
+    plan = planned()
+    task = plan.tasks["reference", ""]
+    mark_done(task.folder, {"key": task.key})
+    path = plan.report_folder / "report.json"
+    write_json(path, {"key": plan.report_key})
+    assert plan.report_complete()
+    old = (task.folder / "done.json").stat().st_mtime_ns - 1
+    os.utime(path, ns=(old, old))
+    assert not plan.report_complete()

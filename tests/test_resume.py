@@ -1,0 +1,257 @@
+"""Killed work is taken up again and ends the same, bit for bit; finished work is left alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddmd_bench.plan import Plan, Task, make_plan
+from ddmd_bench.records import mark_done, read_done
+from ddmd_bench.run import run_tasks
+from ddmd_bench.stages.generate import generate
+from ddmd_bench.stages.reference import reference
+from ddmd_bench.stages.score import score
+from ddmd_bench.stages.train import CHECKPOINT, train
+from ddmd_bench.suite import load_suite
+
+STAGES = ("reference", "train", "generate", "score")
+NUM_ITERATIONS = 12
+Planner = Callable[..., Plan]
+
+
+def quiet(*_: Any) -> None:
+    """No progress."""
+
+
+@pytest.fixture
+def suite_name(tiny: dict, write_suite: Callable[[Any], str]) -> str:
+    return write_suite(tiny)
+
+
+@pytest.fixture
+def planned(tmp_path: Path, suite_name: str) -> Planner:
+    """Plans the tiny suite into a folder of the test's."""
+
+    def make(runs: str, *overrides: str) -> Plan:
+        return make_plan(load_suite(suite_name, overrides), tmp_path / runs, tmp_path / "reports")
+
+    return make
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return condition()
+
+
+# Training
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """State and parent of a process, None where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0], int(fields[1])
+
+
+def _children(pid: int) -> list[int]:
+    every = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [child for child in every if (stat := _stat(child)) and stat[1] == pid]
+
+
+def _has_ended(pid: int) -> bool:
+    stat = _stat(pid)
+    return stat is None or stat[0] == "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads processes from /proc")
+def test_a_killed_training_goes_on_and_ends_the_same(
+    planned: Planner, tmp_path: Path, suite_name: str
+) -> None:
+    overrides = (f"train.num_iterations={NUM_ITERATIONS}", "students={dmd: {method: dmd}}")
+    killed, whole = planned("killed", *overrides), planned("whole", *overrides)
+    folder = killed.tasks["train", "dmd"].folder
+    command = [sys.executable, "-m", "ddmd_bench", "run", suite_name, "--workers", "1"]
+    command += ["--runs", str(tmp_path / "killed"), "--reports", str(tmp_path / "reports")]
+    command += [part for override in overrides for part in ("--set", override)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        try:
+            begun = wait_until(
+                lambda: run.poll() is not None or (folder / CHECKPOINT).is_file(), 120
+            )
+            workers = _children(run.pid)
+        finally:
+            run.send_signal(signal.SIGKILL)
+    assert begun
+    assert workers
+    assert wait_until(lambda: all(map(_has_ended, workers)), 5)
+    assert not killed.tasks["train", "dmd"].complete()
+
+    taken_up: list[int] = []
+    train(killed, "dmd", lambda done, _: taken_up.append(done))
+    assert 2 < taken_up[0] <= NUM_ITERATIONS  # not from the start
+    assert taken_up[-1] == NUM_ITERATIONS
+    train(whole, "dmd", quiet)
+
+    other = whole.tasks["train", "dmd"].folder
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in other.iterdir())
+    weights, expected = (load_file(f / "student.safetensors") for f in (folder, other))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    tables = [pd.read_parquet(f / "diagnostics.parquet").drop(columns="seconds")
+              for f in (folder, other)]  # fmt: skip
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert tables[0]["iteration"].tolist() == list(range(1, NUM_ITERATIONS + 1))
+    records = [read_done(f) for f in (folder, other)]
+    assert records[0]["forwards"] == records[1]["forwards"]
+
+
+@pytest.mark.parametrize("option", ["train.ema=0.9", "train.fake_score_sees=step"])
+def test_a_checkpoint_holds_all_that_a_training_needs(planned: Planner, option: str) -> None:
+    """Stopped by an error at an odd iteration, so that one is done again."""
+    stopped, whole = planned("stopped", option), planned("whole", option)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, "dmd", stop)
+    seen: list[int] = []
+    train(stopped, "dmd", lambda done, _: seen.append(done))
+    assert seen == [5, 6]
+    train(whole, "dmd", quiet)
+    folders = [plan.tasks["train", "dmd"].folder for plan in (stopped, whole)]
+    weights, expected = (load_file(f / "student.safetensors") for f in folders)
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+# Images and scores
+
+# Ends itself with SIGKILL, as no handler can catch: amid the images, or with all but done.json.
+KILLED = """
+import os, signal, sys
+from importlib import import_module
+from pathlib import Path
+import torch
+from ddmd_bench.plan import make_plan
+from ddmd_bench.suite import load_suite
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+suite, runs, name = sys.argv[1:]
+plan = make_plan(load_suite(suite), Path(runs), Path(runs) / "reports")
+stage = import_module(f"ddmd_bench.stages.{name}")
+if name == "generate":
+    stage.BATCH_SIZE = 4
+    getattr(stage, name)(plan, "teacher_2", lambda done, _: done >= 8 and kill())
+else:
+    stage.mark_done = kill
+    student = "" if name == "reference" else "teacher_2"
+    getattr(stage, name)(plan, student, lambda *_: None)
+"""
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Files but for `done.json`, which holds the seconds taken."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "done.json"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("stage", ["reference", "generate", "score"])
+def test_a_killed_stage_is_redone_whole(
+    planned: Planner, tmp_path: Path, suite_name: str, stage: str
+) -> None:
+    redo = {"reference": reference, "generate": generate, "score": score}[stage]
+    student = "" if stage == "reference" else "teacher_2"
+    whole, killed = planned("whole"), planned("killed")
+    reference(whole, "", quiet)
+    generate(whole, "teacher_2", quiet)
+    score(whole, "teacher_2", quiet)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    task = killed.tasks[stage, student]
+    shutil.rmtree(task.folder)
+
+    command = [sys.executable, "-c", KILLED, suite_name, str(tmp_path / "killed"), stage]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert _contents(task.folder)  # something was written
+    assert not task.complete()
+    (task.folder / "images").mkdir(exist_ok=True)
+    (task.folder / "images" / "99999.png").write_bytes(b"left over")
+
+    redo(killed, student, quiet)
+    assert task.complete()
+    found, expected = _contents(task.folder), _contents(whole.tasks[stage, student].folder)
+    if stage == "score":
+        del found["images/99999.png"]  # a stage removes only what it makes
+    assert found == expected
+
+
+# Order and skipping
+
+
+def _times(tasks: list[Task]) -> dict[str, int]:
+    return {str(task): (task.folder / "done.json").stat().st_mtime_ns for task in tasks}
+
+
+def test_only_what_changed_is_done_again(planned: Planner) -> None:
+    plan = planned("runs", "train.num_iterations=2")
+    assert run_tasks(plan, STAGES, quiet, workers=1).num_done == len(plan.tasks)
+    assert all(task.complete() for task in plan.tasks.values())
+    times = _times(list(plan.tasks.values()))
+    assert run_tasks(plan, STAGES, quiet, workers=1).num_done == 0
+    assert _times(list(plan.tasks.values())) == times
+
+    change = "students.ca_only.train.learning_rate=2e-4"
+    changed = planned("runs", "train.num_iterations=2", change)
+    todo = [str(task) for task in changed.tasks.values() if not task.complete()]
+    assert todo == ["train ca_only", "generate ca_only", "score ca_only"]
+    assert run_tasks(changed, STAGES, quiet, workers=1).num_done == 3
+    assert all(task.complete() for task in changed.tasks.values())
+    # What was there before still is: going back to it costs nothing.
+    assert _times(list(plan.tasks.values())) == times
+
+
+def test_a_student_that_fails_leaves_the_others_whole(planned: Planner) -> None:
+    diverging = "students.ca_only.train.learning_rate=1e30"
+    plan = planned("runs", "train.num_iterations=3", diverging)
+    key = plan.report_key
+    (problem,) = run_tasks(plan, STAGES, quiet, workers=1).problems
+    assert re.search(r"ca_only: .* is not finite at iteration 2 of 3", problem)
+    left = {str(task) for task in plan.tasks.values() if not task.complete()}
+    assert left == {"train ca_only", "generate ca_only", "score ca_only"}
+    # A report made now is another one than that of the whole run.
+    assert plan.report_key != key
+
+
+def test_done_json_alone_says_done(planned: Planner) -> None:
+    task = planned("runs").tasks["train", "dmd"]
+    task.folder.mkdir(parents=True)
+    assert not task.complete()
+    (task.folder / ".done.json.123.tmp").write_text('{"schema": 1, "ke')
+    (task.folder / "student.safetensors").write_bytes(b"")
+    assert not task.complete()
+    mark_done(task.folder, {"key": "another"})
+    assert not task.complete()
+    mark_done(task.folder, {"key": task.key})
+    assert task.complete()

@@ -1,0 +1,279 @@
+"""A bad suite is refused with what was found, where, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.plan import make_plan
+from ddmd_bench.suite import Suite, find_suite, load_suite
+
+SUITES = Path(__file__).parents[1] / "suites"
+Write = Callable[[Any], str]
+
+
+def refused(name: str, overrides: tuple[str, ...] = ()) -> str:
+    """The message with which a suite is refused, by the file or by the plan."""
+    with pytest.raises(BenchError) as caught:
+        make_plan(load_suite(name, overrides), Path("unused"), Path("unused"))
+    return str(caught.value)
+
+
+def test_a_valid_suite_loads_with_its_defaults(tiny: dict, write_suite: Write) -> None:
+    suite = load_suite(write_suite(tiny))
+    assert suite.train_settings("dmd").num_iterations == 6
+    assert suite.train.t_list == (1.0, 0.75, 0.5, 0.25)
+    assert suite.prompts["seen"].images_per_prompt == 2
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_committed_suites_load_and_plan(path: Path) -> None:
+    by_path, by_name = load_suite(str(path)), load_suite(path.stem)
+    assert by_path == by_name
+    assert by_path.name == path.stem
+    plan = make_plan(by_path, Path("unused"), Path("unused"))
+    assert len(plan.prompts) == sum(p.num_prompts for p in by_path.prompts.values())
+    assert len({task.folder for task in plan.tasks.values()}) == len(plan.tasks)
+    assert not Path("unused").exists()
+
+
+def test_the_resolved_suite_is_a_suite(tiny: dict, write_suite: Write) -> None:
+    suite = load_suite(write_suite(tiny))
+    assert Suite.model_validate(suite.model_dump(mode="json", exclude_unset=True)) == suite
+
+
+# Files
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    message = refused("shape")
+    assert "shapes, shapes_smoke" in message
+    assert "Did you mean 'shapes'?" in message
+    assert find_suite("shapes").is_file()
+
+
+def test_a_missing_file_is_named() -> None:
+    message = refused("suites/shapse.yaml")
+    assert message.startswith("suites/shapse.yaml: no such suite file")
+    assert "Did you mean 'shapes'?" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a: [", "not valid YAML"), ("", "expected a mapping"), ("- a", "expected a mapping")],
+)
+def test_what_is_no_mapping_is_refused(write_suite: Write, text: str, expected: str) -> None:
+    name = write_suite(text)
+    message = refused(name)
+    assert message.startswith(f"{name}: {expected}")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    assert str(path) in refused(str(path))
+
+
+# Values: (change, where it is said to be, what is said)
+
+CLAIM = {"claim": "beats", "student": "dmd", "other": "ca_only", "metric": "mean"}
+
+
+def _set(*path: str | int) -> Callable[[dict, Any], None]:
+    def change(data: Any, value: Any) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        data[path[-1]] = value
+
+    return change
+
+
+BAD = {
+    "key of the suite": (_set("sed"), 1, "suite: unknown key 'sed'", "Did you mean 'seed'?"),
+    "key of train": (
+        _set("train", "num_iteration"),
+        1,
+        "train: unknown key 'num_iteration'",
+        "Did you mean 'num_iterations'?",
+    ),
+    "key of a student": (
+        _set("students", "dmd", "methd"),
+        1,
+        "students.dmd: unknown key 'methd'",
+        "Did you mean 'method'?",
+    ),
+    "key of a student's train": (
+        _set("students", "dmd", "train"),
+        {"learning_rat": 1},
+        "students.dmd.train: unknown key 'learning_rat'",
+        "Did you mean 'learning_rate'?",
+    ),
+    "type in a student's train": (
+        _set("students", "dmd", "train"),
+        {"learning_rate": "fast"},
+        "students.dmd.train",
+        "learning_rate.*valid number",
+    ),
+    "steps in a student's train": (
+        _set("students", "dmd", "train"),
+        {"batch_size": 7},
+        "students.dmd.train",
+        "multiple of the 4 steps",
+    ),
+    "key of a prompt set": (
+        _set("prompts", "seen", "num_prompt"),
+        3,
+        "prompts.seen: unknown key 'num_prompt'",
+        "Did you mean 'num_prompts'?",
+    ),
+    "key of a claim": (
+        _set("claims"),
+        [{**CLAIM, "papre": "Tab. 1"}],
+        "claims.0: unknown key 'papre'",
+        "Did you mean 'paper'?",
+    ),
+    "method": (
+        _set("students", "dmd", "method"),
+        "dmdd",
+        "students.dmd: unknown method 'dmdd'",
+        "Did you mean 'dmd'?",
+    ),
+    "metric": (
+        _set("metrics"),
+        ["prompt_acuracy"],
+        "unknown metric 'prompt_acuracy'",
+        "Did you mean 'prompt_accuracy'?",
+    ),
+    "backend": (_set("backend"), "shape", "unknown backend 'shape'", "Did you mean 'shapes'?"),
+    "prompt source": (
+        _set("prompts", "seen", "source"),
+        "shapes/sean",
+        "prompts.seen.source: unknown prompt source 'shapes/sean'",
+        "Did you mean 'shapes/seen'?",
+    ),
+    "baseline": (
+        _set("baseline"),
+        "dmd2",
+        "baseline: unknown student 'dmd2'",
+        "Did you mean 'dmd'?",
+    ),
+    "claim with a field too few": (
+        _set("claims"),
+        [{"claim": "beats", "student": "dmd", "metric": "mean"}],
+        "claims.0: claim 'beats' takes ['metric', 'other']",
+        "found .'metric'.",
+    ),
+    "claim with a field too many": (
+        _set("claims"),
+        [{**CLAIM, "margin": 1}],
+        "claims.0",
+        "found .'margin', 'metric', 'other'.",
+    ),
+    "claim of an unknown kind": (
+        _set("claims"),
+        [{**CLAIM, "claim": "beat"}],
+        "claims.0.claim",
+        "'beats'",
+    ),
+    "claim on an unknown student": (
+        _set("claims"),
+        [{**CLAIM, "other": "ca_onli"}],
+        "claims[0]: unknown student 'ca_onli'",
+        "Did you mean 'ca_only'?",
+    ),
+    "claim on a metric not asked for": (
+        _set("claims"),
+        [{**CLAIM, "metric": "high_frequency"}],
+        "claims[0]: unknown metric 'high_frequency'",
+        "Known: diversity",
+    ),
+    "series of a student without training": (
+        _set("claims"),
+        [{"claim": "rises", "student": "real", "series": "x0_std"}],
+        "claims[0]: real is not trained",
+        "no series",
+    ),
+    "type": (_set("train", "num_iterations"), "many", "train.num_iterations", "integer.*'many'"),
+    "mapping": (_set("students"), ["dmd"], "students: ", "dictionary"),
+    "size of the batch": (_set("train", "batch_size"), 6, "train: batch_size", "multiple of the 4"),
+    "order of the steps": (_set("train", "t_list"), [0.5, 1.0], "train: t_list", "must fall"),
+    "repeated step": (_set("train", "t_list"), [1.0, 1.0], "train: t_list", "must fall"),
+    "range of tau": (_set("train", "tau_range"), [0.9, 0.1], "train: tau_range", "low, high"),
+    "number of prompts": (
+        _set("prompts", "compositional", "num_prompts"),
+        193,
+        "prompts.compositional: asks for 193 prompts",
+        "has 192",
+    ),
+    "teacher without its steps": (
+        _set("students", "teacher_2"),
+        {"source": "teacher", "guidance_scale": 4},
+        "students.teacher_2",
+        "needs .'num_inference_steps'.",
+    ),
+    "method of real scenes": (
+        _set("students", "real", "method"),
+        "dmd",
+        "students.real",
+        "takes no .'method'.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_is_refused(name: str, tiny: dict, write_suite: Write) -> None:
+    change, value, where, hint = BAD[name]
+    change(tiny, value)
+    message = refused(write_suite(tiny))
+    assert where in message
+    assert re.search(hint, message)
+
+
+def test_several_problems_are_named_at_once(tiny: dict, write_suite: Write) -> None:
+    del tiny["title"]
+    tiny["sed"] = 1
+    tiny["train"]["num_iterations"] = 0
+    tiny["students"]["dmd"]["method"] = "dmdd"
+    name = write_suite(tiny)
+    lines = refused(name).splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith(f"{name}: ") for line in lines)
+
+
+def test_several_problems_of_the_plan_are_named_at_once(tiny: dict, write_suite: Write) -> None:
+    tiny["metrics"] = ["maen", "sdt"]
+    tiny["prompts"]["seen"]["source"] = "shapes/sean"
+    assert len(refused(write_suite(tiny)).splitlines()) == 3
+
+
+# --set
+
+
+def test_set_overrides_a_value(tiny: dict, write_suite: Write) -> None:
+    overrides = ["train.num_iterations=20", "students.dmd.train.t_list=[1.0, 0.5]", "seed=3"]
+    suite = load_suite(write_suite(tiny), overrides)
+    assert suite.train_settings("dmd").num_iterations == 20
+    assert suite.train_settings("dmd").t_list == (1.0, 0.5)
+    assert suite.train_settings("ca_only").t_list == (1.0, 0.75, 0.5, 0.25)
+    assert suite.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.num_iterations", "expected key=value, e.g. train.num_iterations=20"),
+        ("=3", "expected key=value"),
+        ("trian.num_iterations=3", "Did you mean 'train'?"),
+        ("train.num_iteration=3", "Did you mean 'num_iterations'?"),
+        ("name.of=3", "'name' holds a value, not a mapping"),
+        ("train.num_iterations=[", "--set train.num_iterations=["),
+        ("train.num_iterations=many", "train.num_iterations: "),
+    ],
+)
+def test_a_bad_set_is_refused(tiny: dict, write_suite: Write, override: str, expected: str) -> None:
+    assert expected in refused(write_suite(tiny), (override,))
