@@ -19,12 +19,15 @@ class Method:
     """One row. A term whose schedule is None is absent and costs nothing.
 
     `shared_draw`: CA is evaluated at the very x_tau of DM, level and noise (Coupled-Shared).
+    `mean_variance` and `gan`: regularizers beside the terms (Eq. 7; DMD2).
     """
 
     title: str
     tau_ca: Schedule | None
     tau_dm: Schedule | None
     shared_draw: bool = False
+    mean_variance: bool = False
+    gan: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -34,4 +37,8 @@ METHODS: dict[str, Method] = {
     "decoupled_full": Method("Decoupled-Full", FULL, FULL),
     "decoupled_constrained": Method("Decoupled-Constrained", BELOW_T, BELOW_T),
     "decoupled_hybrid": Method("Decoupled-Hybrid", BELOW_T, FULL),
+    "ca_mean_variance": Method("CA + mean-variance KL", FULL, None, mean_variance=True),
+    "ca_gan": Method("CA + GAN", FULL, None, gan=True),
+    "dmd2": Method("DMD2 (Coupled-Shared + GAN)", FULL, FULL, shared_draw=True, gan=True),
+    "decoupled_hybrid_gan": Method("Decoupled-Hybrid + GAN", BELOW_T, FULL, gan=True),
 }

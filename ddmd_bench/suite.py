@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.methods import METHODS
-
-Positive = Annotated[int, Field(gt=0)]
-# Names become folders and columns.
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-Unit = Annotated[float, Field(ge=0, le=1)]
+from ddmd_bench.settings import Name, Positive, Strict, TrainSettings
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PromptSet(_Strict):
+class PromptSet(Strict):
     """Prompts of one source; the subset is the head of a fixed shuffle, the same for every seed."""
 
     source: str
@@ -34,47 +26,13 @@ class PromptSet(_Strict):
     images_per_prompt: Positive = 2
 
 
-class TrainSettings(_Strict):
-    """Distillation settings, the same for every method; a student may override single values."""
-
-    num_iterations: Positive = 100
-    batch_size: Positive = 32
-    t_list: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.75, 0.5, 0.25)
-    guidance_scale: Annotated[float, Field(ge=1)] = 4.0
-    weight_ca: Annotated[float, Field(ge=0)] = 1.0
-    weight_dm: Annotated[float, Field(ge=0)] = 1.0
-    normalizer: Literal["guided", "per_term", "none"] = "guided"
-    tau_range: tuple[Unit, Unit] = (0.02, 0.98)
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    fake_score_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    betas: tuple[Unit, Unit] = (0.9, 0.95)
-    fake_score_updates: Positive = 4
-    fake_score_sees: Literal["mixture", "step"] = "mixture"
-    step_embedding_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    checkpoint_every: Positive = 50
-
-    @model_validator(mode="after")
-    def _orders(self) -> TrainSettings:
-        if list(self.t_list) != sorted(set(self.t_list), reverse=True) or not self.t_list:
-            raise ValueError(f"t_list must fall from noise to image, got {list(self.t_list)}")
-        if self.tau_range[0] >= self.tau_range[1]:
-            raise ValueError(f"tau_range must be [low, high], got {list(self.tau_range)}")
-        if self.batch_size % len(self.t_list):
-            raise ValueError(
-                f"batch_size must be a multiple of the {len(self.t_list)} steps in t_list, "
-                f"since each batch holds every step equally often; got {self.batch_size}"
-            )
-        return self
-
-
-class Student(_Strict):
+class Student(Strict):
     """One contender: distilled by a method, the teacher itself, or real images."""
 
     source: Literal["train", "teacher", "real"] = "train"
     title: str = ""
     method: str | None = None
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
     num_inference_steps: Positive | None = None
     guidance_scale: Annotated[float, Field(ge=1)] | None = None
 
@@ -93,13 +51,13 @@ class Student(_Strict):
         return self
 
 
-class Reference(_Strict):
+class Reference(Strict):
     """Real images that distribution metrics compare with: so many for each prompt of the suite."""
 
     images_per_prompt: Positive = 10
 
 
-class Claim(_Strict):
+class Claim(Strict):
     """What a suite expects, with where the paper says so.
 
     beats   student is better than `other` on `metric`
@@ -132,7 +90,7 @@ class Claim(_Strict):
         return self
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """The whole file, defaults filled in."""
 
     name: Name
@@ -146,7 +104,7 @@ class Suite(_Strict):
     metrics: Annotated[list[str], Field(min_length=1)]
     reference: Reference = Reference()
     baseline: str
-    claims: list[Claim] = []
+    claims: list[Claim] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _names(self) -> Suite:

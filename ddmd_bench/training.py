@@ -21,7 +21,7 @@ from ddmd_bench.distill.schedules import draw_tau
 from ddmd_bench.distill.terms import Cond, Draw, student_direction, student_loss
 from ddmd_bench.methods import Method, Schedule
 from ddmd_bench.records import seed_of
-from ddmd_bench.suite import TrainSettings
+from ddmd_bench.settings import TrainSettings
 
 
 class Counted:

@@ -15,7 +15,7 @@ from ddmd_bench.backends.shapes.networks import EMBED_DIM, LATENT_SHAPE, MAX_WOR
 from ddmd_bench.diffusion import NoiseLevel, flow_level
 from ddmd_bench.distill.terms import Cond, Denoise, Draw, student_direction, student_loss
 from ddmd_bench.methods import METHODS
-from ddmd_bench.suite import TrainSettings
+from ddmd_bench.settings import TrainSettings
 from ddmd_bench.training import Training
 
 NUM = 3  # samples
