@@ -80,7 +80,6 @@ class Training:
         x0 = student(x_t, t, cond)
         draws = self._draws(t, iteration)
         direction = student_direction(
-            self.method,
             x0.detach(),
             draws,
             cond,

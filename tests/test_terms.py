@@ -3,122 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 import torch
+from small_worlds import NUM, World, eps_world, velocity_world
 from torch import Tensor
 
-from ddmd_bench.backends.shapes.backend import VelocityDenoiser, make_backend
-from ddmd_bench.backends.shapes.networks import EMBED_DIM, LATENT_SHAPE, MAX_WORDS, make_unet
-from ddmd_bench.diffusion import NoiseLevel, flow_level
-from ddmd_bench.distill.terms import Cond, Denoise, Draw, student_direction, student_loss
-from ddmd_bench.methods import METHODS
+from ddmd_bench.backends.shapes.backend import make_backend
+from ddmd_bench.diffusion import flow_level
+from ddmd_bench.distill.schedules import draw_tau
+from ddmd_bench.distill.terms import Cond, Denoise, Direction, Draw, student_direction, student_loss
+from ddmd_bench.methods import METHODS, Method
 from ddmd_bench.settings import TrainSettings
 from ddmd_bench.training import Training
 
-NUM = 3  # samples
 DECOUPLED = ("decoupled_full", "decoupled_constrained", "decoupled_hybrid")
+EXACT = {"rtol": 1e-11, "atol": 1e-12}
 
 
-@dataclass(frozen=True)
-class World:
-    """Networks in float64, their noise levels, and one batch."""
-
-    teacher: Denoise
-    fake_score: Denoise
-    level: Callable[[Tensor], NoiseLevel]
-    x0: Tensor
-    cond: Cond
-    uncond: Cond
-
-    def draw(self, seed: int) -> Draw:
-        generator = torch.Generator().manual_seed(seed)
-        tau = torch.rand(len(self.x0), generator=generator, dtype=torch.float64) * 0.9 + 0.05
-        return Draw(tau, torch.randn(self.x0.shape, generator=generator, dtype=torch.float64))
-
-    def direction(self, method: str, draws: tuple, g: float = 4.0, **options: object):
-        return student_direction(
-            METHODS[method],
-            self.x0,
-            draws,
-            self.cond,
-            self.uncond,
-            teacher=self.teacher,
-            fake_score=self.fake_score,
-            fake_cond=self.cond,
-            level=self.level,
-            guidance_scale=g,
-            **options,
-        )
-
-    def x0_of(self, network: Denoise, draw: Draw, cond: Cond) -> Tensor:
-        alpha, sigma = self.level(draw.tau)
-        return network(alpha * self.x0 + sigma * draw.eps, draw.tau, cond)
-
-
-def _ddpm_level(t: Tensor) -> NoiseLevel:
-    """Stable Diffusion's schedule, t in [0, 1] for its 1000 steps."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alpha_bar = (1 - betas).cumprod(0)[(t * 999).long()].view(-1, 1, 1, 1)
-    return NoiseLevel(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
-
-
-def _eps_unet() -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8,),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",),
-        mid_block_type="UNetMidBlock2DCrossAttn",
-        cross_attention_dim=8,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-
-
-def _eps_denoiser() -> Denoise:
-    unet = _eps_unet().double().requires_grad_(False).eval()
-
-    def denoise(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        level = _ddpm_level(t)
-        eps = unet(x_t, (t * 999).long(), cond["prompt_embeds"]).sample
-        return (x_t - level.sigma * eps) / level.alpha
-
-    return denoise
-
-
-def _velocity_denoiser() -> Denoise:
-    return VelocityDenoiser(make_unet().double()).requires_grad_(False).eval()
-
-
-@pytest.fixture(params=["velocity", "eps"], scope="module")
+@pytest.fixture(params=[velocity_world, eps_world], ids=["velocity", "eps"], scope="module")
 def world(request: pytest.FixtureRequest) -> World:
-    velocity = request.param == "velocity"
-    make, level = (_velocity_denoiser, flow_level) if velocity else (_eps_denoiser, _ddpm_level)
-    image = LATENT_SHAPE if velocity else (4, 8, 8)
-    words = (MAX_WORDS, EMBED_DIM) if velocity else (5, 8)
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        teacher, fake_score = make(), make()
-        x0, cond, uncond = (
-            torch.randn(NUM, *shape, dtype=torch.float64) for shape in (image, words, words)
-        )
-    return World(teacher, fake_score, level, x0, {"prompt_embeds": cond}, {"prompt_embeds": uncond})
+    made: World = request.param()
+    return made
 
 
 def dmd2(world: World, draw: Draw, g: float) -> Tensor:
-    """DMD2's gradient as its paper and code state it: p = x - x0_pred, guided real score."""
-    cond = world.x0_of(world.teacher, draw, world.cond)
-    uncond = world.x0_of(world.teacher, draw, world.uncond)
+    """DMD2's gradient as its code states it: p = x - x0_pred, the real score guided."""
+    cond = world.x0_of("teacher", draw, world.cond)
+    uncond = world.x0_of("teacher", draw, world.uncond)
     p_real = world.x0 - (uncond + g * (cond - uncond))
-    p_fake = world.x0 - world.x0_of(world.fake_score, draw, world.cond)
+    p_fake = world.x0 - world.x0_of("fake_score", draw, world.cond)
     return (p_real - p_fake) / p_real.abs().mean(dim=(1, 2, 3), keepdim=True)
 
 
@@ -128,84 +42,142 @@ def dmd2(world: World, draw: Draw, g: float) -> Tensor:
 @pytest.mark.parametrize("g", [1.0, 4.0, 7.5])
 def test_dm_plus_ca_at_one_shared_draw_is_the_direction_of_dmd2(world: World, g: float) -> None:
     draw = world.draw(1)
-    direction = world.direction("dmd", (draw, draw), g)
-    # The denominator is taken in float32.
-    torch.testing.assert_close(direction.total, dmd2(world, draw, g), rtol=1e-6, atol=1e-9)
+    total = world.direction((draw, draw), g).total
+    assert total.dtype == torch.float64
+    torch.testing.assert_close(total, dmd2(world, draw, g), **EXACT)
 
 
-def test_a_decoupled_method_at_one_shared_draw_is_dmd2_as_well(world: World) -> None:
-    draw = world.draw(2)
-    for method in DECOUPLED:
-        total = world.direction(method, (draw, draw)).total
-        torch.testing.assert_close(total, dmd2(world, draw, 4.0), rtol=1e-6, atol=1e-9)
+def test_equal_draws_of_a_decoupled_method_are_dmd2_as_well(world: World) -> None:
+    """The very values in two `Draw`s: the teacher runs again and says the same."""
+    total = world.direction((world.draw(2), world.draw(2))).total
+    torch.testing.assert_close(total, dmd2(world, world.draw(2), 4.0), **EXACT)
 
 
 def test_at_two_draws_decoupled_is_not_dmd2(world: World) -> None:
     dm, ca = world.draw(2), world.draw(3)
-    total = world.direction("decoupled_full", (dm, ca)).total
-    assert not torch.allclose(total, dmd2(world, dm, 4.0), rtol=1e-3)
+    assert not torch.allclose(world.direction((dm, ca)).total, dmd2(world, dm, 4.0), rtol=1e-3)
 
 
 def test_without_guidance_ca_is_exactly_zero(world: World) -> None:
-    draw = world.draw(3)
-    for method in ("dmd", "decoupled_hybrid"):
-        direction = world.direction(method, (draw, draw), g=1.0)
+    dm, ca = world.draw(3), world.draw(4)
+    for draws in ((dm, dm), (dm, ca), (None, ca)):
+        direction = world.direction(draws, g=1.0)
         assert torch.equal(direction.ca, torch.zeros_like(world.x0))
-    assert world.direction("ca_only", (None, draw), g=1.0).total.abs().max() == 0
+    assert torch.equal(direction.total, torch.zeros_like(world.x0))
+    # What is left of the coupled and of the decoupled method is DM alone.
+    assert torch.equal(world.direction((dm, ca), 1.0).total, world.direction((dm, None)).total)
 
 
-def test_each_term_is_evaluated_at_its_own_draw(world: World) -> None:
+@pytest.mark.parametrize("normalizer", ["none", "per_term", "guided"])
+def test_each_term_is_evaluated_at_its_own_draw(world: World, normalizer: str) -> None:
     dm, ca = world.draw(4), world.draw(5)
-    direction = world.direction("decoupled_hybrid", (dm, ca), normalizer="none")
-    real = world.x0_of(world.teacher, dm, world.cond)
-    expected_dm = world.x0_of(world.fake_score, dm, world.cond) - real
-    cond, uncond = (world.x0_of(world.teacher, ca, c) for c in (world.cond, world.uncond))
-    expected_ca = -3.0 * (cond - uncond)
-    torch.testing.assert_close(direction.dm, expected_dm, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(direction.ca, expected_ca, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(direction.total, expected_dm + expected_ca, rtol=1e-12, atol=1e-12)
+    direction = world.direction((dm, ca), normalizer=normalizer)
+    real, real_ca = (world.x0_of("teacher", draw, world.cond) for draw in (dm, ca))
+    expected_dm = world.x0_of("fake_score", dm, world.cond) - real
+    expected_ca = -3.0 * (real_ca - world.x0_of("teacher", ca, world.uncond))
+    torch.testing.assert_close(direction.dm, expected_dm, **EXACT)
+    torch.testing.assert_close(direction.ca, expected_ca, **EXACT)
+    guided = world.x0 - (real - expected_ca)
+    distances = {
+        "none": None,
+        "per_term": (world.x0 - real, world.x0 - real_ca),
+        "guided": (guided, guided),
+    }[normalizer]
+    norms = [d.abs().mean(dim=(1, 2, 3), keepdim=True) for d in distances] if distances else [1, 1]
+    expected = expected_dm / norms[0] + expected_ca / norms[1]
+    torch.testing.assert_close(direction.total, expected, **EXACT)
 
 
-def test_per_term_divides_each_by_the_distance_to_its_conditional_teacher(world: World) -> None:
-    dm, ca = world.draw(6), world.draw(7)
-    plain = world.direction("decoupled_full", (dm, ca), normalizer="none")
-    total = world.direction("decoupled_full", (dm, ca), normalizer="per_term").total
-    expected = 0
-    for term, draw in ((plain.dm, dm), (plain.ca, ca)):
-        distance = (world.x0 - world.x0_of(world.teacher, draw, world.cond)).abs()
-        expected = expected + term / distance.mean(dim=(1, 2, 3), keepdim=True)
-    torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("normalizer", ["none", "per_term"])
+@pytest.mark.parametrize("normalizer", ["none", "per_term", "guided"])
 def test_weights_scale_their_terms(world: World, normalizer: str) -> None:
     draws = (world.draw(8), world.draw(9))
-    weigh = {"normalizer": normalizer}
-    dm = world.direction("decoupled_full", draws, weight_ca=0.0, **weigh).total
-    ca = world.direction("decoupled_full", draws, weight_dm=0.0, **weigh).total
-    both = world.direction("decoupled_full", draws, weight_dm=0.5, weight_ca=3.0, **weigh).total
-    torch.testing.assert_close(both, 0.5 * dm + 3.0 * ca, rtol=1e-10, atol=1e-12)
+
+    def direction(weight_dm: float, weight_ca: float) -> Direction:
+        weights = {"weight_dm": weight_dm, "weight_ca": weight_ca}
+        return world.direction(draws, normalizer=normalizer, **weights)
+
+    dm, ca, both = direction(1, 0), direction(0, 1), direction(0.5, 3)
+    torch.testing.assert_close(both.total, 0.5 * dm.total + 3 * ca.total, **EXACT)
+    assert torch.equal(both.dm, dm.dm)  # what is recorded of a term is the term itself
+    assert torch.equal(both.ca, ca.ca)
 
 
 def test_a_method_with_one_term_is_that_term(world: World) -> None:
     draw = world.draw(10)
-    both = world.direction("dmd", (draw, draw), normalizer="none")
-    dm_only = world.direction("dm_only", (draw, None), normalizer="none")
-    ca_only = world.direction("ca_only", (None, draw), normalizer="none")
+    both = world.direction((draw, draw), normalizer="none")
+    dm_only = world.direction((draw, None), normalizer="none")
+    ca_only = world.direction((None, draw), normalizer="none")
     assert torch.equal(dm_only.total, both.dm)
     assert torch.equal(ca_only.total, both.ca)
     assert dm_only.ca is None
     assert ca_only.dm is None
 
 
-def test_the_loss_has_the_direction_as_its_gradient() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x0, direction = torch.randn(2, NUM, 4, 8, 8, generator=generator, dtype=torch.float64)
-    x0.requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_normalised_in_float32(dtype: torch.dtype) -> None:
+    """A sum of 2^16 halves overflows float16 and stalls in bfloat16."""
+    x0 = torch.full((2, 4, 128, 128), 3.0, dtype=dtype)
+    draw = Draw(torch.full((2,), 0.5, dtype=dtype), torch.zeros_like(x0))
+    options = {"teacher": lambda x, t, c: 0 * x, "fake_score": lambda x, t, c: 0 * x + 1.5}
+    total = student_direction(
+        x0, (draw, None), {}, {}, **options, fake_cond={}, level=flow_level, guidance_scale=4.0
+    ).total
+    assert torch.equal(total, torch.full_like(x0, 0.5, dtype=torch.float32))
+
+
+def test_a_student_that_equals_its_teacher_moves_nowhere() -> None:
+    """0 / 0 is no direction: the denominator has a bound."""
+    x0 = torch.ones(2, 1, 4, 4)
+    draw = Draw(torch.full((2,), 0.5), torch.zeros_like(x0))
+    network = {"teacher": lambda x, t, c: x0, "fake_score": lambda x, t, c: x0}
+    for normalizer in ("guided", "per_term"):
+        direction = student_direction(
+            x0,
+            (draw, draw),
+            {},
+            {},
+            **network,
+            fake_cond={},
+            level=flow_level,
+            guidance_scale=4.0,
+            normalizer=normalizer,
+        )
+        assert torch.equal(direction.total, torch.zeros_like(x0))
+
+
+def test_the_loss_has_the_direction_as_its_gradient(world: World) -> None:
+    x0 = world.x0.clone().requires_grad_()
+    direction = world.direction((world.draw(11), world.draw(12))).total
     loss = student_loss(x0, direction)
     loss.backward()
-    torch.testing.assert_close(x0.grad, direction / direction.numel(), rtol=1e-9, atol=1e-12)
-    assert loss.item() == pytest.approx(0.5 * direction.square().mean().item(), rel=1e-9)
+    torch.testing.assert_close(x0.grad, direction / direction.numel(), **EXACT)
+    assert loss.item() == pytest.approx(0.5 * direction.square().mean().item(), rel=1e-12)
+
+
+def _drawn(world: World, row: Method, t: Tensor) -> tuple[Draw, Draw]:
+    """(DM's, CA's), each term with a generator of its own, as in training."""
+    draws = []
+    for seed, schedule in ((1, row.tau_dm), (2, row.tau_ca)):
+        tau = draw_tau(schedule, t, (0.02, 0.98), torch.Generator().manual_seed(seed))
+        draws.append(Draw(tau, world.draw(seed).eps))
+    return draws[0], draws[1]
+
+
+def test_the_schedules_differ_only_after_the_first_step(world: World) -> None:
+    """At t = 1 'cleaner than t' is the whole range: a one-step student knows no schedules."""
+
+    def totals(t: float) -> list[Tensor]:
+        t_batch = torch.full((NUM,), t, dtype=torch.float64)
+        rows = [METHODS[name] for name in DECOUPLED]
+        return [world.direction(_drawn(world, row, t_batch)).total for row in rows]
+
+    full, constrained, hybrid = totals(1.0)
+    assert torch.equal(full, constrained)
+    assert torch.equal(full, hybrid)
+    full, constrained, hybrid = totals(0.5)
+    assert not torch.allclose(full, constrained)
+    assert not torch.allclose(full, hybrid)
+    assert not torch.allclose(constrained, hybrid)
 
 
 # Cost
@@ -218,7 +190,13 @@ COST = {
     "decoupled_full": (2, 1, 1),
     "decoupled_constrained": (2, 1, 1),
     "decoupled_hybrid": (2, 1, 1),
+    "ca_mean_variance": (1, 1, 0),
+    "ca_gan": (1, 1, 0),
+    "dmd2": (1, 1, 1),
+    "decoupled_hybrid_gan": (2, 1, 1),
 }
+# Regularizers add to an update, but not to the direction.
+UNREGULARIZED = [name for name, row in METHODS.items() if not (row.gan or row.mean_variance)]
 
 
 def test_every_method_has_a_known_cost() -> None:
@@ -241,7 +219,6 @@ def test_networks_run_as_often_as_the_method_needs(method: str) -> None:
     dm = Draw(torch.tensor([0.3, 0.6]), torch.ones_like(x0))
     ca = dm if row.shared_draw else Draw(torch.tensor([0.2, 0.1]), torch.ones_like(x0))
     student_direction(
-        row,
         x0,
         (dm if row.tau_dm else None, ca if row.tau_ca else None),
         {"words": words},
@@ -258,7 +235,7 @@ def test_networks_run_as_often_as_the_method_needs(method: str) -> None:
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNREGULARIZED)
 def test_an_update_costs_what_the_method_needs(method: str) -> None:
     settings = TrainSettings(batch_size=8, fake_score_updates=2)
     training = Training(make_backend(), METHODS[method], settings, seed=0, device="cpu")
