@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ddmd_bench.diffusion import NoiseLevel, guided, renoise
+from ddmd_bench.diffusion import NoiseLevel, eps_from_x0, guided, renoise
 from ddmd_bench.distill.terms import Cond, Denoise
 
 Level = Callable[[Tensor], NoiseLevel]
@@ -83,6 +83,5 @@ def ode_sample(
         if guidance_scale != 1:
             x0 = guided(teacher(x_t, t_batch, uncond), x0, guidance_scale)
         now, after = level(t_batch), level(torch.full_like(t_batch, t_next))
-        eps = (x_t - now.alpha * x0) / now.sigma
-        x_t = renoise(x0, after, eps)
+        x_t = renoise(x0, after, eps_from_x0(x0, x_t, now))
     return x_t
