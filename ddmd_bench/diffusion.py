@@ -6,8 +6,10 @@ Flow matching has alpha = 1 - t and sigma = t; its velocity is `eps - x0`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -24,14 +26,52 @@ def flow_level(t: Tensor) -> NoiseLevel:
     return NoiseLevel(1 - t, t)
 
 
+def ddpm_index(t: Tensor, num_levels: int = 1000) -> Tensor:
+    """t [B] in [0, 1] -> index of the discrete schedule, int64 [B]: round(num_levels * t) - 1.
+
+    t = 1, .75, .5, .25 are DMD2's 999, 749, 499, 249. It has no clean level: index 0 is the least.
+    """
+    return ((num_levels * t).round().long() - 1).clamp(min=0)
+
+
+def ddpm_level(alphas_cumprod: Tensor) -> Callable[[Tensor], NoiseLevel]:
+    """DDPM: alpha^2 per index, [1000] -> a function t [B] -> (alpha, sigma), sigma^2 = 1 - alpha^2.
+
+    In the wider dtype of `alphas_cumprod` and t.
+    """
+
+    def level(t: Tensor) -> NoiseLevel:
+        index = ddpm_index(t, len(alphas_cumprod))
+        dtype = torch.promote_types(alphas_cumprod.dtype, t.dtype)
+        signal = alphas_cumprod.to(t.device, dtype)[index].view(-1, 1, 1, 1)
+        return NoiseLevel(signal.sqrt(), (1 - signal).sqrt())
+
+    return level
+
+
 def renoise(x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor:
     """The forward process: x_t = alpha * x0 + sigma * eps, all [B, C, H, W]."""
     return level.alpha * x0 + level.sigma * eps
 
 
+def x0_from_eps(eps: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
+    """x0 of a noise prediction: (x_t - sigma * eps) / alpha, where alpha > 0."""
+    return (x_t - level.sigma * eps) / level.alpha
+
+
 def x0_from_velocity(velocity: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
     """x0 of a velocity prediction `eps - x0`: x_t - sigma * velocity, for alpha + sigma = 1."""
     return x_t - level.sigma * velocity
+
+
+def eps_from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
+    """The noise that x0 implies: (x_t - alpha * x0) / sigma, where sigma > 0."""
+    return (x_t - level.alpha * x0) / level.sigma
+
+
+def velocity_from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
+    """The velocity `eps - x0` that x0 implies, for any alpha and sigma > 0."""
+    return eps_from_x0(x0, x_t, level) - x0
 
 
 def guided(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:

@@ -16,7 +16,7 @@ from ddmd_bench.diffusion import NoiseLevel, flow_level
 from ddmd_bench.distill.terms import Cond, Denoise, Draw, student_direction, student_loss
 from ddmd_bench.methods import METHODS
 from ddmd_bench.settings import TrainSettings
-from ddmd_bench.training import Training
+from ddmd_bench.training.update import Training
 
 NUM = 3  # samples
 DECOUPLED = ("decoupled_full", "decoupled_constrained", "decoupled_hybrid")

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.diffusion import NoiseLevel, renoise
-from ddmd_bench.methods import Method
 
 Cond = Mapping[str, Tensor]  # text conditioning; every tensor has the batch as first dimension
 Denoise = Callable[[Tensor, Tensor, Cond], Tensor]
-EPSILON = 1e-8
+EPSILON = 1e-8  # least denominator
 
 
 def dm_direction(x0_fake: Tensor, x0_teacher_cond: Tensor) -> Tensor:
@@ -42,13 +41,16 @@ class Direction(NamedTuple):
     """What moves the student. `dm` and `ca` are None where the method has no such term."""
 
     total: Tensor  # weighted and normalised
-    dm: Tensor | None
+    dm: Tensor | None  # as Eq. 6 has it: neither weighted nor normalised
     ca: Tensor | None
 
 
 def _mean_distance(x0: Tensor, other: Tensor) -> Tensor:
-    """mean over C, H, W of |x0 - other|, [B, 1, 1, 1]; in float32 whatever the networks run in."""
-    return (x0 - other).float().abs().mean(dim=(1, 2, 3), keepdim=True) + EPSILON
+    """mean over C, H, W of |x0 - other|, [B, 1, 1, 1]; at least in float32."""
+    dtype = torch.promote_types(x0.dtype, torch.float32)
+    distance = (x0.to(dtype) - other.to(dtype)).abs().mean(dim=(1, 2, 3), keepdim=True)
+    # A bound, not a summand: DMD2's value stays exact.
+    return distance.clamp(min=EPSILON)
 
 
 class _Parts(NamedTuple):
@@ -65,7 +67,7 @@ def _guided_norm(p: _Parts) -> tuple[Tensor | float, Tensor | float]:
     """One denominator, mean |x0 - guided teacher x0|: DMD2's where the two draws coincide.
 
     The guided teacher is the conditional x0 at DM's draw minus the CA direction at CA's, so that
-    decoupled draws need no further network evaluation.
+    decoupled draws need no further network evaluation. The weights of the terms leave it alone.
     """
     anchor = p.teacher_dm if p.teacher_dm is not None else p.teacher_ca
     assert anchor is not None
@@ -90,7 +92,6 @@ NORMALIZERS: dict[str, Callable[[_Parts], tuple[Tensor | float, Tensor | float]]
 
 @torch.no_grad()
 def student_direction(
-    method: Method,
     x0: Tensor,
     draws: tuple[Draw | None, Draw | None],
     cond: Cond,
@@ -107,9 +108,9 @@ def student_direction(
 ) -> Direction:
     """direction = weight_dm * dm / norm + weight_ca * ca / norm (Eq. 8), x0: [B, C, H, W].
 
-    draws: (DM's, CA's); None for an absent term. A coupled method passes the same `Draw` twice and
-    the teacher's conditional prediction is then computed once. Each network runs exactly as often
-    as the method needs it.
+    draws: (DM's, CA's); None for an absent term. A coupled method gives one `Draw` twice, and the
+    teacher's conditional prediction is then computed once. Each network runs exactly as often as
+    the draws need it.
     """
     draw_dm, draw_ca = draws
     dm = ca = teacher_dm = teacher_ca = None
@@ -117,20 +118,19 @@ def student_direction(
         assert fake_score is not None, "a DM term needs a fake score"
         x_tau = renoise(x0, level(draw_dm.tau), draw_dm.eps)
         teacher_dm = teacher(x_tau, draw_dm.tau, cond)
-        dm = weight_dm * dm_direction(fake_score(x_tau, draw_dm.tau, fake_cond), teacher_dm)
+        dm = dm_direction(fake_score(x_tau, draw_dm.tau, fake_cond), teacher_dm)
     if draw_ca is not None:
         x_tau = renoise(x0, level(draw_ca.tau), draw_ca.eps)
-        shared = method.shared_draw and teacher_dm is not None
-        teacher_ca = teacher_dm if shared else teacher(x_tau, draw_ca.tau, cond)
-        assert teacher_ca is not None
-        x0_uncond = teacher(x_tau, draw_ca.tau, uncond)
-        ca = weight_ca * ca_direction(teacher_ca, x0_uncond, guidance_scale)
+        teacher_ca = teacher_dm
+        if teacher_ca is None or draw_ca is not draw_dm:
+            teacher_ca = teacher(x_tau, draw_ca.tau, cond)
+        ca = ca_direction(teacher_ca, teacher(x_tau, draw_ca.tau, uncond), guidance_scale)
     norm_dm, norm_ca = NORMALIZERS[normalizer](_Parts(x0, dm, ca, teacher_dm, teacher_ca))
     total = torch.zeros_like(x0)
     if dm is not None:
-        total = total + dm / norm_dm
+        total = total + weight_dm * dm / norm_dm
     if ca is not None:
-        total = total + ca / norm_ca
+        total = total + weight_ca * ca / norm_ca
     return Direction(total, dm, ca)
 
 
