@@ -10,6 +10,11 @@ Positive = Annotated[int, Field(gt=0)]
 # Names become folders and columns.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Unit = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+# Do not change what is computed, only how often it is saved.
+NOT_IN_KEY = frozenset({"checkpoint_every"})
 
 
 class Strict(BaseModel):
@@ -19,23 +24,56 @@ class Strict(BaseModel):
 
 
 class TrainSettings(Strict):
-    """Distillation settings, the same for every method; a student may override single values."""
+    """Distillation settings, the same for every method; a student may override single values.
+
+    A weight counts for the methods that have its term.
+    """
 
     num_iterations: Positive = 100
     batch_size: Positive = 32
+    # Batches of one update: the gradient is their mean.
+    gradient_accumulation: Positive = 1
+    # The student's noise levels, 1 = pure noise.
     t_list: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.75, 0.5, 0.25)
+
     guidance_scale: Annotated[float, Field(ge=1)] = 4.0
-    weight_ca: Annotated[float, Field(ge=0)] = 1.0
-    weight_dm: Annotated[float, Field(ge=0)] = 1.0
+    weight_ca: Weight = 1.0
+    weight_dm: Weight = 1.0
     normalizer: Literal["guided", "per_term", "none"] = "guided"
+    # Levels that CA and DM may re-noise to: DMD2's 2 % to 98 %; [0, 1] for no clipping.
     tau_range: tuple[Unit, Unit] = (0.02, 0.98)
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
-    fake_score_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    weight_mean_variance: Weight = 1.0
+    # Mean and variance of real latents (Eq. 7); the backend's own where nothing is given.
+    mean_variance_targets: tuple[float, Rate] | None = None
+    # DMD2's weights of the GAN loss.
+    weight_gan: Weight = 5e-3
+    weight_gan_fake_score: Weight = 1e-2
+
+    learning_rate: Rate = 5e-5
+    fake_score_learning_rate: Rate = 2e-4
     betas: tuple[Unit, Unit] = (0.9, 0.95)
+    # Iterations over which the rates rise from 0.
+    warmup_iterations: Annotated[int, Field(ge=0)] = 0
+    max_grad_norm: Rate | None = None
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    # Updates of the fake score for each update of the student.
     fake_score_updates: Positive = 4
+    # What they see: the samples of the student's update, or fresh ones for each (DMD2).
+    fake_score_samples: Literal["same", "fresh"] = "same"
+    # Whether the fake score is told which of the student's steps made a sample.
     fake_score_sees: Literal["mixture", "step"] = "mixture"
-    step_embedding_learning_rate: Annotated[float, Field(gt=0)] = 2e-2
+    step_embedding_learning_rate: Rate = 2e-2
+    # Decay of the average of the student's weights, which is what is sampled; 0 for none.
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
+
+    # Adapters of this rank on one frozen base instead of training all weights.
+    lora_rank: Positive | None = None
+    lora_alpha: Rate = 8.0
+    # bfloat16 is mixed precision: weights and optimizer states stay float32.
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
     checkpoint_every: Positive = 50
 
     @model_validator(mode="after")

@@ -23,7 +23,8 @@ class Backend:
     """What a stage may ask of a family of models; conversions to x0 end in here.
 
     Networks are modules called as `denoise(x_t, t, cond) -> x0`: latents [B, C, H, W], t [B] in
-    [0, 1] with 1 = pure noise. A fake score that sees the student's step reads `cond["step"]`, [B].
+    [0, 1] with 1 = pure noise. After `add_step_embedding` a network reads the student's step of each
+    sample from `cond["step"]`, [B], where it is given; it starts as it was.
     """
 
     resolution: int  # pixels per side
@@ -34,10 +35,16 @@ class Backend:
     draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts
     level: Callable[[Tensor], NoiseLevel]  # t [B] -> alpha, sigma
     load_teacher: Callable[[], nn.Module]
-    make_fake_score: Callable[[nn.Module, int | None], nn.Module]  # teacher, steps seen or None
+    add_step_embedding: Callable[[nn.Module, int], None]  # so that it reads cond["step"] < steps
+    bottleneck: Callable[[nn.Module], nn.Module]  # whose output a discriminator reads
+    lora_targets: tuple[str, ...]  # names of the layers that adapters join
     encode_prompts: Callable[[Sequence[str]], Cond]  # '' is unconditional
     decode: Callable[[Tensor], Tensor]  # latents -> images [B, 3, H, W], [-1, 1] and beyond
     draw_real: Callable[[str, torch.Generator], Tensor] | None  # one real image of a prompt
+    # Real latents [B, C, H, W] with their prompts, for a GAN.
+    draw_real_latents: Callable[[int, torch.Generator], tuple[list[str], Tensor]] | None
+    # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
+    real_moments: tuple[float, float] | None
 
 
 def _shapes() -> Backend:

@@ -15,7 +15,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.methods import METHODS
 from ddmd_bench.provenance import peak_memory_gib, provenance
 from ddmd_bench.records import mark_done
-from ddmd_bench.training import Training
+from ddmd_bench.training.update import Training
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ddmd_bench.backends.shapes.networks import (
     WordEncoder,
     make_unet,
     to_images,
+    to_latents,
     tokenize,
 )
 from ddmd_bench.backends.shapes.scenes import (
@@ -33,12 +34,19 @@ from ddmd_bench.errors import BenchError
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEACHER = WEIGHTS / "teacher.safetensors"
+# Mean and variance of the latents of 20,000 training scenes, averaged (seed 0).
+REAL_MOMENTS = (-0.101, 0.079)
+# The layers that DMD2's LoRA joins: attention, feed-forward, convolutions, time projections.
+LORA_TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+    "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+)  # fmt: skip
 
 
 class VelocityDenoiser(nn.Module):
     """A UNet that predicts velocity, called as `denoise(x_t, t, cond) -> x0`."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
 
@@ -46,8 +54,14 @@ class VelocityDenoiser(nn.Module):
         """x_t [B, 12, 16, 16], t [B] in [0, 1] -> x0 [B, 12, 16, 16]."""
         x_t = x_t.contiguous(memory_format=torch.channels_last)
         # The network was trained on 1000 * t, the range of diffusers' timesteps.
-        velocity = self.unet(x_t, 1000 * t, cond["prompt_embeds"], class_labels=cond.get("step"))
+        velocity = self.unet(x_t, 1000 * t, cond["prompt_embeds"], class_labels=self._step(t, cond))
         return x0_from_velocity(velocity.sample, x_t, flow_level(t))
+
+    def _step(self, t: Tensor, cond: Cond) -> Tensor | None:
+        embedding = self.unet.class_embedding
+        if embedding is None or "step" in cond:
+            return cond.get("step")
+        return torch.full(t.shape, embedding.padding_idx, device=t.device)
 
 
 @cache
@@ -75,22 +89,19 @@ def load_teacher() -> nn.Module:
     return VelocityDenoiser(unet).requires_grad_(False).eval()
 
 
-def make_fake_score(teacher: nn.Module, num_steps: int | None) -> nn.Module:
-    """A trainable copy of the teacher; with `num_steps`, one that also sees the student's step.
+def add_step_embedding(denoiser: nn.Module, num_steps: int) -> None:
+    """Let a network read which of the student's steps made a sample.
 
-    The step's embedding starts at zero, so that both start as the teacher.
+    The embedding starts at zero, so that nothing changes; its last row, for inputs that come from
+    no step, stays zero.
     """
-    if num_steps is None:
-        return copy.deepcopy(teacher).requires_grad_(True)
-    unet = make_unet(num_class_embeds=num_steps)
-    missing, unexpected = unet.load_state_dict(_unet_of(teacher).state_dict(), strict=False)
-    assert (missing, unexpected) == (["class_embedding.weight"], [])
+    unet = _unet_of(denoiser)
+    size = unet.time_embedding.linear_2.out_features
+    unet.class_embedding = nn.Embedding(num_steps + 1, size, padding_idx=num_steps)
     nn.init.zeros_(unet.class_embedding.weight)
-    unet.to(memory_format=torch.channels_last)
-    return VelocityDenoiser(unet).eval()
 
 
-def _unet_of(denoiser: nn.Module) -> nn.Module:
+def _unet_of(denoiser: nn.Module) -> Any:
     assert isinstance(denoiser, VelocityDenoiser)
     return denoiser.unet
 
@@ -119,6 +130,11 @@ def _draw_real(prompt: str, generator: torch.Generator) -> Tensor:
     return render(torch.tensor([labels]), generator)[0]
 
 
+def _draw_real_latents(num: int, generator: torch.Generator) -> tuple[list[str], Tensor]:
+    labels = draw_labels(num, generator)
+    return [prompt_of(row) for row in labels], to_latents(render(labels, generator))
+
+
 def _check_prompt(prompt: str) -> None:
     tokenize(prompt)
 
@@ -137,8 +153,12 @@ def make_backend() -> Backend:
         draw_prompts=_draw_prompts,
         level=flow_level,
         load_teacher=load_teacher,
-        make_fake_score=make_fake_score,
+        add_step_embedding=add_step_embedding,
+        bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
+        lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         decode=to_images,
         draw_real=_draw_real,
+        draw_real_latents=_draw_real_latents,
+        real_moments=REAL_MOMENTS,
     )

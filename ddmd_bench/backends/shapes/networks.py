@@ -73,11 +73,10 @@ class WordEncoder(nn.Module):
         return embeds
 
 
-def make_unet(num_class_embeds: int | None = None) -> UNet2DConditionModel:
+def make_unet() -> UNet2DConditionModel:
     """The denoiser: predicts velocity `eps - x0` of latents [B, 12, 16, 16]; 1.03 M parameters.
 
     As in SDXL a pooled reading of the prompt joins the time embedding, beside cross-attention.
-    `num_class_embeds` adds an embedding for the student's step (a fake score that sees the step).
     """
     from diffusers import UNet2DConditionModel
 
@@ -95,7 +94,6 @@ def make_unet(num_class_embeds: int | None = None) -> UNet2DConditionModel:
         norm_num_groups=8,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
-        num_class_embeds=num_class_embeds,
     )
 
 

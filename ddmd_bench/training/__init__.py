@@ -1,0 +1,1 @@
+"""One student in training: its networks, its optimizers, and the update of every method."""
