@@ -24,9 +24,9 @@ from ddmd_bench.suite import Suite
 _MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/**/*.py", "images.py")
 _SOURCES = {
     "train": ("methods.py", *_MODEL_SOURCES, "training.py", "stages/train.py"),
-    "generate": (*_MODEL_SOURCES, "stages/generate.py"),
-    "reference": (*_MODEL_SOURCES, "scorers/*.py", "stages/reference.py"),
-    "score": ("records.py", "scorers/*.py", "stats/*.py", "stages/score.py"),
+    "generate": (*_MODEL_SOURCES, "sampling.py", "stages/generate.py"),
+    "reference": (*_MODEL_SOURCES, "sampling.py", "scorers/*.py", "stages/reference.py"),
+    "score": ("records.py", "scorers/*.py", "stats/*.py", "scoring.py", "stages/score.py"),
     "report": ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py"),
 }
 

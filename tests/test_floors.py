@@ -32,6 +32,8 @@ FLOORS = {
     "ddmd_bench.scorers": 2,
     "ddmd_bench.plan": 3,
     "ddmd_bench.training": 3,
+    "ddmd_bench.sampling": 3,
+    "ddmd_bench.scoring": 3,
     "ddmd_bench.reporting": 3,
     "ddmd_bench.stages": 4,
     "ddmd_bench.run": 5,

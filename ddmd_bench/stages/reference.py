@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import BACKENDS
-from ddmd_bench.images import image_generator, image_ids
+from ddmd_bench.images import image_ids
 from ddmd_bench.records import mark_done, write_jsonl
+from ddmd_bench.sampling import draw_reference
 from ddmd_bench.scorers import METRICS, extract
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) ->
     import torch
 
     task, suite = plan.tasks["reference", student], plan.suite
-    draw_real = BACKENDS[suite.backend]().draw_real
-    assert draw_real is not None, "plan refuses a backend without real images"
+    backend = BACKENDS[suite.backend]()
     start = time.perf_counter()
     shutil.rmtree(task.folder, ignore_errors=True)
     task.folder.mkdir(parents=True)
@@ -31,10 +31,7 @@ def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) ->
     images = image_ids(plan.prompts, per_set)
     pixels = []
     for k, image in enumerate(images):
-        # 'reference' stands in for the suite's seed: never the scenes of the `real` row.
-        drawn = draw_real(image.prompt.text, image_generator("reference", image))
-        # Quantised as a PNG is, so that both sides of a distance went through 8 bits.
-        pixels.append(((drawn.clamp(-1, 1) + 1) * 127.5).round().byte())
+        pixels.append(draw_reference(backend, image))
         if k % 100 == 0:
             progress(k, len(images))
     extractors = sorted({m.extractor for name in suite.metrics if (m := METRICS[name]).extractor})
