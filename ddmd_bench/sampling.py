@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddmd_bench.backends import Backend
@@ -75,10 +76,9 @@ def _row(image: ImageId, values: Tensor) -> dict[str, Any]:
     }
 
 
-def draw_reference(backend: Backend, image: ImageId) -> Tensor:
+def draw_reference(draw_real: Callable[[str, torch.Generator], Tensor], image: ImageId) -> Tensor:
     """A real image that distributions compare with, uint8 [3, H, W], the same for every seed."""
-    assert backend.draw_real is not None, "plan refuses a backend without real images"
     # 'reference' stands in for the suite's seed: never the scenes of the `real` row.
-    drawn = backend.draw_real(image.prompt.text, image_generator("reference", image))
+    drawn = draw_real(image.prompt.text, image_generator("reference", image))
     # Quantised, so that both sides of a distance went through 8 bits.
     return quantised(drawn)

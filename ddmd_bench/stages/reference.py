@@ -23,7 +23,8 @@ def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) ->
     import torch
 
     task, suite = plan.tasks["reference", student], plan.suite
-    backend = BACKENDS[suite.backend]()
+    draw_real = BACKENDS[suite.backend]().draw_real
+    assert draw_real is not None, "plan refuses a backend without real images"
     start = time.perf_counter()
     shutil.rmtree(task.folder, ignore_errors=True)
     task.folder.mkdir(parents=True)
@@ -31,7 +32,7 @@ def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) ->
     images = image_ids(plan.prompts, per_set)
     pixels = []
     for k, image in enumerate(images):
-        pixels.append(draw_reference(backend, image))
+        pixels.append(draw_reference(draw_real, image))
         if k % 100 == 0:
             progress(k, len(images))
     extractors = sorted({m.extractor for name in suite.metrics if (m := METRICS[name]).extractor})
