@@ -48,9 +48,14 @@ def image_noises(
     return list(stacked.unbind(1))
 
 
+def quantised(images: Tensor) -> Tensor:
+    """Values in [-1, 1] (clipped) as the 8-bit levels that a PNG holds."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
 def save_png(path: Path, image: Tensor) -> None:
     """One image [3, H, W] in [-1, 1] (clipped) as an 8-bit PNG."""
     from PIL import Image
 
-    array = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    array = quantised(image).permute(1, 2, 0).numpy()
     Image.fromarray(array).save(path, compress_level=1)

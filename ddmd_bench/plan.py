@@ -12,6 +12,7 @@ from typing import Any
 
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.evaluation_plan import evaluation_inputs, evaluation_problems
 from ddmd_bench.methods import METHODS
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
@@ -24,9 +25,9 @@ from ddmd_bench.suite import Suite
 _MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/**/*.py", "images.py")
 _SOURCES = {
     "train": ("methods.py", *_MODEL_SOURCES, "training.py", "stages/train.py"),
-    "generate": (*_MODEL_SOURCES, "stages/generate.py"),
-    "reference": (*_MODEL_SOURCES, "scorers/*.py", "stages/reference.py"),
-    "score": ("records.py", "scorers/*.py", "stats/*.py", "stages/score.py"),
+    "generate": (*_MODEL_SOURCES, "sampling.py", "stages/generate.py"),
+    "reference": (*_MODEL_SOURCES, "sampling.py", "scorers/*.py", "stages/reference.py"),
+    "score": ("records.py", "scorers/*.py", "stats/*.py", "scoring.py", "stages/score.py"),
     "report": ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py"),
 }
 
@@ -95,6 +96,8 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     prompts, problems = _prompts(suite, backend)
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
+    if suite.evaluation is not None:
+        problems += evaluation_problems(suite, suite.evaluation, backend)
     for path in backend.weights.values():
         if not path.is_file():
             problems.append(f"weights {path} are missing; reinstall the package")
@@ -210,6 +213,8 @@ def _tasks(
                 "method": row,
                 "train": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
             }
+            if suite.evaluation is not None:
+                trained["evaluation"] = evaluation_inputs(suite, suite.evaluation, prompts)
             sampled: dict[str, Any] = {"student": add("train", name, trained).key}
         else:
             facts = student.model_dump(mode="json", include={"source", *_SAMPLING})

@@ -57,6 +57,29 @@ class Reference(Strict):
     images_per_prompt: Positive = 10
 
 
+class Evaluation(Strict):
+    """When and on what a student is evaluated while it trains.
+
+    The prompts are the head of each prompt set, sets in proportion to their sizes.
+    """
+
+    at: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]  # 0: not updated
+    num_prompts: Positive  # over all prompt sets
+    images_per_prompt: Positive = 1
+    metrics: Annotated[list[str], Field(min_length=1)]  # the suite need not have them
+    keep_best: str | None = None  # keep the weights that are best by this metric beside the last
+
+    @model_validator(mode="after")
+    def _whole(self) -> Evaluation:
+        if list(self.at) != sorted(set(self.at)):
+            raise ValueError(f"at must rise, got {list(self.at)}")
+        if repeated := {m for m in self.metrics if self.metrics.count(m) > 1}:
+            raise ValueError(f"metrics: {sorted(repeated)} named more than once")
+        if self.keep_best is not None and self.keep_best not in self.metrics:
+            raise ValueError("keep_best: " + unknown("metric", self.keep_best, self.metrics))
+        return self
+
+
 class Claim(Strict):
     """What a suite expects, with where the paper says so.
 
@@ -103,6 +126,7 @@ class Suite(Strict):
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)]
     reference: Reference = Reference()
+    evaluation: Evaluation | None = None
     baseline: str
     claims: list[Claim] = Field(default_factory=list)
 
@@ -112,6 +136,12 @@ class Suite(Strict):
             raise ValueError("prompts.all: 'all' stands for every prompt set; choose another name")
         if repeated := {m for m in self.metrics if self.metrics.count(m) > 1}:
             raise ValueError(f"metrics: {sorted(repeated)} named more than once")
+        asked = sum(p.num_prompts for p in self.prompts.values())
+        if self.evaluation and self.evaluation.num_prompts > asked:
+            raise ValueError(
+                f"evaluation.num_prompts: asks for {self.evaluation.num_prompts} prompts, the "
+                f"suite has {asked}"
+            )
         if self.baseline not in self.students:
             raise ValueError("baseline: " + unknown("student", self.baseline, self.students))
         for k, claim in enumerate(self.claims):
@@ -124,8 +154,17 @@ class Suite(Strict):
                 raise ValueError(f"claims[{k}]: " + unknown("metric", claim.metric, self.metrics))
         for name in self.students:
             if self.students[name].source == "train":
-                self.train_settings(name)
+                self._check_evaluation(name, self.train_settings(name).num_iterations)
         return self
+
+    def _check_evaluation(self, student: str, num_iterations: int) -> None:
+        if self.evaluation is None:
+            return
+        if beyond := [k for k in self.evaluation.at if k > num_iterations]:
+            raise ValueError(
+                f"evaluation.at: {beyond} lie beyond the {num_iterations} iterations of student "
+                f"{student}; leave them out, or raise its num_iterations"
+            )
 
     def train_settings(self, student: str) -> TrainSettings:
         """The suite's training settings with the student's own values over them."""
@@ -205,7 +244,11 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     """Keys of the model that a location in the file points into."""
     model: type[BaseModel] = Suite
     steps = [str(k) for k in location]
-    nested: dict[str, type[BaseModel]] = {"train": TrainSettings, "reference": Reference}
+    nested: dict[str, type[BaseModel]] = {
+        "train": TrainSettings,
+        "reference": Reference,
+        "evaluation": Evaluation,
+    }
     listed: dict[str, type[BaseModel]] = {
         "students": Student,
         "prompts": PromptSet,

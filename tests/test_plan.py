@@ -100,6 +100,44 @@ def test_what_determines_no_result_changes_no_task(planned: Planner, override: s
     assert before.fingerprint == after.fingerprint
 
 
+EVALUATION = (
+    "evaluation={at: [0, 6], num_prompts: 3, metrics: [std], keep_best: null}",
+    "reference.images_per_prompt=50",
+)
+
+
+def test_evaluation_belongs_to_the_training(planned: Planner) -> None:
+    before, after = planned(*EVALUATION[1:]), planned(*EVALUATION)
+    assert changed(before, after) == of(TRAINED, "dmd", "ca_only")
+    assert before.fingerprint == after.fingerprint
+    assert "evaluation" not in before.tasks["train", "dmd"].inputs
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "evaluation.at=[6]",
+        "evaluation.num_prompts=4",
+        "evaluation.images_per_prompt=2",
+        "evaluation.metrics=[mean]",
+        "prompts.seen.source=shapes/held_out",
+    ],
+)
+def test_what_is_evaluated_changes_the_training(planned: Planner, override: str) -> None:
+    found = changed(planned(*EVALUATION), planned(*EVALUATION, override))
+    assert found >= of(("train",), "dmd", "ca_only")
+
+
+def test_real_images_change_an_evaluation_that_compares_with_them(planned: Planner) -> None:
+    more = "reference.images_per_prompt=51"
+    distance = "evaluation.metrics=[frechet_attributes]"
+    enough = "evaluation.images_per_prompt=50"
+    trained = of(("train",), "dmd", "ca_only")
+    assert not changed(planned(*EVALUATION), planned(*EVALUATION, more)) & trained
+    compared = (*EVALUATION, distance, enough)
+    assert changed(planned(*compared), planned(*compared, more)) >= trained
+
+
 @pytest.mark.parametrize("override", ["title=Other", "baseline=ca_only"])
 def test_what_a_reader_sees_changes_the_report(planned: Planner, override: str) -> None:
     assert planned().report_key != planned(override).report_key
@@ -168,8 +206,10 @@ EVERY = ("real", "teacher_2", "dmd", "ca_only")
         ("methods.py", of(TRAINED, "dmd", "ca_only")),
         ("training.py", of(TRAINED, "dmd", "ca_only")),
         ("distill/sampler.py", of(TRAINED, *EVERY) - of(("train",), "real", "teacher_2")),
+        ("sampling.py", of(("generate", "score"), *EVERY)),
         ("stages/generate.py", of(("generate", "score"), *EVERY)),
         ("stats/frechet.py", of(("score",), *EVERY)),
+        ("scoring.py", of(("score",), *EVERY)),
         ("stages/score.py", of(("score",), *EVERY)),
         ("reporting/tables.py", set()),
         ("stages/check.py", set()),
@@ -187,6 +227,18 @@ def test_a_changed_source_changes_what_it_determines(
     # Where it determines the reference as well, every score follows from that.
     found = changed(before, after) - {("reference", "")}
     assert found == expected or ("distill" in source and found >= expected)
+
+
+@pytest.mark.parametrize("source", ["evaluation.py", "scoring.py", "sampling.py"])
+def test_a_changed_source_of_evaluation_changes_the_training(
+    planned: Planner, sources: Path, source: str
+) -> None:
+    without, before = planned(), planned(*EVALUATION)
+    with (sources / source).open("a") as file:
+        file.write("# changed\n")
+    provenance.source_sha256.cache_clear()
+    assert changed(before, planned(*EVALUATION)) >= of(("train",), "dmd", "ca_only")
+    assert not changed(without, planned()) & of(("train",), "dmd", "ca_only")
 
 
 def test_a_changed_report_source_makes_a_new_report(planned: Planner, sources: Path) -> None:

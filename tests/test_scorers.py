@@ -97,7 +97,7 @@ def test_the_attribute_network_reads_real_scenes(among: Any) -> None:
     scored = extract(images, prompts, ["attributes"])
     columns = scored.columns["attributes"]
     assert columns["prompt_accuracy"].mean() >= 0.995
-    assert scored.features["attributes"].shape == (1000, 128)
+    assert scored.features["attributes"].shape == (1000, SCORERS["attributes"].num_features)
     assert {f"attribute_{name}" for name in scenes.ATTRIBUTES} < set(columns)
 
 
@@ -195,6 +195,7 @@ def test_features_are_112_and_do_not_depend_on_the_batch(
     images, prompts = real_scenes(scenes.draw_labels(6, torch.Generator().manual_seed(5)))
     whole = extract(images, prompts, ["efficientnet"]).features["efficientnet"]
     assert whole.shape == (6, efficientnet.NUM_FEATURES)
+    assert SCORERS["efficientnet"].num_features == efficientnet.NUM_FEATURES
     alone = extract(images[2:3], prompts[2:3], ["efficientnet"]).features["efficientnet"]
     assert alone[0] == pytest.approx(whole[2], rel=1e-3, abs=1e-4)
 

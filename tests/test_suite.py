@@ -224,6 +224,73 @@ BAD = {
     ),
 }
 
+EVALUATION = {"at": [0, 6], "num_prompts": 3, "metrics": ["std", "prompt_accuracy"]}
+BAD |= {
+    f"evaluation: {name}": (_set("evaluation"), {**EVALUATION, **change}, where, hint)
+    for name, change, where, hint in [
+        ("key", {"num_prompt": 3}, "evaluation: unknown key 'num_prompt'", "'num_prompts'?"),
+        ("no iteration", {"at": []}, "evaluation.at: ", "at least 1 item"),
+        ("iteration below 0", {"at": [-1]}, "evaluation.at.0: ", "greater than or equal to 0"),
+        ("order", {"at": [6, 0]}, "evaluation: at must rise", r"\[6, 0\]"),
+        ("iteration twice", {"at": [6, 6]}, "evaluation: at must rise", r"\[6, 6\]"),
+        ("beyond the end", {"at": [6, 7]}, "evaluation.at: [7] lie beyond the 6", "student dmd"),
+        ("no prompts", {"num_prompts": 0}, "evaluation.num_prompts: ", "greater than 0"),
+        ("prompts", {"num_prompts": 6}, "evaluation.num_prompts: asks for 6", "suite has 5"),
+        ("metric twice", {"metrics": ["std", "std"]}, "evaluation: metrics: ['std']", "once"),
+        (
+            "metric",
+            {"metrics": ["sdt"]},
+            "evaluation.metrics: unknown metric 'sdt'",
+            "Did you mean 'std'?",
+        ),
+        (
+            "best by another metric",
+            {"keep_best": "prompt_acuracy"},
+            "evaluation: keep_best: unknown metric 'prompt_acuracy'",
+            "Did you mean 'prompt_accuracy'?",
+        ),
+        (
+            "best without a direction",
+            {"keep_best": "std"},
+            "evaluation.keep_best: std is best where real images have it",
+            "another metric",
+        ),
+        (
+            "pairs of one image",
+            {"metrics": ["diversity"]},
+            "evaluation.metrics: diversity compares the images of one prompt",
+            "images_per_prompt .now 1. to 2 or more",
+        ),
+        (
+            "few images",
+            {"metrics": ["frechet_attributes"], "images_per_prompt": 42},
+            "takes 129 images or more, found 126 a student's (3 prompts x 42)",
+            "Raise evaluation.num_prompts or evaluation.images_per_prompt",
+        ),
+        (
+            "few real images",
+            {"metrics": ["frechet_efficientnet"], "images_per_prompt": 42},
+            "takes 113 images or more, found 3 real (3 prompts x 1)",
+            "Raise evaluation.num_prompts or reference.images_per_prompt",
+        ),
+    ]
+}
+
+
+def test_a_suite_evaluates_while_it_trains(tiny: dict, write_suite: Write) -> None:
+    tiny["evaluation"] = EVALUATION | {"keep_best": "prompt_accuracy"}
+    suite = load_suite(write_suite(tiny))
+    assert suite.evaluation is not None
+    assert suite.evaluation.at == (0, 6)
+    assert suite.evaluation.images_per_prompt == 1
+
+
+def test_no_student_is_evaluated_beyond_its_own_end(tiny: dict, write_suite: Write) -> None:
+    tiny["evaluation"] = EVALUATION
+    tiny["students"]["ca_only"]["train"] = {"num_iterations": 4}
+    expected = r"evaluation\.at: \[6\] lie beyond the 4 iterations of student ca_only"
+    assert re.search(expected, refused(write_suite(tiny)))
+
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_value_is_refused(name: str, tiny: dict, write_suite: Write) -> None:

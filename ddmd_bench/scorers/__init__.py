@@ -102,6 +102,7 @@ class Scorer:
     module: str
     columns: tuple[str, ...] = ()
     weights: Callable[[], Path] | None = None  # the file that its numbers depend on
+    num_features: int | None = None
 
     def load(self) -> ScorerModule:
         """The module, with torch."""
@@ -110,8 +111,12 @@ class Scorer:
 
 SCORERS = {
     "images": Scorer("ddmd_bench.scorers.images", ("mean", "std", "high_frequency")),
-    "attributes": Scorer("ddmd_bench.scorers.attributes", ("prompt_accuracy",), attribute_weights),
-    "efficientnet": Scorer("ddmd_bench.scorers.efficientnet", (), efficientnet_weights),
+    "attributes": Scorer(
+        "ddmd_bench.scorers.attributes", ("prompt_accuracy",), attribute_weights, num_features=128
+    ),
+    "efficientnet": Scorer(
+        "ddmd_bench.scorers.efficientnet", (), efficientnet_weights, num_features=112
+    ),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,22 +10,21 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.distill.sampler import few_step_sample, ode_sample
+from ddmd_bench.distill.sampler import ode_sample
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import ImageId, image_generator, image_ids, image_noises, save_png
 from ddmd_bench.provenance import provenance
 from ddmd_bench.records import mark_done, write_jsonl
+from ddmd_bench.sampling import BATCH_SIZE, Draw, conditioning, few_step_draw, iter_drawn
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan
 
-BATCH_SIZE = 64
-
 
 class Sampler(NamedTuple):
-    """Draws images [B, 3, H, W] of a batch, and what one image costs."""
+    """Draws images of a batch, and what one image costs."""
 
-    draw: Callable[[Sequence[ImageId]], Tensor]
+    draw: Draw
     num_inference_steps: int
     network_evaluations: int
 
@@ -41,13 +39,7 @@ def _trained(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
     student.load_state_dict(load_file(task.folder / "student.safetensors"))
     student.to(device)
     t_list = plan.suite.train_settings(name).t_list
-
-    def draw(images: Sequence[ImageId]) -> Tensor:
-        noises = image_noises(plan.suite.seed, images, len(t_list), backend.latent_shape)
-        noises = [noise.to(device) for noise in noises]
-        cond = _cond(backend, [i.prompt.text for i in images], device)
-        return backend.decode(few_step_sample(student, t_list, cond, noises, backend.level))
-
+    draw = few_step_draw(student, backend, t_list, plan.suite.seed, device)
     return Sampler(draw, len(t_list), len(t_list))
 
 
@@ -60,8 +52,8 @@ def _teacher(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
 
     def draw(images: Sequence[ImageId]) -> Tensor:
         (noise,) = image_noises(plan.suite.seed, images, 1, backend.latent_shape)
-        cond = _cond(backend, [i.prompt.text for i in images], device)
-        uncond = _cond(backend, [""] * len(images), device)
+        cond = conditioning(backend, [i.prompt.text for i in images], device)
+        uncond = conditioning(backend, [""] * len(images), device)
         latents = ode_sample(
             teacher, num_steps, scale, cond, uncond, noise.to(device), backend.level
         )
@@ -88,10 +80,6 @@ SOURCES: dict[str, Callable[[Plan, str, Backend, str], Sampler]] = {
 }
 
 
-def _cond(backend: Backend, prompts: Sequence[str], device: str) -> dict[str, Tensor]:
-    return {k: v.to(device) for k, v in backend.encode_prompts(prompts).items()}
-
-
 @torch.no_grad()
 def generate(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
     """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
@@ -105,26 +93,12 @@ def generate(plan: Plan, student: str, progress: Callable[[int, int], None]) -> 
     images = image_ids(plan.prompts, plan.images_per_prompt())
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    for first in range(0, len(images), BATCH_SIZE):
-        batch = images[first : first + BATCH_SIZE]
-        start = time.perf_counter()
-        pixels = sampler.draw(batch).float().cpu()
-        seconds += time.perf_counter() - start
-        if not pixels.isfinite().all():
-            raise BenchError(f"{student}: its images hold values that are not finite")
-        for image, values in zip(batch, pixels, strict=True):
+    for drawn in iter_drawn(sampler.draw, images, student, BATCH_SIZE):
+        seconds += drawn.seconds
+        for row, values in zip(drawn.rows, drawn.pixels, strict=True):
             file_name = f"{len(rows):05d}.png"
             save_png(folder / file_name, values)
-            rows.append(
-                {
-                    "file_name": file_name,
-                    "prompt_id": image.prompt.prompt_id,
-                    "prompt_set": image.prompt.prompt_set,
-                    "prompt": image.prompt.text,
-                    "image_index": image.image_index,
-                    "out_of_range": float((values.abs() > 1).double().mean()),
-                }
-            )
+            rows.append({"file_name": file_name, **row})
         progress(len(rows), len(images))
     write_jsonl(folder / "metadata.jsonl", rows)
     record = {

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import BACKENDS
-from ddmd_bench.images import image_generator, image_ids
+from ddmd_bench.images import image_ids
 from ddmd_bench.records import mark_done, write_jsonl
+from ddmd_bench.sampling import draw_reference
 from ddmd_bench.scorers import METRICS, extract
 
 if TYPE_CHECKING:
@@ -31,10 +32,7 @@ def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) ->
     images = image_ids(plan.prompts, per_set)
     pixels = []
     for k, image in enumerate(images):
-        # 'reference' stands in for the suite's seed: never the scenes of the `real` row.
-        drawn = draw_real(image.prompt.text, image_generator("reference", image))
-        # Quantised as a PNG is, so that both sides of a distance went through 8 bits.
-        pixels.append(((drawn.clamp(-1, 1) + 1) * 127.5).round().byte())
+        pixels.append(draw_reference(draw_real, image))
         if k % 100 == 0:
             progress(k, len(images))
     extractors = sorted({m.extractor for name in suite.metrics if (m := METRICS[name]).extractor})

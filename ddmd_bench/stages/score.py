@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,28 +25,21 @@ from ddmd_bench.records import (
     write_json,
     write_whole,
 )
-from ddmd_bench.scorers import (
-    BATCH_SIZE,
-    METRICS,
-    ScoredImages,
-    extract,
-    joined,
-    needed_scorers,
-    weights_sha256,
+from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.scoring import (
+    Batch,
+    Measured,
+    Row,
+    aggregate,
+    counted,
+    in_group,
+    measure,
+    whole_prompts,
 )
-from ddmd_bench.scorers.images import diversity
-from ddmd_bench.scorers.refusals import refuse_constant, refuse_not_finite
-from ddmd_bench.stats.frechet import Reference, frechet_interval
-from ddmd_bench.stats.intervals import Interval, mean_interval
+from ddmd_bench.stats.frechet import Reference
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan
-
-Row = dict[str, Any]
-MISSING = float("nan")
-
-
-_IDENTITY = ("prompt_id", "prompt_set", "image_index")
 
 
 def score(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
@@ -56,15 +48,11 @@ def score(plan: Plan, student: str, progress: Callable[[int, int], None]) -> Non
     start = time.perf_counter()
     source = plan.tasks["generate", student].folder
     rows = _image_rows(plan, source)
-    scorers = needed_scorers(metrics)
-    scored, diversities = _one_pass(source, rows, scorers, student, progress)
-    table = _table(rows, metrics, scored, diversities)
+    measured = measure(_decoded(source, rows, progress), metrics, student)
     reference = plan.tasks["reference", ""].folder
-    aggregates = {
-        name: _aggregate(name, plan, table, scored.features, reference) for name in metrics
-    }
-    _write_parquet(task.folder / "per_image.parquet", table)
-    for name, features in scored.features.items():
+    aggregates = {name: _aggregates(name, plan, measured, reference) for name in metrics}
+    _write_parquet(task.folder / "per_image.parquet", measured.table)
+    for name, features in measured.features.items():
         _write_npy(task.folder / f"features_{name}.npy", features)
     write_json(task.folder / "aggregates.json", aggregates)
     record = {
@@ -72,7 +60,7 @@ def score(plan: Plan, student: str, progress: Callable[[int, int], None]) -> Non
         "n": len(rows),
         "n_expected": len(rows),
         "seconds": time.perf_counter() - start,
-        "weights_sha256": weights_sha256(scorers),
+        "weights_sha256": weights_sha256(needed_scorers(metrics)),
     }
     mark_done(task.folder, record)
 
@@ -109,42 +97,14 @@ def _decode(path: Path) -> NDArray[np.uint8]:
         ) from error
 
 
-def _iter_batches(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """Whole prompts together, since diversity compares the images of one; about BATCH_SIZE rows."""
-    batch: list[Row] = []
-    for row in rows:
-        whole = batch and row["prompt_id"] != batch[-1]["prompt_id"]
-        if whole and len(batch) >= BATCH_SIZE:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _one_pass(
-    folder: Path,
-    rows: list[Row],
-    scorers: list[str],
-    student: str,
-    progress: Callable[[int, int], None],
-) -> tuple[ScoredImages, list[float]]:
-    """Decode each image once and hand it to every scorer; also the diversity of its prompt."""
-    parts: list[ScoredImages] = []
-    diversities: list[float] = []
-    distinct: dict[bytes, Path] = {}
-    for batch in _iter_batches(rows):
-        paths = [folder / "images" / row["file_name"] for row in batch]
-        images = _decode_batch(paths)
-        for path, image in zip(paths, images, strict=True):
-            distinct.setdefault(sha256(image.numpy().tobytes()).digest(), path)
-        parts.append(extract(images, [row["prompt"] for row in batch], scorers))
-        refuse_not_finite(student, parts[-1], paths)
-        diversities += _diversity(images, [row["prompt_id"] for row in batch])
-        progress(len(diversities), len(rows))
-    scored = joined(parts)
-    refuse_constant(student, scored, list(distinct.values()))
-    return scored, diversities
+def _decoded(
+    folder: Path, rows: Sequence[Row], progress: Callable[[int, int], None]
+) -> Iterator[Batch]:
+    """The images of the rows, each file decoded once."""
+    for part in whole_prompts(rows):
+        paths = [folder / "images" / row["file_name"] for row in rows[part]]
+        yield Batch(rows[part], _decode_batch(paths), [str(path) for path in paths])
+        progress(part.stop, len(rows))
 
 
 def _decode_batch(paths: Sequence[Path]) -> Tensor:
@@ -159,52 +119,17 @@ def _decode_batch(paths: Sequence[Path]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def _diversity(images: Tensor, prompt_ids: Sequence[str]) -> list[float]:
-    """Each prompt's diversity, repeated for each of its images."""
-    x = images.float() / 127.5 - 1
-    ids = np.array(prompt_ids)
-    value = {name: diversity(x[torch.from_numpy(ids == name)]) for name in set(prompt_ids)}
-    return [value[name] for name in prompt_ids]
-
-
-def _table(
-    rows: Sequence[Row], metrics: Sequence[str], scored: ScoredImages, diversities: list[float]
-) -> pd.DataFrame:
-    """One row an image: the suite's own metrics, then what the scorers say beside them."""
-    # Counted where the images were made: a file holds clipped values only.
-    shares = [MISSING if row["out_of_range"] is None else row["out_of_range"] for row in rows]
-    known: dict[str, Any] = {"saturation": shares, "diversity": diversities}
-    for columns in scored.columns.values():
-        known |= columns
-    wanted = [name for name in metrics if METRICS[name].kind != "distribution"]
-    beside = [name for name in known if name not in METRICS]
-    table = pd.DataFrame({name: [row[name] for row in rows] for name in _IDENTITY})
-    for name in [*wanted, *beside]:
-        table[name] = np.asarray(known[name], np.float64)
-    return table
-
-
-def _aggregate(
-    metric: str,
-    plan: Plan,
-    table: pd.DataFrame,
-    features: dict[str, NDArray[np.float32]],
-    reference: Path,
+def _aggregates(
+    metric: str, plan: Plan, measured: Measured, reference: Path
 ) -> dict[str, dict[str, Any]]:
     """The metric over all images and over each prompt set."""
-    row, result = METRICS[metric], {}
+    extractor, result = METRICS[metric].extractor, {}
     for group in ("all", *plan.suite.prompts):
-        inside = _inside(table["prompt_set"].to_numpy(), group)
-        if row.kind == "prompt":  # its value stands on each image of the prompt; count it once
-            inside &= ~table["prompt_id"].duplicated().to_numpy()
-        groups = table["prompt_id"].to_numpy()[inside]
-        if row.extractor is None:
-            interval = mean_interval(table[metric].to_numpy()[inside], groups)
-        else:
-            real = _real_features(reference, row.extractor, group)
-            # No student in the seed: all students are resampled alike.
-            seed = seed_of("score", plan.suite.seed, metric, group)
-            interval = _distance(features[row.extractor][inside], real, groups, seed)
+        inside = counted(metric, measured.table, group)
+        real = _real_features(reference, extractor, group) if extractor else None
+        # No student in the seed: all students are resampled alike.
+        seed = seed_of("score", plan.suite.seed, metric, group)
+        interval = aggregate(metric, measured, inside, real, seed)
         result[group] = {
             "value": finite_or_none(interval.value),
             "low": finite_or_none(interval.low),
@@ -213,20 +138,6 @@ def _aggregate(
             "n_expected": int(inside.sum()),
         }
     return result
-
-
-def _inside(prompt_sets: NDArray[Any], group: str) -> NDArray[np.bool_]:
-    everything = np.ones(len(prompt_sets), bool)
-    return everything if group == "all" else np.asarray(prompt_sets == group)
-
-
-def _distance(
-    features: NDArray[np.float32], real: Reference, groups: NDArray[Any], seed: int
-) -> Interval:
-    """Missing where either side has too few images for a covariance of full rank."""
-    if min(len(features), len(real.features)) < features.shape[1] + 1:
-        return Interval(MISSING, MISSING, MISSING, len(features))
-    return frechet_interval(features, real, groups, seed=seed)
 
 
 def _real_features(folder: Path, extractor: str, group: str) -> Reference:
@@ -241,7 +152,7 @@ def _real_features(folder: Path, extractor: str, group: str) -> Reference:
             f"{path}: expected finite features [{len(rows)}, d] beside metadata.jsonl, found "
             f"shape {features.shape}. Delete {folder} and run again"
         )
-    inside = _inside(np.array([row["prompt_set"] for row in rows]), group)
+    inside = in_group(np.array([row["prompt_set"] for row in rows]), group)
     return Reference(features[inside], np.array([row["prompt_id"] for row in rows])[inside])
 
 

@@ -1,0 +1,130 @@
+"""What an update costs beside the network passes that it cannot do without.
+
+    python benchmarks/train_step.py [--rounds 12] [--methods dmd decoupled_hybrid]
+
+For each method one update (drawing, both networks' losses, optimizers, average, diagnostics) is
+timed in turn with the bare passes that the method needs: the same networks on the same batch
+sizes, with nothing around them. The ratio of the medians is what the harness adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddmd_bench.backends.shapes.backend import make_backend
+from ddmd_bench.distill.diagnostics import update_diagnostics
+from ddmd_bench.distill.terms import Direction, Draw
+from ddmd_bench.methods import METHODS
+from ddmd_bench.settings import TrainSettings
+from ddmd_bench.training.networks import Network, bottleneck_features
+from ddmd_bench.training.update import Training
+
+Pass = Callable[[], None]
+
+
+def bare_passes(training: Training) -> list[Pass]:
+    """Every forward, and every forward with backward, of one update."""
+    settings, networks = training.settings, training.networks
+    num, num_steps = settings.batch_size, len(settings.t_list)
+    generator = torch.Generator().manual_seed(0)
+    x_t = torch.randn(num, *training.backend.latent_shape, generator=generator)
+    t = torch.rand(num, generator=generator)
+    prompts = training.backend.draw_prompts(num, generator)
+    cond = dict(training.backend.encode_prompts(prompts))
+    method, updates = training.method, settings.fake_score_updates
+
+    def forward(network: Network, rows: int = num) -> Pass:
+        inputs = x_t[:rows], t[:rows], {k: v[:rows] for k, v in cond.items()}
+
+        def run() -> None:
+            with torch.no_grad():
+                network.module(*inputs)
+
+        return run
+
+    def backward(network: Network) -> Pass:
+        def run() -> None:
+            network.module(x_t, t, cond).mean().backward()
+
+        return run
+
+    def to_bottleneck(image: Tensor) -> Pass:
+        discriminator = training.discriminator
+        assert discriminator is not None
+
+        def run() -> None:
+            features = bottleneck_features(
+                discriminator.trunk, discriminator.bottleneck, image, t, cond
+            )
+            discriminator.head(features).mean().backward()
+
+        return run
+
+    earlier = [num * (num_steps - k) // num_steps for k in range(1, num_steps)]
+    passes = [forward(networks["student"], rows) for rows in earlier]
+    passes.append(backward(networks["student"]))
+    teacher_passes = (method.tau_dm is not None) + 2 * (method.tau_ca is not None)
+    passes += [forward(networks["teacher"])] * (teacher_passes - method.shared_draw)
+    if method.tau_dm is not None:
+        fake_score = networks["fake_score"]
+        passes += [forward(fake_score), *[backward(fake_score)] * updates]
+    if method.gan:
+        wanted = x_t.clone().requires_grad_(True)
+        passes += [to_bottleneck(wanted), *[to_bottleneck(x_t)] * (2 * updates)]
+    return passes
+
+
+def seconds_of(run: Pass) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def diagnostics_seconds(settings: TrainSettings, shape: tuple[int, int, int]) -> float:
+    """One row of diagnostics of a method with both terms."""
+    num = settings.batch_size
+    x0, dm, ca, eps = (torch.randn(num, *shape) for _ in range(4))
+    step = torch.arange(num) % len(settings.t_list)
+    draw = Draw(torch.rand(num), eps)
+    direction = Direction(dm + ca, dm, ca)
+
+    def run() -> None:
+        update_diagnostics(x0, step, len(settings.t_list), direction, (draw, draw))
+
+    return statistics.median(seconds_of(run) for _ in range(50))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    backend, settings = make_backend(), TrainSettings()
+    watched = diagnostics_seconds(settings, backend.latent_shape)
+    print(f"shapes, batch {settings.batch_size}, {options.threads} thread(s), torch {torch.__version__}")
+    print(f"{'method':24}{'update':>10}{'passes':>10}{'ratio':>8}{'diagnostics':>13}")
+    for name in options.methods:
+        training = Training(backend, METHODS[name], settings, 0, "cpu")
+        passes = bare_passes(training)
+        updates, bares = [], []
+        for k in range(options.rounds + 2):
+            updates.append(seconds_of(lambda k=k: training.update(k + 1) and None))
+            bares.append(sum(seconds_of(run) for run in passes))
+        update, bare = (statistics.median(values[2:]) for values in (updates, bares))
+        print(
+            f"{name:24}{update:9.3f}s{bare:9.3f}s{update / bare:8.3f}{watched / update:12.2%}",
+            flush=True,
+        )
+
+
+
+if __name__ == "__main__":
+    main()
