@@ -62,12 +62,13 @@ class Claim(Strict):
 
     beats   student is better than `other` on `metric`
     worst   student is worse than every other trained student on `metric`
+    above   student has a larger value than `other` on `metric`, whether that is better or not
     same    student and `other` differ by less than `margin` on `metric`
     rises   the training diagnostic `series` of student rises throughout
     bounded the training diagnostic `series` stays within a factor of `margin` of its start
     """
 
-    claim: Literal["beats", "worst", "same", "rises", "bounded"]
+    claim: Literal["beats", "worst", "above", "same", "rises", "bounded"]
     student: str
     other: str | None = None
     metric: str | None = None
@@ -80,6 +81,7 @@ class Claim(Strict):
         needed = {
             "beats": {"other", "metric"},
             "worst": {"metric"},
+            "above": {"other", "metric"},
             "same": {"other", "metric", "margin"},
             "rises": {"series"},
             "bounded": {"series", "margin"},
@@ -97,7 +99,7 @@ class Suite(Strict):
     title: str
     description: str = ""
     backend: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     prompts: Annotated[dict[Name, PromptSet], Field(min_length=1)]
     train: TrainSettings = TrainSettings()
     students: Annotated[dict[Name, Student], Field(min_length=1)]
@@ -112,6 +114,8 @@ class Suite(Strict):
             raise ValueError("prompts.all: 'all' stands for every prompt set; choose another name")
         if repeated := {m for m in self.metrics if self.metrics.count(m) > 1}:
             raise ValueError(f"metrics: {sorted(repeated)} named more than once")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed more than once")
         if self.baseline not in self.students:
             raise ValueError("baseline: " + unknown("student", self.baseline, self.students))
         for k, claim in enumerate(self.claims):
@@ -126,6 +130,10 @@ class Suite(Strict):
             if self.students[name].source == "train":
                 self.train_settings(name)
         return self
+
+    def images_per_prompt(self) -> dict[str, int]:
+        """Images per prompt by prompt set."""
+        return {name: prompts.images_per_prompt for name, prompts in self.prompts.items()}
 
     def train_settings(self, student: str) -> TrainSettings:
         """The suite's training settings with the student's own values over them."""

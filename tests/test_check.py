@@ -23,7 +23,8 @@ def record(seed: int, deviation: float | None = None) -> Record:
     factor = 1 + (DEVIATION[seed] if deviation is None else deviation)
 
     def cell(value: float) -> dict[str, Any]:
-        return {"all": {"value": value * factor, "low": None, "high": None, "n": 8}}
+        one = {"value": value * factor, "n": 8}
+        return {"all": {**one, "by_seed": {str(seed): one}}}
 
     return {
         "schema": SCHEMA,
@@ -31,7 +32,7 @@ def record(seed: int, deviation: float | None = None) -> Record:
         "suite": {
             "name": "tiny",
             "title": "Tiny",
-            "seed": seed,
+            "seeds": [seed],
             "train": {"num_iterations": 5},
             "students": {
                 "teacher_4": {"source": "teacher"},
@@ -45,8 +46,10 @@ def record(seed: int, deviation: float | None = None) -> Record:
             for name, level in LEVELS.items()
         },
         "first_updates": {
-            "dmd": {"x0_std": 0.5 * factor, "dm_norm": 0.1},
-            "ca_only": {"x0_std": 0.5 * factor, "dm_norm": None},
+            str(seed): {
+                "dmd": {"x0_std": 0.5 * factor, "dm_norm": 0.1},
+                "ca_only": {"x0_std": 0.5 * factor, "dm_norm": None},
+            }
         },
         "provenance": {"common": {}, "varying": {}},
     }

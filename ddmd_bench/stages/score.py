@@ -41,7 +41,7 @@ from ddmd_bench.stats.frechet import Reference, frechet_interval
 from ddmd_bench.stats.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.plan import Plan, Task
 
 Row = dict[str, Any]
 MISSING = float("nan")
@@ -50,18 +50,18 @@ MISSING = float("nan")
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
 
 
-def score(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's per-image metrics, features and aggregates; `done.json` last."""
-    task, metrics = plan.tasks["score", student], plan.suite.metrics
+    metrics = plan.suite.metrics
     start = time.perf_counter()
-    source = plan.tasks["generate", student].folder
+    source = plan.task("generate", task.student, task.seed).folder
     rows = _image_rows(plan, source)
     scorers = needed_scorers(metrics)
-    scored, diversities = _one_pass(source, rows, scorers, student, progress)
+    scored, diversities = _one_pass(source, rows, scorers, task.label, progress)
     table = _table(rows, metrics, scored, diversities)
-    reference = plan.tasks["reference", ""].folder
+    reference = plan.task("reference").folder
     aggregates = {
-        name: _aggregate(name, plan, table, scored.features, reference) for name in metrics
+        name: _aggregate(name, plan, task, table, scored.features, reference) for name in metrics
     }
     _write_parquet(task.folder / "per_image.parquet", table)
     for name, features in scored.features.items():
@@ -83,8 +83,8 @@ def _image_rows(plan: Plan, folder: Path) -> list[Row]:
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
     rows = read_jsonl(path)
-    counts = {name: row.images_per_prompt for name, row in plan.suite.prompts.items()}
-    expected = [(i.prompt.prompt_id, i.image_index) for i in image_ids(plan.prompts, counts)]
+    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
+    expected = [(i.prompt.prompt_id, i.image_index) for i in images]
     found = [(row["prompt_id"], row["image_index"]) for row in rows]
     if found != expected:
         lost, strange = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
@@ -187,6 +187,7 @@ def _table(
 def _aggregate(
     metric: str,
     plan: Plan,
+    task: Task,
     table: pd.DataFrame,
     features: dict[str, NDArray[np.float32]],
     reference: Path,
@@ -203,7 +204,7 @@ def _aggregate(
         else:
             real = _real_features(reference, row.extractor, group)
             # No student in the seed: all students are resampled alike.
-            seed = seed_of("score", plan.suite.seed, metric, group)
+            seed = seed_of("score", task.seed, metric, group)
             interval = _distance(features[row.extractor][inside], real, groups, seed)
         result[group] = {
             "value": finite_or_none(interval.value),

@@ -18,18 +18,18 @@ from ddmd_bench.records import mark_done
 from ddmd_bench.training import Training
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.plan import Plan, Task
 
 CHECKPOINT = "checkpoint.pt"
 
 
-def train(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Train a student into its folder: weights, a row of diagnostics per iteration, the cost."""
-    task, suite = plan.tasks["train", student], plan.suite
+    suite, student = plan.suite, task.student
     settings = suite.train_settings(student)
     method = METHODS[suite.students[student].method or ""]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = Training(BACKENDS[suite.backend](), method, settings, suite.seed, device)
+    training = Training(BACKENDS[suite.backend](), method, settings, task.seed, device)
     task.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = task.folder / CHECKPOINT
     rows: list[dict[str, float]] = []
@@ -44,7 +44,7 @@ def train(plan: Plan, student: str, progress: Callable[[int, int], None]) -> Non
         bad = [name for name in ("loss_student", "x0_std") if not math.isfinite(row[name])]
         if bad:
             raise BenchError(
-                f"{student}: {bad[0]} is not finite at iteration {iteration} of "
+                f"{task.label}: {bad[0]} is not finite at iteration {iteration} of "
                 f"{settings.num_iterations}. Lower train.learning_rate or train.guidance_scale"
             )
         rows.append({**row, "seconds": time.perf_counter() - start})

@@ -88,12 +88,18 @@ def mean_interval(values: NDArray[Any], groups: NDArray[Any]) -> Interval:
 
 
 def paired_difference(
-    a: NDArray[Any], b: NDArray[Any], groups: NDArray[Any], *, seed: int
+    a: NDArray[Any],
+    b: NDArray[Any],
+    groups: NDArray[Any],
+    *,
+    seed: int,
+    resamples: int = NUM_RESAMPLES,
 ) -> PairedDifference:
     """Mean of a - b over images [n] that share prompt and noise; a pair with a NaN is skipped.
 
     Interval: percentile bootstrap over prompts. p: two-sided sign-flip permutation of the prompts'
-    differences, (1 + as extreme) / (1 + permutations), so that it is never 0.
+    differences, (1 + as extreme) / (1 + permutations), so that it is never 0. Without resamples
+    there is the value alone.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
@@ -104,9 +110,9 @@ def paired_difference(
         return PairedDifference(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
     value = float(sums.sum() / n)
     wins = float(np.mean((sums > 0) + 0.5 * (sums == 0)))
-    if num_prompts < 2:
+    if num_prompts < 2 or not resamples:
         return PairedDifference(value, math.nan, math.nan, math.nan, n, wins)
-    drawn = prompt_counts(num_prompts, NUM_RESAMPLES, seed)
+    drawn = prompt_counts(num_prompts, resamples, seed)
     low, high = np.quantile((drawn @ sums) / (drawn @ counts), QUANTILES)
     p_value = _sign_flip_p_value(sums, seed)
     return PairedDifference(value, float(low), float(high), p_value, n, wins)
@@ -121,6 +127,23 @@ def _sign_flip_p_value(differences: Array, seed: int) -> float:
     rounding = 1e-12 * float(np.abs(differences).sum())
     as_extreme = int(np.sum(flipped >= abs(float(differences.sum())) - rounding))
     return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
+
+
+def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
+    """Mean of independent differences, its 95 % t-interval, and the p of the paired t-test.
+
+    One difference has no interval. Several equal ones other than 0 show no spread to judge by, as
+    coarse values may by chance: no interval either.
+    """
+    from scipy.stats import ttest_1samp
+
+    values = np.asarray(differences, np.float64)
+    value, low, high, n = mean_interval(values, np.arange(len(values)))
+    if n < 2:
+        return value, math.nan, math.nan, math.nan
+    if high - low <= 1e-12 * abs(value):
+        return (0.0, 0.0, 0.0, 1.0) if value == 0 else (value, math.nan, math.nan, math.nan)
+    return value, low, high, float(ttest_1samp(values, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
