@@ -54,7 +54,7 @@ def find_expected(suite: str) -> Path:
 
 
 def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
-    """Write `<suite>.expected.json` from the report records of one suite at several seeds."""
+    """Write `<suite>.expected.json` from the report records of one suite, each at other seeds."""
     first = records[0]
     shared = [(record["fingerprint"], _settings(record["suite"])) for record in records]
     if any(each != shared[0] for each in shared):
@@ -63,7 +63,9 @@ def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
         )
     values = {
         student: {
-            metric: [_number(record["table"][student][metric]["all"]) for record in records]
+            metric: [
+                one["value"] for record in records for one in _by_seed(record, student, metric)
+            ]
             for metric in row
         }
         for student, row in first["table"].items()
@@ -77,7 +79,7 @@ def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
         "protocol": first["protocol"],
         "settings": _settings(first["suite"]),
         "n": {
-            student: {metric: row[metric]["all"]["n"] for metric in row}
+            student: {metric: _by_seed(first, student, metric)[0]["n"] for metric in row}
             for student, row in first["table"].items()
         },
         "values": values,
@@ -114,9 +116,10 @@ def compare(record: dict[str, Any], expected: dict[str, Any]) -> Outcome:
     return Outcome("drift" if lines else "ok", lines)
 
 
-def _number(cell: dict[str, Any]) -> float | None:
-    value: float | None = cell["value"]
-    return value
+def _by_seed(record: dict[str, Any], student: str, metric: str) -> list[dict[str, Any]]:
+    """Value and n of each seed of a report, in order; absent ones for a student it lacks."""
+    cell = record["table"].get(student, {}).get(metric, {}).get("all", {"by_seed": {}})
+    return [cell["by_seed"].get(str(seed), _ABSENT) for seed in record["suite"]["seeds"]]
 
 
 def _settings(suite: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +142,9 @@ def _value_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:
         rows = {student: row[metric] for student, row in expected["values"].items()}
         spread = _pooled_relative_spread(rows)
         for student, known in rows.items():
-            cell = record["table"].get(student, {}).get(metric, {}).get("all", {})
             n = expected["n"][student][metric]
-            for seed in record["suite"]["seeds"]:
-                found = cell.get("by_seed", {}).get(str(seed), _ABSENT)
+            cells = _by_seed(record, student, metric)
+            for seed, found in zip(record["suite"]["seeds"], cells, strict=True):
                 name = f"{student} {metric}{_seed_shown(record, seed)}"
                 if found["n"] != n:
                     lines.append(f"{name}: n {found['n']}, expected {n}")
