@@ -154,7 +154,7 @@ def write_images(folder: Path, ids: list[Any], draws: np.random.Generator) -> No
 def write_scores(
     folder: Path, name: str, ids: list[Any], draws: np.random.Generator, suite: Suite
 ) -> None:
-    n, quality = len(ids), QUALITY[name]
+    n, quality = len(ids), QUALITY.get(name, 0.7)
     table = pd.DataFrame(
         {
             "prompt_id": [p.prompt_id for p, _ in ids],

@@ -80,3 +80,17 @@ def test_unknown_series_is_named(tmp_path: Path) -> None:
     claim = make_suite([{"claim": "rises", "student": "dmd", "series": "x0_sdt"}]).claims[0]
     with pytest.raises(BenchError, match=r"x0_sdt.*x0_std"):
         claims.judge(run, make_compare(run), claim)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.3, "supported"), (-0.3, -0.1, "refuted"), (-0.1, 0.3, "undecided")],
+)
+@pytest.mark.parametrize("metric", ["std", "saturation", "prompt_accuracy"])
+def test_above_asks_for_the_larger_value(
+    metric: str, low: float, high: float, verdict: str
+) -> None:
+    row = {"claim": "above", "student": "decoupled_hybrid", "other": "dmd", "metric": metric}
+    run = SimpleNamespace(suite=make_suite([row]))
+    found = claims.judge(run, lambda *_: d(low, high), run.suite.claims[0])  # type: ignore[arg-type]
+    assert (found.verdict, found.low, found.high) == (verdict, low, high)

@@ -16,7 +16,8 @@ from ddmd_bench.scorers import METRICS
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 # On and off, in widths of the line. Students of one colour differ in these.
 DASHES = ((), (4.0, 1.5), (1.0, 1.2), (6.0, 1.2, 1.0, 1.2), (3.0, 1.0, 1.0, 1.0, 1.0, 1.0))
-WIDTH, NARROW = 1.8, 1.2  # the latter from the seventh line on
+# Width of a line and opacity of its band, for as many lines as there are colours and for more.
+FEW, MANY = (1.8, 0.15), (1.2, 0.08)
 # Drawn in these, then handed to the page's own colours.
 INK, LINE = "#010203", "#040506"
 RUNAWAY = 6.0  # a student this many times above the median one would flatten the others
@@ -148,6 +149,7 @@ def _panel(
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
+        width, opacity = FEW if len(lines) <= len(COLORS) else MANY
         for name, line in lines.items():
             color, dashes = styles[name]
             known = {k: np.array(v, np.float64) for k, v in line.items()}  # None becomes NaN
@@ -156,11 +158,14 @@ def _panel(
                 known["value"],
                 color=color,
                 linestyle=(0, dashes) if dashes else "solid",
-                linewidth=WIDTH if len(lines) <= len(COLORS) else NARROW,
+                linewidth=width,
+                gid=f"student-{name}",
             )
             if "low" in known:
                 band = (known["iteration"], known["low"], known["high"])
-                axes.fill_between(*band, color=color, alpha=0.15, linewidth=0)
+                axes.fill_between(
+                    *band, color=color, alpha=opacity, linewidth=0, gid=f"student-{name}"
+                )
         if level is not None:
             axes.axhline(level, color="#888888", linestyle=(0, (4, 3)), linewidth=1.2)
         if scale == "log":
@@ -184,4 +189,5 @@ def _for_page(svg: str) -> str:
     svg = re.sub(r'\s(width|height)="[\d.]+pt"', "", svg, count=2)
     # A page's parser knows these; without them the page names no address at all.
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'id="student-(\w+)"', r'data-student="\1"', svg)
     return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ddmd_bench.stats.intervals import mean_interval
+from ddmd_bench.stats.intervals import seed_interval
 
 Curve = dict[float, float]  # value by iteration
 
@@ -27,8 +27,7 @@ def joined_cell(cells: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
         (only,) = cells.values()
         interval = {key: only[key] for key in ("value", "low", "high")}
     else:
-        values = np.array([cell["value"] for cell in known], np.float64)
-        value, low, high, _ = mean_interval(values, np.arange(len(values)))
+        value, low, high, _ = seed_interval([cell["value"] for cell in known])
         interval = {"value": value, "low": low, "high": high}
     return {
         **interval,

@@ -129,21 +129,29 @@ def _sign_flip_p_value(differences: Array, seed: int) -> float:
     return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
 
 
-def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
-    """Mean of independent differences, its 95 % t-interval, and the p of the paired t-test.
+def seed_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent values, one of each seed, with its 95 % t-interval.
 
-    One difference has no interval. Several equal ones other than 0 show no spread to judge by, as
-    coarse values may by chance: no interval either.
+    Several equal values show no spread to judge by, as coarse ones may by chance; like a single
+    value they have no interval: low and high are NaN.
+    """
+    value, low, high, n = mean_interval(np.asarray(values, np.float64), np.arange(len(values)))
+    known = high - low > 1e-12 * abs(value)
+    return Interval(value, low if known else math.nan, high if known else math.nan, n)
+
+
+def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
+    """Mean of the seeds' differences, its 95 % t-interval, and the p of the paired t-test.
+
+    Where all of several are 0 the two are the same: the interval is 0 and p is 1.
     """
     from scipy.stats import ttest_1samp
 
-    values = np.asarray(differences, np.float64)
-    value, low, high, n = mean_interval(values, np.arange(len(values)))
-    if n < 2:
-        return value, math.nan, math.nan, math.nan
-    if high - low <= 1e-12 * abs(value):
-        return (0.0, 0.0, 0.0, 1.0) if value == 0 else (value, math.nan, math.nan, math.nan)
-    return value, low, high, float(ttest_1samp(values, 0.0).pvalue)
+    value, low, high, n = seed_interval(differences)
+    if n > 1 and not np.any(differences):
+        return 0.0, 0.0, 0.0, 1.0
+    p_value = math.nan if math.isnan(low) else float(ttest_1samp(differences, 0.0).pvalue)
+    return value, low, high, p_value
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
