@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from fake_run import make_run, make_suite
 from ddmd_bench.records import write_json
 from ddmd_bench.reporting.differences import make_compare, negated
 from ddmd_bench.reporting.dynamics import real_levels
-from ddmd_bench.reporting.figures import scale_of
+from ddmd_bench.reporting.figures import scale_of, styles_of
 from ddmd_bench.reporting.numbers import metric_shown, p_shown, shown
 from ddmd_bench.reporting.record import plain
 from ddmd_bench.reporting.runfiles import load_run
@@ -167,6 +168,19 @@ def test_axis_turns_logarithmic_for_a_runaway() -> None:
     assert scale_of({"a": calm, "b": calm, "c": wild}) == "log"
     assert scale_of({"a": {"value": [-1.0, 1.0]}, "b": calm, "c": wild}) == "symlog"
     assert scale_of({"a": calm, "b": calm}) == ""
+
+
+def test_thirty_students_are_told_apart(made: tuple[Any, dict[str, Any]]) -> None:
+    names = [f"student_{k}" for k in range(30)]
+    styles = styles_of(names)
+    assert len(set(styles.values())) == 30
+    assert all(styles[a].color != styles[b].color for a, b in itertools.pairwise(names))
+    page = (made[0].report_folder / "index.html").read_text()
+    legend = page[page.index('<div class="legend">') : page.index('<div class="figures">')]
+    for name, style in styles_of(["dmd", "decoupled_hybrid", "ca_only"]).items():
+        (entry,) = re.findall(rf'<span data-student="{name}">.*?</span>', legend, re.DOTALL)
+        assert style.color in entry
+        assert f'<g data-student="{name}">' in page  # its line in a figure
 
 
 def test_summary_names_what_was_refuted() -> None:

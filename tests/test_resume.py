@@ -252,7 +252,7 @@ def test_a_seed_that_fails_leaves_the_others_whole(planned: Planner) -> None:
     broken = plan.task("train", "ca_only", 1)
     broken.folder.mkdir(parents=True)
     weights = BACKENDS["shapes"]().load_teacher().state_dict()
-    unusable = {key: torch.full_like(value, torch.nan) for key, value in weights.items()}
+    unusable = {key: value.new_full(value.shape, torch.nan) for key, value in weights.items()}
     save_file(unusable, broken.folder / "student.safetensors")
     mark_done(broken.folder, {"key": broken.key})
     (problem,) = run_tasks(plan, STAGES, quiet, workers=1).problems

@@ -278,7 +278,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         ("generate", "real", 0): SimpleNamespace(key="g", folder=folder / "generate"),
         ("reference",): SimpleNamespace(key="r", folder=folder / "reference"),
     }
-    scored = SimpleNamespace(student="real", seed=0, label="real", key="s", folder=folder / "score")
+    task = SimpleNamespace(student="real", seed=0, label="real", key="s", folder=folder / "score")
     every = torch.cat(list(labels.values()))
     images, texts = real_scenes(every.repeat_interleave(2, 0), seed=1)
     rows = []
@@ -310,7 +310,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
     return SimpleNamespace(
         suite=suite,
         prompts=tuple(prompts),
-        scored=scored,
+        scored=task,
         task=lambda *name: tasks[name],
     )
 
