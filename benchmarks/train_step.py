@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from ddmd_bench.settings import TrainSettings
 from ddmd_bench.training.networks import Network, bottleneck_features
 from ddmd_bench.training.update import Training
 
-Pass = Callable[[], None]
+Pass = Callable[[], object]
 
 
 def bare_passes(training: Training) -> list[Pass]:
@@ -109,21 +110,21 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     backend, settings = make_backend(), TrainSettings()
     watched = diagnostics_seconds(settings, backend.latent_shape)
-    print(f"shapes, batch {settings.batch_size}, {options.threads} thread(s), torch {torch.__version__}")
+    threads = options.threads
+    print(f"shapes, batch {settings.batch_size}, threads {threads}, torch {torch.__version__}")
     print(f"{'method':24}{'update':>10}{'passes':>10}{'ratio':>8}{'diagnostics':>13}")
     for name in options.methods:
         training = Training(backend, METHODS[name], settings, 0, "cpu")
         passes = bare_passes(training)
         updates, bares = [], []
-        for k in range(options.rounds + 2):
-            updates.append(seconds_of(lambda k=k: training.update(k + 1) and None))
+        for k in range(1, options.rounds + 3):
+            updates.append(seconds_of(partial(training.update, k)))
             bares.append(sum(seconds_of(run) for run in passes))
         update, bare = (statistics.median(values[2:]) for values in (updates, bares))
         print(
             f"{name:24}{update:9.3f}s{bare:9.3f}s{update / bare:8.3f}{watched / update:12.2%}",
             flush=True,
         )
-
 
 
 if __name__ == "__main__":

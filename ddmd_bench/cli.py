@@ -118,10 +118,11 @@ def plan(
     for task in made.tasks.values():
         state = "complete" if task.complete() else "to do"
         console.print(f"{task!s:<36} {task.key}  {state}", highlight=False)
-    num_images = sum(made.images_per_prompt()[p.prompt_set] for p in made.prompts)
+    num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
+    seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
     console.print(
         f"{len(made.prompts)} prompts, {num_images} images a student, "
-        f"{len(made.suite.students)} students; protocol {made.fingerprint}; no downloads",
+        f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}; no downloads",
         highlight=False,
     )
 
@@ -204,7 +205,7 @@ def expect(
 
     records = []
     for seed in _parse_seeds(seeds):
-        made = _make_plan(suite, [*(set_ or []), f"seed={seed}"], runs, runs / f"reports-{seed}")
+        made = _make_plan(suite, [*(set_ or []), f"seeds=[{seed}]"], runs, runs / f"reports-{seed}")
         _raise(_run_stages(made, ALL_STAGES, workers).problems)
         records.append(make_report(made))
     console.print(f"expected: {write_expected(records, output)}")

@@ -7,37 +7,57 @@ files of the stage. A stage is finished when its folder holds a `done.json` with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.evaluation_plan import evaluation_inputs, evaluation_problems
-from ddmd_bench.methods import METHODS
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
-from ddmd_bench.records import DONE, SCHEMA, content_key, file_sha256, read_done, read_json
+from ddmd_bench.records import (
+    DONE,
+    FAILED,
+    SCHEMA,
+    content_key,
+    file_sha256,
+    read_done,
+    read_json,
+)
 from ddmd_bench.reporting.dynamics import SERIES
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.suite import Suite
+from ddmd_bench.training_plan import training_inputs, training_problems
 
 # The sources that determine each stage's result, beside its inputs.
 _MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/**/*.py", "images.py")
 _SOURCES = {
-    "train": ("methods.py", *_MODEL_SOURCES, "training.py", "stages/train.py"),
-    "generate": (*_MODEL_SOURCES, "sampling.py", "stages/generate.py"),
+    "train": ("methods.py", *_MODEL_SOURCES, "training/*.py", "stages/train.py"),
+    "generate": (
+        *_MODEL_SOURCES,
+        "sampling.py",
+        "training/networks.py",
+        "stages/generate.py",
+    ),
     "reference": (*_MODEL_SOURCES, "sampling.py", "scorers/*.py", "stages/reference.py"),
     "score": ("records.py", "scorers/*.py", "stats/*.py", "scoring.py", "stages/score.py"),
     "report": ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py"),
 }
 
 
+NO_SEED = -1  # the reference is the same for every seed
+TaskName = tuple[str, str, int]  # stage, student, seed
+
+
 @dataclass(frozen=True)
 class Task:
-    """One stage of one student ('' for the reference)."""
+    """One stage of one student with one seed ('' and `NO_SEED` for the reference)."""
 
     stage: str
     student: str
+    seed: int
+    label: str  # the student as a message names it, with the seed where the suite has several
     key: str
     folder: Path
     inputs: dict[str, Any]
@@ -47,8 +67,15 @@ class Task:
         done = read_done(self.folder)
         return done is not None and done.get("key") == self.key
 
+    def last_record(self) -> Path | None:
+        """The file that says how the task ended: `done.json`, else `failed.json`, else none."""
+        failed = self.folder / FAILED
+        if self.complete():
+            return self.folder / DONE
+        return failed if failed.is_file() else None
+
     def __str__(self) -> str:
-        return f"{self.stage} {self.student}".strip()
+        return f"{self.stage} {self.label}".strip()
 
 
 @dataclass(frozen=True)
@@ -57,31 +84,30 @@ class Plan:
 
     suite: Suite
     prompts: tuple[Prompt, ...]
-    tasks: dict[tuple[str, str], Task]
+    tasks: dict[TaskName, Task]
     protocol: dict[str, Any]
     fingerprint: str
     report_folder: Path
     report_inputs: dict[str, Any]
 
-    def images_per_prompt(self) -> dict[str, int]:
-        """Images per prompt by prompt set."""
-        return {name: p.images_per_prompt for name, p in self.suite.prompts.items()}
+    def task(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task:
+        """One task; without a student, that of the reference."""
+        return self.tasks[stage, student, seed]
 
     @property
     def report_key(self) -> str:
-        """Content key of a report made now: of its inputs, and of which of them are there."""
-        there = [task.key for task in self.tasks.values() if task.complete()]
-        return content_key({**self.report_inputs, "there": there})
+        """Content key of a report made now: of its inputs and of the records that the tasks left.
+
+        A record holds what a clock measured, so a report that came with the checkout, of another
+        machine's run with the same tasks, has another key.
+        """
+        records = [record for task in self.tasks.values() if (record := task.last_record())]
+        return content_key({**self.report_inputs, "records": [file_sha256(r) for r in records]})
 
     def report_complete(self) -> bool:
         """Whether the report was made from these very results."""
         path = self.report_folder / "report.json"
-        if not path.is_file() or read_json(path).get("key") != self.report_key:
-            return False
-        # A key names what determines results, not the results: a report older than they are, such
-        # as one that came with the checkout, may tell of another machine's run.
-        finished = [t.folder / DONE for t in self.tasks.values() if t.complete()]
-        return all(done.stat().st_mtime_ns <= path.stat().st_mtime_ns for done in finished)
+        return path.is_file() and read_json(path).get("key") == self.report_key
 
     def of_stage(self, stage: str) -> list[Task]:
         """The tasks of a stage in the suite's order."""
@@ -96,6 +122,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     prompts, problems = _prompts(suite, backend)
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
+    problems += training_problems(suite, backend)
     if suite.evaluation is not None:
         problems += evaluation_problems(suite, suite.evaluation, backend)
     for path in backend.weights.values():
@@ -144,23 +171,26 @@ def _prompts(suite: Suite, backend: Backend) -> tuple[tuple[Prompt, ...], list[s
     return tuple(chosen), problems
 
 
+NO_DIRECTION = ("same", "above")  # claims that need no better direction
+
+
 def _claim_problems(suite: Suite) -> list[str]:
     problems = []
     for k, claim in enumerate(suite.claims):
         if claim.series is not None and claim.series not in SERIES:
             problems.append(f"claims[{k}]: " + unknown("series", claim.series, SERIES))
         metric = METRICS.get(claim.metric or "")
-        if metric and metric.better == "reference" and claim.claim != "same":
+        if metric and metric.better == "reference" and claim.claim not in NO_DIRECTION:
             problems.append(
                 f"claims[{k}]: {claim.metric} is best where real images have it, so nobody can be "
-                f"{claim.claim!r} on it; claim 'same', or another metric"
+                f"{claim.claim!r} on it; claim 'same' or 'above', or another metric"
             )
     return problems
 
 
 def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
     """What two runs must share to be compared; the settings of a student are its own."""
-    per_set = {name: p.images_per_prompt for name, p in suite.prompts.items()}
+    per_set = suite.images_per_prompt()
     return {
         "schema": SCHEMA,
         "backend": suite.backend,
@@ -176,25 +206,26 @@ def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> di
 
 def _tasks(
     suite: Suite, backend: Backend, prompts: tuple[Prompt, ...], folder: Path
-) -> dict[tuple[str, str], Task]:
-    tasks: dict[tuple[str, str], Task] = {}
+) -> dict[TaskName, Task]:
+    tasks: dict[TaskName, Task] = {}
 
-    def add(stage: str, student: str, inputs: dict[str, Any]) -> Task:
+    def add(stage: str, student: str, seed: int, inputs: dict[str, Any]) -> Task:
         inputs = {"schema": SCHEMA, "sources": source_sha256(*_SOURCES[stage]), **inputs}
         key = content_key(inputs)
         name = f"{student}-{key}" if student else key
-        tasks[stage, student] = task = Task(stage, student, key, folder / stage / name, inputs)
+        label = f"{student}, seed {seed}" if student and len(suite.seeds) > 1 else student
+        task = Task(stage, student, seed, label, key, folder / stage / name, inputs)
+        tasks[stage, student, seed] = task
         return task
 
     weights = {name: file_sha256(path) for name, path in backend.weights.items()}
     world = {"backend": suite.backend, "weights": weights}
-    asked = {"prompts": prompts_key(prompts)} | {
-        "images_per_prompt": {name: p.images_per_prompt for name, p in suite.prompts.items()}
-    }
+    asked = {"prompts": prompts_key(prompts), "images_per_prompt": suite.images_per_prompt()}
     scorers = weights_sha256(needed_scorers(suite.metrics))
     reference = add(
         "reference",
         "",
+        NO_SEED,
         {
             **world,
             "prompts": asked["prompts"],
@@ -202,27 +233,21 @@ def _tasks(
             "scorers": scorers,
         },
     )
-    for name, student in suite.students.items():
+    for (name, student), seed in product(suite.students.items(), suite.seeds):
         if student.source == "train":
-            settings = suite.train_settings(name)
-            method = vars(METHODS[student.method or ""])
-            row = {key: value for key, value in method.items() if key != "title"}
-            trained = {
-                **world,
-                "seed": suite.seed,
-                "method": row,
-                "train": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
-            }
+            row = training_inputs(student.method or "", suite.train_settings(name))
+            trained = {**world, "seed": seed, **row}
             if suite.evaluation is not None:
                 trained["evaluation"] = evaluation_inputs(suite, suite.evaluation, prompts)
-            sampled: dict[str, Any] = {"student": add("train", name, trained).key}
+            sampled: dict[str, Any] = {"student": add("train", name, seed, trained).key}
         else:
             facts = student.model_dump(mode="json", include={"source", *_SAMPLING})
             sampled = {**world, **facts}
-        generated = add("generate", name, {**sampled, **asked, "seed": suite.seed})
+        generated = add("generate", name, seed, {**sampled, **asked, "seed": seed})
         add(
             "score",
             name,
+            seed,
             {
                 "images": generated.key,
                 "reference": reference.key,

@@ -12,6 +12,7 @@ from typing import Any
 
 SCHEMA = 1
 DONE = "done.json"
+FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
 def canonical_json(value: Any) -> str:

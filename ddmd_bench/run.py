@@ -19,7 +19,7 @@ from queue import Empty
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import Plan, Task
+from ddmd_bench.plan import NO_SEED, Plan, Task
 
 
 class Event(NamedTuple):
@@ -32,7 +32,10 @@ class Event(NamedTuple):
 
 OnEvent = Callable[[Event], None]
 
-# Stages whose tasks follow each other for one student, in rounds: scoring waits for the reference.
+Contender = tuple[str, int]  # student and seed: what fails or goes on as one
+REFERENCE: Contender = ("", NO_SEED)
+# Stages whose tasks follow each other for a student and seed, in rounds: scoring waits for the
+# reference.
 ROUNDS: tuple[tuple[str, ...], ...] = (("reference",), ("train", "generate"), ("score",))
 
 
@@ -51,29 +54,29 @@ class Outcome(NamedTuple):
 
 
 def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int = 0) -> Outcome:
-    """Finish the tasks of the stages. A student that fails does not stop the others."""
+    """Finish the tasks of the stages. A student that fails with one seed stops nothing else."""
     rounds = _rounds(plan, set(stages))
     if not rounds:
         return Outcome(0, [])
     context = multiprocessing.get_context("spawn")
     queue: Any = context.Queue()
     problems: list[str] = []
-    failed: set[str] = set()
+    failed: set[Contender] = set()
     count = 0
     pool = ProcessPoolExecutor(
         workers or default_workers(), context, initializer=_start_worker, initargs=(queue,)
     )
     try:
         for chains in rounds:
-            if "" in failed:  # nothing can be scored without the reference
+            if REFERENCE in failed:  # nothing can be scored without the reference
                 break
-            going = [chain for chain in chains if chain[0].student not in failed]
+            going = [chain for chain in chains if _contender(chain) not in failed]
             futures = {pool.submit(_work, plan, chain): chain for chain in going}
             _follow(futures, queue, on_event)
             for future, chain in futures.items():
                 if found := _problem(future, chain):
                     problems.append(found)
-                    failed.add(chain[0].student)
+                    failed.add(_contender(chain))
             count += sum(task.complete() for chain in going for task in chain)
     except BaseException:
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
@@ -85,6 +88,10 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
     return Outcome(count, problems)
 
 
+def _contender(chain: list[Task]) -> Contender:
+    return chain[0].student, chain[0].seed
+
+
 def _rounds(plan: Plan, stages: set[str]) -> list[list[list[Task]]]:
     """Chains of unfinished tasks, those of one round independent of each other."""
     rounds = [found for r in ROUNDS if (found := _chains(plan, stages & set(r), r))]
@@ -92,12 +99,12 @@ def _rounds(plan: Plan, stages: set[str]) -> list[list[list[Task]]]:
 
 
 def _chains(plan: Plan, stages: set[str], order: Sequence[str]) -> list[list[Task]]:
-    """Unfinished tasks by student, each student's in order, the costly students first."""
-    chains: dict[str, list[Task]] = {}
+    """Unfinished tasks by student and seed, each chain in order, the costly students first."""
+    chains: dict[Contender, list[Task]] = {}
     for stage in order:
         for task in plan.of_stage(stage) if stage in stages else []:
             if not task.complete():
-                chains.setdefault(task.student, []).append(task)
+                chains.setdefault((task.student, task.seed), []).append(task)
     # Longest first keeps the cores busy to the end.
     return sorted(chains.values(), key=lambda chain: (-len(chain), str(chain[0])))
 
@@ -164,4 +171,4 @@ def _work(plan: Plan, chain: list[Task]) -> None:
         def progress(done: int, total: int, name: str = str(task)) -> None:
             _queue.put(Event(name, done, total))
 
-        stage(plan, task.student, progress)
+        stage(plan, task, progress)

@@ -68,7 +68,7 @@ class TrainSettings(Strict):
 
     # Adapters of this rank on one frozen base instead of training all weights.
     lora_rank: Positive | None = None
-    lora_alpha: Rate = 8.0
+    lora_alpha: Positive = 8
     # bfloat16 is mixed precision: weights and optimizer states stay float32.
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False

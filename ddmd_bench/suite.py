@@ -85,12 +85,13 @@ class Claim(Strict):
 
     beats   student is better than `other` on `metric`
     worst   student is worse than every other trained student on `metric`
+    above   student has a larger value than `other` on `metric`, whether that is better or not
     same    student and `other` differ by less than `margin` on `metric`
     rises   the training diagnostic `series` of student rises throughout
     bounded the training diagnostic `series` stays within a factor of `margin` of its start
     """
 
-    claim: Literal["beats", "worst", "same", "rises", "bounded"]
+    claim: Literal["beats", "worst", "above", "same", "rises", "bounded"]
     student: str
     other: str | None = None
     metric: str | None = None
@@ -103,6 +104,7 @@ class Claim(Strict):
         needed = {
             "beats": {"other", "metric"},
             "worst": {"metric"},
+            "above": {"other", "metric"},
             "same": {"other", "metric", "margin"},
             "rises": {"series"},
             "bounded": {"series", "margin"},
@@ -120,13 +122,15 @@ class Suite(Strict):
     title: str
     description: str = ""
     backend: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     prompts: Annotated[dict[Name, PromptSet], Field(min_length=1)]
     train: TrainSettings = TrainSettings()
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)]
     reference: Reference = Reference()
     evaluation: Evaluation | None = None
+    # Where training's diagnostics go beside the run's own files.
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     baseline: str
     claims: list[Claim] = Field(default_factory=list)
 
@@ -142,6 +146,8 @@ class Suite(Strict):
                 f"evaluation.num_prompts: asks for {self.evaluation.num_prompts} prompts, the "
                 f"suite has {asked}"
             )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed more than once")
         if self.baseline not in self.students:
             raise ValueError("baseline: " + unknown("student", self.baseline, self.students))
         for k, claim in enumerate(self.claims):
@@ -165,6 +171,10 @@ class Suite(Strict):
                 f"evaluation.at: {beyond} lie beyond the {num_iterations} iterations of student "
                 f"{student}; leave them out, or raise its num_iterations"
             )
+
+    def images_per_prompt(self) -> dict[str, int]:
+        """Images per prompt by prompt set."""
+        return {name: prompts.images_per_prompt for name, prompts in self.prompts.items()}
 
     def train_settings(self, student: str) -> TrainSettings:
         """The suite's training settings with the student's own values over them."""

@@ -23,7 +23,7 @@ def record(seed: int, deviation: float | None = None) -> Record:
     factor = 1 + (DEVIATION[seed] if deviation is None else deviation)
 
     def cell(value: float) -> dict[str, Any]:
-        return {"all": {"value": value * factor, "low": None, "high": None, "n": 8}}
+        return {"all": {"by_seed": {str(seed): {"value": value * factor, "n": 8}}}}
 
     return {
         "schema": SCHEMA,
@@ -31,7 +31,7 @@ def record(seed: int, deviation: float | None = None) -> Record:
         "suite": {
             "name": "tiny",
             "title": "Tiny",
-            "seed": seed,
+            "seeds": [seed],
             "train": {"num_iterations": 5},
             "students": {
                 "teacher_4": {"source": "teacher"},
@@ -45,11 +45,19 @@ def record(seed: int, deviation: float | None = None) -> Record:
             for name, level in LEVELS.items()
         },
         "first_updates": {
-            "dmd": {"x0_std": 0.5 * factor, "dm_norm": 0.1},
-            "ca_only": {"x0_std": 0.5 * factor, "dm_norm": None},
+            str(seed): {
+                "dmd": {"x0_std": 0.5 * factor, "dm_norm": 0.1},
+                "ca_only": {"x0_std": 0.5 * factor, "dm_norm": None},
+            }
         },
         "provenance": {"common": {}, "varying": {}},
     }
+
+
+def one(record: Record, student: str, metric: str) -> Record:
+    """The cell of the record's only seed."""
+    (cell,) = record["table"][student][metric]["all"]["by_seed"].values()
+    return cell
 
 
 @pytest.fixture
@@ -73,7 +81,7 @@ def test_exit_codes() -> None:
 
 def test_a_shifted_value_is_drift(expected: Record) -> None:
     found = record(0)
-    found["table"]["dmd"]["diversity"]["all"]["value"] *= 1.2
+    one(found, "dmd", "diversity")["value"] *= 1.2
     status, lines = compare(found, expected)
     assert status == "drift"
     assert len(lines) == 1
@@ -81,39 +89,34 @@ def test_a_shifted_value_is_drift(expected: Record) -> None:
 
 
 def test_another_seed_is_held_to_the_spread(expected: Record) -> None:
-    assert compare({**record(0, 0.02), **_seed(9)}, expected).status == "ok"
-    outcome = compare({**record(0, 0.10), **_seed(9)}, expected)
+    assert compare(record(9, 0.02), expected).status == "ok"
+    outcome = compare(record(9, 0.10), expected)
     assert outcome.status == "drift"
     assert len(outcome.lines) == 6
 
 
-def _seed(seed: int) -> Record:
-    return {"suite": {**record(0)["suite"], "seed": seed}}
-
-
 def test_what_is_not_trained_is_held_to_its_own_seed(expected: Record) -> None:
     found = record(0)
-    found["table"]["teacher_4"]["mean"]["all"]["value"] *= 1.02  # within the spread of seeds
+    one(found, "teacher_4", "mean")["value"] *= 1.02  # within the spread of seeds
     status, lines = compare(found, expected)
     assert status == "drift"
     assert "at this seed" in lines[0]
-    found["suite"]["seed"] = 9
-    assert compare(found, expected).status == "ok"
+    assert compare(record(9, 0.01), expected).status == "ok"
 
 
 def test_a_spread_of_zero_is_known_from_the_other_students(tmp_path: Path) -> None:
     records = [record(seed) for seed in DEVIATION]
     for made in records:
-        made["table"]["dmd"]["mean"]["all"]["value"] = 3.0
+        one(made, "dmd", "mean")["value"] = 3.0
     expected = read_json(write_expected(records, tmp_path))
-    found = {**record(0, 0.02), **_seed(9)}
+    found = record(9, 0.02)
     assert compare(found, expected).status == "ok"
 
 
 @pytest.mark.parametrize("student", LEVELS)
 def test_a_value_that_vanished_is_drift(expected: Record, student: str) -> None:
     found = record(1)
-    found["table"][student]["mean"]["all"]["value"] = None
+    one(found, student, "mean")["value"] = None
     status, lines = compare(found, expected)
     assert status == "drift"
     assert lines[0].startswith(f"{student} mean: None")
@@ -122,7 +125,7 @@ def test_a_value_that_vanished_is_drift(expected: Record, student: str) -> None:
 def test_a_value_that_was_missing_and_appears_is_drift(tmp_path: Path) -> None:
     records = [record(seed) for seed in DEVIATION]
     for made in records:
-        made["table"]["dmd"]["mean"]["all"]["value"] = None
+        one(made, "dmd", "mean")["value"] = None
     expected = read_json(write_expected(records, tmp_path))
     assert compare(records[0], expected).status == "ok"
     assert compare(record(0), expected).status == "drift"
@@ -130,8 +133,46 @@ def test_a_value_that_was_missing_and_appears_is_drift(tmp_path: Path) -> None:
 
 def test_another_number_of_images_is_drift(expected: Record) -> None:
     found = record(0)
-    found["table"]["dmd"]["mean"]["all"]["n"] = 7
+    one(found, "dmd", "mean")["n"] = 7
     assert compare(found, expected) == ("drift", ["dmd mean: n 7, expected 8"])
+
+
+# Several seeds in one report
+
+
+def together(*records: Record) -> Record:
+    """One record of several seeds."""
+    whole = copy.deepcopy(records[0])
+    for other in records[1:]:
+        whole["suite"]["seeds"] += other["suite"]["seeds"]
+        whole["first_updates"] |= other["first_updates"]
+        for student, row in whole["table"].items():
+            for metric, cell in row.items():
+                cell["all"]["by_seed"] |= other["table"][student][metric]["all"]["by_seed"]
+    return whole
+
+
+def test_each_seed_of_a_report_is_held_for_itself(expected: Record) -> None:
+    found = together(record(0), record(2))
+    assert compare(found, expected) == ("ok", [])
+    found["table"]["dmd"]["mean"]["all"]["by_seed"]["2"]["value"] *= 1.2
+    found["first_updates"]["2"]["ca_only"]["x0_std"] *= 1.2
+    status, lines = compare(found, expected)
+    assert status == "drift"
+    assert [line.split(":")[0] for line in lines] == [
+        "dmd mean, seed 2",
+        "ca_only x0_std, seed 2 in the first updates",
+    ]
+    found = together(record(0), record(2))
+    del found["table"]["dmd"]["mean"]["all"]["by_seed"]["2"]
+    assert compare(found, expected) == ("drift", ["dmd mean, seed 2: n None, expected 8"])
+
+
+def test_one_report_of_all_seeds_makes_the_same_expectation(
+    expected: Record, tmp_path: Path
+) -> None:
+    whole = together(*(record(seed) for seed in DEVIATION))
+    assert read_json(write_expected([whole], tmp_path)) == expected
 
 
 # Settings and first iteration
@@ -153,7 +194,7 @@ def test_what_a_reader_sees_may_change(expected: Record) -> None:
 @pytest.mark.parametrize("value", [0.55, None])
 def test_a_changed_first_updates_is_drift(expected: Record, value: float | None) -> None:
     found = record(0)
-    found["first_updates"]["dmd"]["x0_std"] = value
+    found["first_updates"]["0"]["dmd"]["x0_std"] = value
     status, lines = compare(found, expected)
     assert status == "drift"
     assert lines[0].startswith("dmd x0_std in the first updates: ")
@@ -161,7 +202,7 @@ def test_a_changed_first_updates_is_drift(expected: Record, value: float | None)
 
 def test_a_first_updates_that_appears_is_drift(expected: Record) -> None:
     found = record(0)
-    found["first_updates"]["ca_only"]["dm_norm"] = 0.1
+    found["first_updates"]["0"]["ca_only"]["dm_norm"] = 0.1
     assert compare(found, expected).status == "drift"
 
 
@@ -172,7 +213,7 @@ def test_a_first_updates_that_appears_is_drift(expected: Record) -> None:
 @pytest.mark.parametrize("student", ["teacher_4", "ca_only"])
 def test_a_student_that_is_gone_is_drift(expected: Record, student: str, part: str) -> None:
     found = record(0)
-    parts = (found["table"], found["first_updates"], found["suite"]["students"])
+    parts = (found["table"], found["first_updates"]["0"], found["suite"]["students"])
     removed = {"everything": parts, "table": parts[:1], "first_updates": parts[1:2]}[part]
     had = [rows.pop(student, None) for rows in removed]
     status, lines = compare(found, expected)
@@ -182,10 +223,10 @@ def test_a_student_that_is_gone_is_drift(expected: Record, student: str, part: s
 
 @pytest.mark.parametrize("seed", [0, 9])
 def test_a_new_student_is_drift(expected: Record, seed: int) -> None:
-    found = {**record(0), **_seed(seed)}
+    found = record(seed, 0.0)
     found["suite"]["students"]["new"] = {"source": "train"}
     found["table"]["new"] = copy.deepcopy(found["table"]["dmd"])
-    found["first_updates"]["new"] = {"x0_std": 0.5}
+    found["first_updates"][str(seed)]["new"] = {"x0_std": 0.5}
     status, lines = compare(found, expected)
     assert status == "drift"
     assert any("new" in line for line in lines)

@@ -32,6 +32,7 @@ FLOORS = {
     "ddmd_bench.scorers": 2,
     "ddmd_bench.plan": 3,
     "ddmd_bench.training": 3,
+    "ddmd_bench.training_plan": 3,
     "ddmd_bench.sampling": 3,
     "ddmd_bench.scoring": 3,
     "ddmd_bench.evaluation": 3,

@@ -20,12 +20,13 @@ def test_images_open_as_an_imagefolder(
     from datasets import load_dataset
 
     plan = make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")
-    generate(plan, "real", lambda *_: None)
-    folder = plan.tasks["generate", "real"].folder / "images"
+    task = plan.task("generate", "real", 0)
+    generate(plan, task, lambda *_: None)
+    folder = task.folder / "images"
     rows = load_dataset(
         "imagefolder", data_dir=str(folder), split="train", cache_dir=str(tmp_path / "cache")
     )
     assert [row["prompt_id"] for row in rows][:2] == [plan.prompts[0].prompt_id] * 2
     assert rows[0]["prompt"] == plan.prompts[0].text
     assert rows[0]["image"].size == (32, 32)
-    assert len(rows) == sum(plan.images_per_prompt()[p.prompt_set] for p in plan.prompts)
+    assert len(rows) == sum(plan.suite.images_per_prompt()[p.prompt_set] for p in plan.prompts)

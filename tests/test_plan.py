@@ -32,9 +32,18 @@ def planned(tmp_path: Path, tiny: dict, write_suite: Callable[[Any], str]) -> Pl
     return make
 
 
-def changed(before: Plan, after: Plan) -> set[tuple[str, str]]:
-    assert before.tasks.keys() == after.tasks.keys()
-    return {name for name, task in before.tasks.items() if task.key != after.tasks[name].key}
+Names = set[tuple[str, str]]
+
+
+def keys_of(plan: Plan) -> dict[tuple[str, str], str]:
+    """The keys of a plan's tasks by stage and student; one seed."""
+    return {(stage, student): task.key for (stage, student, _), task in plan.tasks.items()}
+
+
+def changed(before: Plan, after: Plan) -> Names:
+    ours, theirs = keys_of(before), keys_of(after)
+    assert ours.keys() == theirs.keys()
+    return {name for name, key in ours.items() if key != theirs[name]}
 
 
 def of(stages: tuple[str, ...], *students: str) -> set[tuple[str, str]]:
@@ -44,7 +53,7 @@ def of(stages: tuple[str, ...], *students: str) -> set[tuple[str, str]]:
 def test_a_plan_has_each_stage_of_each_student(planned: Planner) -> None:
     expected = of(("generate", "score"), "real", "teacher_2", "dmd", "ca_only")
     expected |= of(("train",), "dmd", "ca_only") | {("reference", "")}
-    assert planned().tasks.keys() == expected
+    assert keys_of(planned()).keys() == expected
 
 
 def test_a_student_s_setting_changes_that_student_alone(planned: Planner) -> None:
@@ -76,8 +85,8 @@ def test_a_training_setting_changes_all_that_are_trained(planned: Planner, overr
 
 
 def test_the_seed_changes_all_but_the_reference(planned: Planner) -> None:
-    before, after = planned(), planned("seed=1")
-    assert changed(before, after) == before.tasks.keys() - {("reference", "")}
+    before, after = planned(), planned("seeds=[1]")
+    assert changed(before, after) == keys_of(before).keys() - {("reference", "")}
     assert before.fingerprint == after.fingerprint
     assert before.prompts == after.prompts
 
@@ -110,7 +119,7 @@ def test_evaluation_belongs_to_the_training(planned: Planner) -> None:
     before, after = planned(*EVALUATION[1:]), planned(*EVALUATION)
     assert changed(before, after) == of(TRAINED, "dmd", "ca_only")
     assert before.fingerprint == after.fingerprint
-    assert "evaluation" not in before.tasks["train", "dmd"].inputs
+    assert "evaluation" not in before.task("train", "dmd", 0).inputs
 
 
 @pytest.mark.parametrize(
@@ -260,13 +269,52 @@ def test_compiled_sources_beside_the_sources_change_no_key(planned: Planner, sou
     assert after.report_key == before.report_key
 
 
-def test_a_report_older_than_the_results_is_of_another_run(planned: Planner) -> None:
+def test_another_run_s_report_is_not_this_run_s(planned: Planner) -> None:
+    """As one that came with the checkout: same tasks, other clock values."""
     plan = planned()
-    task = plan.tasks["reference", ""]
-    mark_done(task.folder, {"key": task.key})
+    task = plan.task("reference")
+    mark_done(task.folder, {"key": task.key, "seconds": 1.0})
     path = plan.report_folder / "report.json"
     write_json(path, {"key": plan.report_key})
     assert plan.report_complete()
-    old = (task.folder / "done.json").stat().st_mtime_ns - 1
-    os.utime(path, ns=(old, old))
+    mark_done(task.folder, {"key": task.key, "seconds": 1.5})
     assert not plan.report_complete()
+    shutil.rmtree(task.folder)
+    assert not plan.report_complete()
+
+
+def test_a_failure_asks_for_a_new_report(planned: Planner) -> None:
+    plan, path = planned(), planned().report_folder / "report.json"
+    write_json(path, {"key": plan.report_key})
+    task = plan.task("train", "dmd", 0)
+    write_json(task.folder / "failed.json", {"key": task.key, "message": "not finite"})
+    assert not plan.report_complete()
+    write_json(path, {"key": plan.report_key})
+    assert plan.report_complete()
+    mark_done(task.folder, {"key": task.key})
+    assert not plan.report_complete()
+
+
+# Seeds
+
+
+def test_each_seed_has_the_tasks_that_it_has_alone(planned: Planner) -> None:
+    both, alone = planned("seeds=[3, 5]"), {seed: planned(f"seeds=[{seed}]") for seed in (3, 5)}
+    found = {name: (task.key, task.inputs) for name, task in both.tasks.items()}
+    expected = {
+        name: (task.key, task.inputs)
+        for plan in alone.values()
+        for name, task in plan.tasks.items()
+    }
+    assert found == expected
+    assert both.fingerprint == alone[3].fingerprint
+    assert both.task("train", "dmd", 5).inputs["seed"] == 5
+    assert "seed" not in both.task("reference").inputs
+
+
+def test_a_task_names_its_seed_where_there_are_several(planned: Planner) -> None:
+    assert str(planned().task("train", "dmd", 0)) == "train dmd"
+    both = planned("seeds=[0, 1]")
+    assert str(both.task("train", "dmd", 1)) == "train dmd, seed 1"
+    assert str(both.task("reference")) == "reference"
+    assert len({str(task) for task in both.tasks.values()}) == len(both.tasks)

@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from ddmd_bench.backends import BACKENDS
 from ddmd_bench.plan import Plan, Task, make_plan
 from ddmd_bench.records import mark_done, read_done
 from ddmd_bench.run import run_tasks
@@ -87,7 +88,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
 ) -> None:
     overrides = (f"train.num_iterations={NUM_ITERATIONS}", "students={dmd: {method: dmd}}")
     killed, whole = planned("killed", *overrides), planned("whole", *overrides)
-    folder = killed.tasks["train", "dmd"].folder
+    folder = killed.task("train", "dmd", 0).folder
     command = [sys.executable, "-m", "ddmd_bench", "run", suite_name, "--workers", "1"]
     command += ["--runs", str(tmp_path / "killed"), "--reports", str(tmp_path / "reports")]
     command += [part for override in overrides for part in ("--set", override)]
@@ -102,15 +103,15 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     assert begun
     assert workers
     assert wait_until(lambda: all(map(_has_ended, workers)), 5)
-    assert not killed.tasks["train", "dmd"].complete()
+    assert not killed.task("train", "dmd", 0).complete()
 
     taken_up: list[int] = []
-    train(killed, "dmd", lambda done, _: taken_up.append(done))
+    train(killed, killed.task("train", "dmd", 0), lambda done, _: taken_up.append(done))
     assert 2 < taken_up[0] <= NUM_ITERATIONS  # not from the start
     assert taken_up[-1] == NUM_ITERATIONS
-    train(whole, "dmd", quiet)
+    train(whole, whole.task("train", "dmd", 0), quiet)
 
-    other = whole.tasks["train", "dmd"].folder
+    other = whole.task("train", "dmd", 0).folder
     assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in other.iterdir())
     weights, expected = (load_file(f / "student.safetensors") for f in (folder, other))
     assert weights.keys() == expected.keys()
@@ -128,17 +129,19 @@ def test_a_checkpoint_holds_all_that_a_training_needs(planned: Planner, option: 
     """Stopped by an error at an odd iteration, so that one is done again."""
     stopped, whole = planned("stopped", option), planned("whole", option)
 
+    task = stopped.task("train", "dmd", 0)
+
     def stop(done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, "dmd", stop)
+        train(stopped, task, stop)
     seen: list[int] = []
-    train(stopped, "dmd", lambda done, _: seen.append(done))
+    train(stopped, task, lambda done, _: seen.append(done))
     assert seen == [5, 6]
-    train(whole, "dmd", quiet)
-    folders = [plan.tasks["train", "dmd"].folder for plan in (stopped, whole)]
+    train(whole, whole.task("train", "dmd", 0), quiet)
+    folders = [plan.task("train", "dmd", 0).folder for plan in (stopped, whole)]
     weights, expected = (load_file(f / "student.safetensors") for f in folders)
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
@@ -161,13 +164,13 @@ torch.set_num_threads(1)
 suite, runs, name = sys.argv[1:]
 plan = make_plan(load_suite(suite), Path(runs), Path(runs) / "reports")
 stage = import_module(f"ddmd_bench.stages.{name}")
+(task,) = [t for t in plan.of_stage(name) if t.student in ("", "teacher_2")]
 if name == "generate":
     stage.BATCH_SIZE = 4
-    getattr(stage, name)(plan, "teacher_2", lambda done, _: done >= 8 and kill())
+    getattr(stage, name)(plan, task, lambda done, _: done >= 8 and kill())
 else:
     stage.mark_done = kill
-    student = "" if name == "reference" else "teacher_2"
-    getattr(stage, name)(plan, student, lambda *_: None)
+    getattr(stage, name)(plan, task, lambda *_: None)
 """
 
 
@@ -182,13 +185,13 @@ def test_a_killed_stage_is_redone_whole(
     planned: Planner, tmp_path: Path, suite_name: str, stage: str
 ) -> None:
     redo = {"reference": reference, "generate": generate, "score": score}[stage]
-    student = "" if stage == "reference" else "teacher_2"
     whole, killed = planned("whole"), planned("killed")
-    reference(whole, "", quiet)
-    generate(whole, "teacher_2", quiet)
-    score(whole, "teacher_2", quiet)
+    reference(whole, whole.task("reference"), quiet)
+    generate(whole, whole.task("generate", "teacher_2", 0), quiet)
+    score(whole, whole.task("score", "teacher_2", 0), quiet)
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
-    task = killed.tasks[stage, student]
+    name = (stage,) if stage == "reference" else (stage, "teacher_2", 0)
+    task = killed.task(*name)
     shutil.rmtree(task.folder)
 
     command = [sys.executable, "-c", KILLED, suite_name, str(tmp_path / "killed"), stage]
@@ -199,9 +202,9 @@ def test_a_killed_stage_is_redone_whole(
     (task.folder / "images").mkdir(exist_ok=True)
     (task.folder / "images" / "99999.png").write_bytes(b"left over")
 
-    redo(killed, student, quiet)
+    redo(killed, task, quiet)
     assert task.complete()
-    found, expected = _contents(task.folder), _contents(whole.tasks[stage, student].folder)
+    found, expected = _contents(task.folder), _contents(whole.task(*name).folder)
     if stage == "score":
         del found["images/99999.png"]  # a stage removes only what it makes
     assert found == expected
@@ -244,8 +247,22 @@ def test_a_student_that_fails_leaves_the_others_whole(planned: Planner) -> None:
     assert plan.report_key != key
 
 
+def test_a_seed_that_fails_leaves_the_others_whole(planned: Planner) -> None:
+    plan = planned("runs", "train.num_iterations=2", "seeds=[0, 1]")
+    broken = plan.task("train", "ca_only", 1)
+    broken.folder.mkdir(parents=True)
+    weights = BACKENDS["shapes"]().load_teacher().state_dict()
+    unusable = {key: value.new_full(value.shape, torch.nan) for key, value in weights.items()}
+    save_file(unusable, broken.folder / "student.safetensors")
+    mark_done(broken.folder, {"key": broken.key})
+    (problem,) = run_tasks(plan, STAGES, quiet, workers=1).problems
+    assert problem == "ca_only, seed 1: its images hold values that are not finite"
+    left = {str(task) for task in plan.tasks.values() if not task.complete()}
+    assert left == {"generate ca_only, seed 1", "score ca_only, seed 1"}
+
+
 def test_done_json_alone_says_done(planned: Planner) -> None:
-    task = planned("runs").tasks["train", "dmd"]
+    task = planned("runs").task("train", "dmd", 0)
     task.folder.mkdir(parents=True)
     assert not task.complete()
     (task.folder / ".done.json.123.tmp").write_text('{"schema": 1, "ke')

@@ -123,7 +123,7 @@ def plan(tmp_path: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str]
 
 
 def _as_trained(plan: Plan, student: str, module: nn.Module) -> None:
-    task = plan.tasks["train", student]
+    task = plan.task("train", student, 0)
     task.folder.mkdir(parents=True)
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
     save_file(state, task.folder / "student.safetensors")
@@ -137,8 +137,8 @@ def test_an_image_does_not_depend_on_its_batch(
 ) -> None:
     _as_trained(plan, "dmd", teacher)
     source = plan.suite.students[student].source
-    sampler = SOURCES[source](plan, student, backend, "cpu")
-    images = image_ids(plan.prompts, plan.images_per_prompt())
+    sampler = SOURCES[source](plan, plan.task("generate", student, 0), backend, "cpu")
+    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     together = sampler.draw(images)
     # Other neighbours, another order, other sizes of the batch.
     turned = sampler.draw(images[::-1][:3]).flip(0)
@@ -149,7 +149,7 @@ def test_an_image_does_not_depend_on_its_batch(
 
 
 def test_noise_is_the_image_s_own_bit_for_bit(plan: Plan) -> None:
-    images = image_ids(plan.prompts, plan.images_per_prompt())
+    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     shape = (12, 16, 16)
     together = image_noises(0, images, 4, shape)
     for k, image in enumerate(images):
@@ -176,14 +176,15 @@ class _Recorder(nn.Module):
 
 
 def test_all_students_start_from_the_same_noise(plan: Plan, backend: Backend) -> None:
-    images = image_ids(plan.prompts, plan.images_per_prompt())
+    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     seen = {}
     for name in ("teacher_2", "dmd", "ca_only"):
         recorder = _Recorder()
         if plan.suite.students[name].source == "train":
             _as_trained(plan, name, recorder)
         shown = replace(backend, load_teacher=lambda recorder=recorder: recorder)
-        SOURCES[plan.suite.students[name].source](plan, name, shown, "cpu").draw(images)
+        source = SOURCES[plan.suite.students[name].source]
+        source(plan, plan.task("generate", name, 0), shown, "cpu").draw(images)
         seen[name] = recorder.first
     assert torch.equal(seen["teacher_2"], seen["dmd"])
     assert torch.equal(seen["ca_only"], seen["dmd"])

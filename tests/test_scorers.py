@@ -272,14 +272,14 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
     ]
     suite = SimpleNamespace(
         metrics=metrics,
-        seed=0,
-        prompts={name: SimpleNamespace(images_per_prompt=2) for name in labels},
+        prompts=dict.fromkeys(labels),
+        images_per_prompt=lambda: dict.fromkeys(labels, 2),
     )
     tasks = {
-        ("generate", "real"): SimpleNamespace(key="g", folder=folder / "generate"),
-        ("score", "real"): SimpleNamespace(key="s", folder=folder / "score"),
-        ("reference", ""): SimpleNamespace(key="r", folder=folder / "reference"),
+        ("generate", "real", 0): SimpleNamespace(key="g", folder=folder / "generate"),
+        ("reference",): SimpleNamespace(key="r", folder=folder / "reference"),
     }
+    task = SimpleNamespace(student="real", seed=0, label="real", key="s", folder=folder / "score")
     every = torch.cat(list(labels.values()))
     images, texts = real_scenes(every.repeat_interleave(2, 0), seed=1)
     rows = []
@@ -308,7 +308,12 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
             folder / "reference" / "metadata.jsonl",
             [{"prompt_id": p.prompt_id, "prompt_set": p.prompt_set} for p in real],
         )
-    return SimpleNamespace(suite=suite, prompts=tuple(prompts), tasks=tasks)
+    return SimpleNamespace(
+        suite=suite,
+        prompts=tuple(prompts),
+        scored=task,
+        task=lambda *name: tasks[name],
+    )
 
 
 def quiet(done: int, total: int) -> None:
@@ -318,7 +323,7 @@ def quiet(done: int, total: int) -> None:
 def test_score_writes_what_the_report_reads(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, LIGHT, {"seen": 70, "compositional": 20})
     steps: list[tuple[int, int]] = []
-    score(plan, "real", lambda done, total: steps.append((done, total)))
+    score(plan, plan.scored, lambda done, total: steps.append((done, total)))
     folder = tmp_path / "score"
     assert steps[-1] == (180, 180)
     done = read_done(folder)
@@ -362,13 +367,13 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     for broken in (b"", b"no image", whole[: len(whole) // 2], whole[:60] + b"x" * 9 + whole[69:]):
         path.write_bytes(broken)
         with pytest.raises(BenchError, match=r"00004\.png: cannot be decoded"):
-            score(plan, "real", quiet)
+            score(plan, plan.scored, quiet)
     path.unlink()
     with pytest.raises(BenchError, match=r"00004\.png: missing"):
-        score(plan, "real", quiet)
+        score(plan, plan.scored, quiet)
     Image.new("RGB", (16, 16)).save(path)
     with pytest.raises(BenchError, match=r"00004\.png: 16 x 16 px"):
-        score(plan, "real", quiet)
+        score(plan, plan.scored, quiet)
     assert read_done(tmp_path / "score") is None
 
 
@@ -378,10 +383,10 @@ def test_rows_that_are_not_the_suites_are_refused(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(BenchError, match="expected the suite's 6 images in order, found 5"):
-        score(plan, "real", quiet)
+        score(plan, plan.scored, quiet)
     path.write_text("\n".join([lines[1], lines[0], *lines[2:]]) + "\n")
     with pytest.raises(BenchError, match="in order"):
-        score(plan, "real", quiet)
+        score(plan, plan.scored, quiet)
 
 
 def test_saturation_that_nobody_counted_is_missing(tmp_path: Path) -> None:
@@ -389,7 +394,7 @@ def test_saturation_that_nobody_counted_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "generate" / "images" / "metadata.jsonl"
     rows = [json.loads(line) | {"out_of_range": None} for line in path.read_text().splitlines()]
     write_jsonl(path, rows)
-    score(plan, "real", quiet)
+    score(plan, plan.scored, quiet)
     found = read_json(tmp_path / "score" / "aggregates.json")["saturation"]["all"]
     assert found == {"value": None, "low": None, "high": None, "n": 0, "n_expected": 6}
 
@@ -423,7 +428,7 @@ def test_an_answer_that_cannot_be_right_stops_the_run(
     fake = replace(SCORERS["attributes"], module=module)
     monkeypatch.setitem(SCORERS, "attributes", fake)
     with pytest.raises(BenchError, match=message):
-        score(plan, "real", quiet)
+        score(plan, plan.scored, quiet)
     assert read_done(tmp_path / "score") is None
 
 
@@ -433,5 +438,5 @@ def test_equal_images_may_have_equal_answers(tmp_path: Path) -> None:
     paths = sorted((tmp_path / "generate" / "images").glob("*.png"))
     for path in paths[1:]:
         path.write_bytes(paths[0].read_bytes())
-    score(plan, "real", quiet)
+    score(plan, plan.scored, quiet)
     assert read_json(tmp_path / "score" / "aggregates.json")["diversity"]["all"]["value"] == 0

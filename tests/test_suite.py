@@ -94,7 +94,7 @@ def _set(*path: str | int) -> Callable[[dict, Any], None]:
 
 
 BAD = {
-    "key of the suite": (_set("sed"), 1, "suite: unknown key 'sed'", "Did you mean 'seed'?"),
+    "key of the suite": (_set("sed"), 1, "suite: unknown key 'sed'", "Did you mean 'seeds'?"),
     "key of train": (
         _set("train", "num_iteration"),
         1,
@@ -322,12 +322,12 @@ def test_several_problems_of_the_plan_are_named_at_once(tiny: dict, write_suite:
 
 
 def test_set_overrides_a_value(tiny: dict, write_suite: Write) -> None:
-    overrides = ["train.num_iterations=20", "students.dmd.train.t_list=[1.0, 0.5]", "seed=3"]
+    overrides = ["train.num_iterations=20", "students.dmd.train.t_list=[1.0, 0.5]", "seeds=[3, 4]"]
     suite = load_suite(write_suite(tiny), overrides)
     assert suite.train_settings("dmd").num_iterations == 20
     assert suite.train_settings("dmd").t_list == (1.0, 0.5)
     assert suite.train_settings("ca_only").t_list == (1.0, 0.75, 0.5, 0.25)
-    assert suite.seed == 3
+    assert suite.seeds == (3, 4)
 
 
 @pytest.mark.parametrize(

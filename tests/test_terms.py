@@ -115,14 +115,23 @@ def test_a_method_with_one_term_is_that_term(world: World) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_normalised_in_float32(dtype: torch.dtype) -> None:
-    """A sum of 2^16 halves overflows float16 and stalls in bfloat16."""
-    x0 = torch.full((2, 4, 128, 128), 3.0, dtype=dtype)
-    draw = Draw(torch.full((2,), 0.5, dtype=dtype), torch.zeros_like(x0))
-    options = {"teacher": lambda x, t, c: 0 * x, "fake_score": lambda x, t, c: 0 * x + 1.5}
+    generator = torch.Generator().manual_seed(0)
+    x0, x0_teacher, x0_fake, eps = torch.randn(4, 2, 4, 16, 16, generator=generator).to(dtype)
     total = student_direction(
-        x0, (draw, None), {}, {}, **options, fake_cond={}, level=flow_level, guidance_scale=4.0
+        x0,
+        (Draw(torch.full((2,), 0.5, dtype=dtype), eps), None),
+        {},
+        {},
+        teacher=lambda x_t, t, cond: x0_teacher,
+        fake_score=lambda x_t, t, cond: x0_fake,
+        fake_cond={},
+        level=flow_level,
+        guidance_scale=4.0,
     ).total
-    assert torch.equal(total, torch.full_like(x0, 0.5, dtype=torch.float32))
+    distance = (x0.double() - x0_teacher.double()).abs().mean(dim=(1, 2, 3), keepdim=True)
+    assert total.dtype == torch.float32
+    expected = (x0_fake - x0_teacher).double() / distance
+    torch.testing.assert_close(total.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_student_that_equals_its_teacher_moves_nowhere() -> None:

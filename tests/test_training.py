@@ -325,9 +325,7 @@ def test_warm_up_raises_the_rates_linearly(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize(("limit", "scale"), [(None, 1.0), (10.0, 1.0), (2.5, 0.5)])
-def test_clipping_scales_the_gradient_and_tells_its_norm(
-    limit: float | None, scale: float
-) -> None:
+def test_clipping_scales_the_gradient_and_tells_its_norm(limit: float | None, scale: float) -> None:
     weight = nn.Parameter(torch.zeros(2))
     stepper = Stepper([([weight], 1.0)], TrainSettings(max_grad_norm=limit))
     weight.grad = torch.tensor([3.0, 4.0])

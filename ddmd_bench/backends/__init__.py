@@ -23,8 +23,8 @@ class Backend:
     """What a stage may ask of a family of models; conversions to x0 end in here.
 
     Networks are modules called as `denoise(x_t, t, cond) -> x0`: latents [B, C, H, W], t [B] in
-    [0, 1] with 1 = pure noise. After `add_step_embedding` a network reads the student's step of each
-    sample from `cond["step"]`, [B], where it is given; it starts as it was.
+    [0, 1] with 1 = pure noise. After `add_step_embedding` a network reads each sample's step of the
+    student from `cond["step"]`, [B], where it is given; it starts as it was.
     """
 
     resolution: int  # pixels per side

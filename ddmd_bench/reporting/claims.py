@@ -1,14 +1,16 @@
 """Claims: what a suite expects, and whether the run's numbers say so.
 
 Each rule is a function with its own docstring; the page shows that docstring's first paragraph.
-A student that is missing, or a difference without an interval, makes a claim undecided.
+A student that is missing, or a difference without an interval, makes a claim undecided. A claim
+rests on its own interval: it is one of a few that were stated before the run.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,8 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.reporting.differences import Compare, Difference, oriented
 from ddmd_bench.reporting.dynamics import NUM_WINDOWS, SERIES, window_means
 from ddmd_bench.reporting.numbers import metric_shown, unit_of
-from ddmd_bench.reporting.runfiles import RunFiles, titles_of, trained_in
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of, trained_in
+from ddmd_bench.reporting.seeds import joined_reason
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite import Claim
 
@@ -46,6 +49,17 @@ def beats(difference: Difference) -> Verdict:
 
     The difference is student minus other, oriented so that positive is better.
     """
+    return _positive(difference)
+
+
+def above(difference: Difference) -> Verdict:
+    """Supported if the whole 95 % interval of the paired difference, student minus other, lies
+    above 0, refuted if it lies wholly below, whether more is better or not.
+    """
+    return _positive(difference)
+
+
+def _positive(difference: Difference) -> Verdict:
     value, low, high = difference[:3]
     if difference.missing:
         return undecided(difference.missing)
@@ -69,10 +83,12 @@ def worst(margins: dict[str, Difference]) -> Verdict:
     if beaten:
         return Verdict(REFUTED, value, low, high, f"it is better than {', '.join(beaten)}")
     lost = [f"{n}: {d.missing}" for n, d in margins.items() if d.missing]
+    fewer = [f"{n}: {d.shortfall}" for n, d in known.items() if d.shortfall]
     if lost:
         return Verdict(UNDECIDED, value, low, high, "; ".join(lost))
     verdict = SUPPORTED if low > 0 else UNDECIDED
-    return Verdict(verdict, value, low, high, f"the least margin is to {name}")
+    note = "; ".join([f"the least margin is to {name}", *fewer])
+    return Verdict(verdict, value, low, high, note)
 
 
 def same(difference: Difference, margin: float) -> Verdict:
@@ -130,27 +146,53 @@ def bounded(values: np.ndarray, margin: float) -> Verdict:
 RULES: dict[str, Callable[..., Verdict]] = {
     "beats": beats,
     "worst": worst,
+    "above": above,
     "same": same,
     "rises": rises,
     "bounded": bounded,
 }
 
 
-def rule_text(kind: str) -> str:
-    """The rule of one kind of claim, in words: the first paragraph of its docstring."""
-    return " ".join((inspect.getdoc(RULES[kind]) or "").split("\n\n")[0].split())
+def over_seeds(verdicts: dict[int, Verdict]) -> Verdict:
+    """A difference's interval is the t-interval over the seeds. `rises` and `bounded` are judged on
+    each seed: supported if supported on every seed of the suite, refuted if refuted on more than
+    half of them, else undecided; shown are the mean of the seeds' values, their lowest lower end
+    and their highest upper end.
+    """
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+    counts = Counter(v.verdict for v in verdicts.values())
+    if counts[SUPPORTED] == len(verdicts):
+        verdict = SUPPORTED
+    else:
+        verdict = REFUTED if 2 * counts[REFUTED] > len(verdicts) else UNDECIDED
+    known = [v for v in verdicts.values() if math.isfinite(v.value)]
+    told = [f"{num} {word}" for word in (SUPPORTED, REFUTED, UNDECIDED) if (num := counts[word])]
+    lost = joined_reason({s: "" if v in known else v.note for s, v in verdicts.items()})
+    note = "; ".join(filter(None, [f"of {len(verdicts)} seeds {', '.join(told)}", lost]))
+    if not known:
+        return undecided(note)
+    value = math.fsum(v.value for v in known) / len(known)
+    return Verdict(verdict, value, min(v.low for v in known), max(v.high for v in known), note)
+
+
+def rules_of(kinds: Collection[str], num_seeds: int) -> dict[str, str]:
+    """The rules of some kinds of claim, in words: the first paragraph of each one's docstring; and
+    what several seeds change."""
+    rules = {kind: rule for kind, rule in RULES.items() if kind in kinds}
+    if rules and num_seeds > 1:
+        rules["several seeds"] = over_seeds
+    return {
+        name: " ".join((inspect.getdoc(rule) or "").split("\n\n")[0].split())
+        for name, rule in rules.items()
+    }
 
 
 def judge(run: RunFiles, compare: Compare, claim: Claim) -> Verdict:
     """The verdict on one claim of the suite."""
-    if claim.claim in ("beats", "worst") and METRICS[claim.metric or ""].better == "reference":
-        raise BenchError(
-            f"claims: {claim.student} {claim.claim} on {claim.metric}: this metric has no better "
-            "direction of its own, only nearer to the real scenes. Use a metric where more or less "
-            "is better, or the claim 'same'."
-        )
     if claim.series is not None:
-        return _judge_series(run, claim, claim.series)
+        found = run.students[claim.student]
+        return over_seeds({seed: _judge_series(run, claim, found[seed]) for seed in found})
     metric = claim.metric or ""
     if claim.claim == "worst":
         others = [name for name in trained_in(run.suite) if name != claim.student]
@@ -158,13 +200,16 @@ def judge(run: RunFiles, compare: Compare, claim: Claim) -> Verdict:
         titles = titles_of(run.suite)
         return worst({titles[name]: oriented(metric, d) for name, d in pairs.items()})
     difference = compare(metric, claim.student, claim.other or "")
-    if claim.claim == "same":
-        return same(difference, claim.margin or 0.0)
-    return beats(oriented(metric, difference))
+    verdict = {
+        "beats": lambda: beats(oriented(metric, difference)),
+        "above": lambda: above(difference),
+        "same": lambda: same(difference, claim.margin or 0.0),
+    }[claim.claim]()
+    return verdict if difference.missing else verdict._replace(note=difference.shortfall)
 
 
-def _judge_series(run: RunFiles, claim: Claim, series: str) -> Verdict:
-    files = run.students[claim.student]
+def _judge_series(run: RunFiles, claim: Claim, files: StudentFiles) -> Verdict:
+    series = claim.series or ""
     if files.diagnostics is None:
         title = titles_of(run.suite)[claim.student]
         return undecided(f"{title} {files.missing or 'has no training diagnostics'}")
@@ -188,6 +233,7 @@ def claim_text(run: RunFiles, claim: Claim) -> str:
     return {
         "beats": f"{student} is better than {other}: {metric}",
         "worst": f"{student} is the worst of all trained students: {metric}",
+        "above": f"{student} has a larger value than {other}: {metric}",
         "same": f"{student} and {other} differ by less than {margin}: {metric}",
         "rises": f"{student}: {series} rises throughout training",
         "bounded": f"{student}: {series} stays within a factor of {margin} of its start",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddmd_bench.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, title_of
+from ddmd_bench.reporting.seeds import joined_reason, shortfall
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.stats import frechet, intervals
 from ddmd_bench.stats.frechet import frechet_difference
-from ddmd_bench.stats.intervals import PairedDifference, holm, paired_difference
+from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
 
 
 class Difference(NamedTuple):
@@ -25,6 +28,18 @@ class Difference(NamedTuple):
     n: int
     wins: float  # share of prompts where a has the larger value, ties half
     missing: str = ""
+    # a - b with each of the suite's seeds, NaN where there is none.
+    by_seed: Mapping[int, float] = MappingProxyType({})
+
+    @property
+    def n_seeds(self) -> int:
+        """The seeds that went into the difference."""
+        return sum(map(math.isfinite, self.by_seed.values()))
+
+    @property
+    def shortfall(self) -> str:
+        """How many seeds went into it where some are missing, else ''."""
+        return shortfall(self.n_seeds, len(self.by_seed))
 
 
 Compare = Callable[[str, str, str], Difference]  # metric, student a, student b
@@ -39,7 +54,8 @@ def no_difference(missing: str) -> Difference:
 
 def negated(d: Difference) -> Difference:
     """b - a from a - b."""
-    return Difference(-d.value, -d.high, -d.low, d.p_value, d.n, 1 - d.wins, d.missing)
+    by_seed = {seed: -value for seed, value in d.by_seed.items()}
+    return Difference(-d.value, -d.high, -d.low, d.p_value, d.n, 1 - d.wins, d.missing, by_seed)
 
 
 def oriented(metric: str, d: Difference) -> Difference:
@@ -65,18 +81,48 @@ def make_compare(run: RunFiles) -> Compare:
 
 
 def _difference(run: RunFiles, metric: str, a: str, b: str) -> Difference:
-    for name in (a, b):
-        if run.students[name].missing:
-            title = title_of(name, run.suite.students[name])
-            return no_difference(f"{title} {run.students[name].missing}")
-    seed = seed_of("report", run.suite.name, metric, a, b)
-    files_a, files_b = run.students[a], run.students[b]
+    found = {seed: _of_seed(run, metric, a, b, seed) for seed in run.suite.seeds}
+    difference = over_seeds(found)
+    if not difference.missing and not math.isfinite(difference.low + difference.high):
+        return difference._replace(missing="no interval could be computed")
+    return difference
+
+
+def over_seeds(found: dict[int, Difference]) -> Difference:
+    """Of several seeds the mean of their differences, with a t-interval and the paired t-test's p
+    over the seeds; one seed's difference as it is, with its interval over prompts."""
+    by_seed = {seed: d.value for seed, d in found.items()}
+    known = [d for d in found.values() if math.isfinite(d.value)]
+    if len(found) == 1 or not known:
+        reason = joined_reason({seed: d.missing for seed, d in found.items()})
+        first = next(iter(found.values()))
+        return first._replace(missing=reason, by_seed=by_seed)
+    value, low, high, p_value = paired_t([d.value for d in known])
+    missing = ""
+    if len(known) == 1:
+        reasons = joined_reason({seed: d.missing for seed, d in found.items()})
+        missing = f"{shortfall(1, len(found))}; {reasons}"
+    wins = float(np.mean([d.wins for d in known]))
+    n = sum(d.n for d in known)
+    return Difference(value, low, high, p_value, n, wins, missing, by_seed)
+
+
+def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int) -> Difference:
+    files_a, files_b = (run.students[name][seed] for name in (a, b))
+    for name, files in ((a, files_a), (b, files_b)):
+        if files.missing:
+            return no_difference(f"{title_of(name, run.suite.students[name])} {files.missing}")
+    # Over several seeds the spread of the seeds is the interval: their values are enough.
+    resampled = len(run.suite.seeds) == 1
+    draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
-        return _distribution(run, metric, files_a, files_b, seed)
-    return _paired(metric, files_a, files_b, seed)
+        return _distribution(run, metric, files_a, files_b, draws, resampled)
+    return _paired(metric, files_a, files_b, draws, resampled)
 
 
-def _paired(metric: str, a: StudentFiles, b: StudentFiles, seed: int) -> Difference:
+def _paired(
+    metric: str, a: StudentFiles, b: StudentFiles, seed: int, resampled: bool
+) -> Difference:
     assert a.per_image is not None
     assert b.per_image is not None
     keys = ["prompt_id", "image_index"]
@@ -95,11 +141,13 @@ def _paired(metric: str, a: StudentFiles, b: StudentFiles, seed: int) -> Differe
         return no_difference("fewer than two prompts were scored for both students")
     values_a, values_b = (pairs[f"{metric}_{side}"].to_numpy(np.float64) for side in "ab")
     groups = pairs["prompt_id"].to_numpy()
-    return _with_reason(paired_difference(values_a, values_b, groups, seed=seed))
+    resamples = intervals.NUM_RESAMPLES if resampled else 0
+    found = paired_difference(values_a, values_b, groups, seed=seed, resamples=resamples)
+    return Difference(*found)
 
 
 def _distribution(
-    run: RunFiles, metric: str, a: StudentFiles, b: StudentFiles, seed: int
+    run: RunFiles, metric: str, a: StudentFiles, b: StudentFiles, seed: int, resampled: bool
 ) -> Difference:
     extractor = METRICS[metric].extractor
     assert extractor
@@ -117,17 +165,10 @@ def _distribution(
     if min(len(a.features[extractor]), n) <= d:
         return no_difference("too few images for a covariance of full rank")
     groups = a.per_image["prompt_id"].to_numpy()
-    return _with_reason(
-        frechet_difference(
-            a.features[extractor], b.features[extractor], reference, groups, seed=seed
-        )
-    )
-
-
-def _with_reason(d: PairedDifference) -> Difference:
-    known = math.isfinite(d.low) and math.isfinite(d.high)
-    reason = "" if known else "no interval could be computed"
-    return Difference(d.value, d.low, d.high, d.p_value, d.n, d.wins, reason)
+    features = (a.features[extractor], b.features[extractor])
+    resamples = frechet.NUM_RESAMPLES if resampled else 0
+    found = frechet_difference(*features, reference, groups, seed=seed, resamples=resamples)
+    return Difference(*found)
 
 
 def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
@@ -146,6 +187,8 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "baseline": suite.baseline,
             "metric": metric,
             **d._asdict(),
+            "n_seeds": d.n_seeds,
+            "n_seeds_expected": len(d.by_seed),
             "p_holm": p_holm,
             "outcome": _outcome(metric, d, p_holm),
         }

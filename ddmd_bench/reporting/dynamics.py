@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ddmd_bench.reporting.seeds import Curve, joined_curve
+from ddmd_bench.scorers import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,28 +40,66 @@ def window_means(values: np.ndarray, num: int) -> np.ndarray:
     return np.array([part.mean() if len(part) else math.nan for part in kept])
 
 
-def thinned(diagnostics: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Each series as at most 50 points; a point is the mean over its stretch of iterations.
+def thinned(diagnostics: dict[int, pd.DataFrame]) -> dict[str, dict[str, list[float]]]:
+    """Each series over the seeds as at most 50 points; a point is the mean over its stretch of
+    iterations.
 
     A series that a method does not have (all NaN) is left out.
     """
-    iterations = diagnostics["iteration"].to_numpy(np.float64)
     series = {}
     for name in SERIES:
-        if name in diagnostics and np.isfinite(diagnostics[name]).any():
-            means = window_means(diagnostics[name].to_numpy(), MAX_POINTS)
-            middles = window_means(iterations, MAX_POINTS)
-            series[name] = {"iteration": middles.tolist(), "value": means.tolist()}
+        curves = {
+            seed: _thinned(table, name)
+            for seed, table in diagnostics.items()
+            if name in table and np.isfinite(table[name]).any()
+        }
+        if curves:
+            series[name] = joined_curve(curves)
     return series
 
 
-def real_levels(per_image: pd.DataFrame | None) -> dict[str, float]:
-    """What x0_mean and x0_std are for real scenes, from each scene's own mean and std.
+def _thinned(diagnostics: pd.DataFrame, series: str) -> Curve:
+    middles = window_means(diagnostics["iteration"].to_numpy(np.float64), MAX_POINTS)
+    means = window_means(diagnostics[series].to_numpy(), MAX_POINTS)
+    return dict(zip(middles.tolist(), means.tolist(), strict=True))
+
+
+def evaluated(evaluations: dict[int, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Each metric's curve over the seeds, with every seed's own and the images of one evaluation.
+
+    Counts that differ are given as their range.
+    """
+    metrics = {}
+    for name in METRICS:
+        rows = {seed: t[t["metric"] == name] for seed, t in evaluations.items()}
+        rows = {seed: table for seed, table in rows.items() if len(table)}
+        if rows:
+            curves = {
+                seed: dict(zip(t["iteration"], t["value"], strict=True)) for seed, t in rows.items()
+            }
+            counts = [int(n) for table in rows.values() for n in table["n"]]
+            metrics[name] = {
+                **joined_curve(curves),
+                "n": [min(counts), max(counts)],
+                "by_seed": {seed: joined_curve({seed: curve}) for seed, curve in curves.items()},
+            }
+    return metrics
+
+
+def real_levels(tables: Iterable[pd.DataFrame]) -> dict[str, float]:
+    """What x0_mean and x0_std are for real scenes, the mean over the seeds' scenes."""
+    levels = [level for table in tables if (level := _real_levels(table))]
+    names = levels[0] if levels else ()
+    return {name: math.fsum(level[name] for level in levels) / len(levels) for name in names}
+
+
+def _real_levels(per_image: pd.DataFrame) -> dict[str, float]:
+    """The levels from each scene's own mean and std.
 
     Training pools all pixels of a batch, so the spread between images counts too:
     pooled variance = mean of the variances + variance of the means.
     """
-    if per_image is None or not {"mean", "std"} <= set(per_image.columns):
+    if not {"mean", "std"} <= set(per_image.columns):
         return {}
     means, stds = (per_image[name].to_numpy(np.float64) for name in ("mean", "std"))
     pooled = math.sqrt(float(np.mean(stds**2) + np.var(means)))

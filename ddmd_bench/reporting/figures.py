@@ -1,18 +1,23 @@
-"""Training dynamics as SVG: the same record gives the same bytes, light or dark is the page's."""
+"""Curves over the training as SVG: the same record gives the same bytes."""
 
 from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddmd_bench.reporting.dynamics import SERIES
+from ddmd_bench.reporting.numbers import ARROWS
+from ddmd_bench.scorers import METRICS
 
 # Okabe and Ito's colour-blind-safe colours, without those that vanish on white or on black.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-DASHES = ("solid", "dashed", "dotted")
+# On and off, in widths of the line. Students of one colour differ in these.
+DASHES = ((), (4.0, 1.5), (1.0, 1.2), (6.0, 1.2, 1.0, 1.2), (3.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+# Width of a line and opacity of its band, for as many lines as there are colours and for more.
+FEW, MANY = (1.8, 0.15), (1.2, 0.08)
 # Drawn in these, then handed to the page's own colours.
 INK, LINE = "#010203", "#040506"
 RUNAWAY = 6.0  # a student this many times above the median one would flatten the others
@@ -27,18 +32,27 @@ PANELS = {
 }
 
 
-def styles_of(students: list[str]) -> dict[str, tuple[str, str]]:
-    """One (colour, dash) for each trained student, the same in every figure."""
+Line = dict[str, Any]  # iteration, value and, of several seeds, low and high: a list each
+
+
+class Style(NamedTuple):
+    """How a student's line looks, the same in every figure and in the legend."""
+
+    color: str
+    dashes: tuple[float, ...]
+
+
+def styles_of(students: list[str]) -> dict[str, Style]:
+    """One style for each trained student."""
     return {
-        name: (COLORS[k % len(COLORS)], DASHES[k // len(COLORS) % len(DASHES)])
+        name: Style(COLORS[k % len(COLORS)], DASHES[k // len(COLORS) % len(DASHES)])
         for k, name in enumerate(students)
     }
 
 
 def dynamics_figures(record: dict[str, Any]) -> list[dict[str, str]]:
     """One figure for each panel that has a series: {series, title, note, svg}."""
-    trained = [n for n, s in record["students"].items() if s["source"] == "train"]
-    styles, figures = styles_of(trained), []
+    styles, figures = _styles(record), []
     for series, note in PANELS.items():
         lines = {n: d[series] for n, d in record["dynamics"].items() if series in d}
         if not lines:
@@ -54,7 +68,51 @@ def dynamics_figures(record: dict[str, Any]) -> list[dict[str, str]]:
     return figures
 
 
-def scale_of(lines: dict[str, dict[str, Any]]) -> str:
+def evaluation_figures(record: dict[str, Any]) -> list[dict[str, str]]:
+    """One figure for each metric that was evaluated during the training."""
+    styles, figures = _styles(record), []
+    for metric, row in METRICS.items():
+        curves = {n: e[metric] for n, e in record["evaluations"].items() if metric in e}
+        if not curves:
+            continue
+        lines = {name: _scaled(curve, row.scale) for name, curve in curves.items()}
+        counts = {n for curve in curves.values() for n in curve["n"]}
+        level = _real_level(record, metric, counts)
+        svg, scale = _panel(lines, styles, level)
+        images = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+        note = f"each point over {images} images" + (f"; {scale} axis" if scale else "")
+        if level is not None:
+            note += "; dashed grey: real scenes"
+        unit = f", {row.unit}" if row.unit else ""
+        title = f"{row.title}{unit} {ARROWS[row.better]}"
+        figures.append({"series": metric, "title": title, "note": note, "svg": svg})
+    return figures
+
+
+def _styles(record: dict[str, Any]) -> dict[str, Style]:
+    return styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
+
+
+def _scaled(line: Line, scale: float) -> Line:
+    kept = [key for key in ("value", "low", "high") if key in line]
+    shown: Line = {k: [None if v is None else v * scale for v in line[k]] for k in kept}
+    return {**shown, "iteration": line["iteration"]}
+
+
+def _real_level(record: dict[str, Any], metric: str, counts: set[int]) -> float | None:
+    """What real scenes have, scaled; none for a distance over another number of images."""
+    real = next((n for n, s in record["students"].items() if s["source"] == "real"), None)
+    cell = record["table"].get(real, {}).get(metric, {}).get("all")
+    if cell is None or cell["value"] is None:
+        return None
+    alike = counts == {one["n"] for one in cell["by_seed"].values()}
+    if METRICS[metric].kind == "distribution" and not alike:
+        return None
+    value: float = cell["value"] * METRICS[metric].scale
+    return value
+
+
+def scale_of(lines: dict[str, Line]) -> str:
     """ "" for a linear axis; "log" or, with values below zero, "symlog" where one runs away."""
     values = [np.array([v for v in line["value"] if v is not None]) for line in lines.values()]
     values = [v for v in values if len(v)]
@@ -67,7 +125,7 @@ def scale_of(lines: dict[str, dict[str, Any]]) -> str:
 
 
 def _panel(
-    lines: dict[str, dict[str, Any]], styles: dict[str, tuple[str, str]], level: float | None
+    lines: dict[str, Line], styles: dict[str, Style], level: float | None
 ) -> tuple[str, str]:
     import matplotlib
     from matplotlib.figure import Figure
@@ -91,10 +149,23 @@ def _panel(
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
+        width, opacity = FEW if len(lines) <= len(COLORS) else MANY
         for name, line in lines.items():
-            color, dash = styles[name]
-            values = [np.nan if v is None else v for v in line["value"]]
-            axes.plot(line["iteration"], values, color=color, linestyle=dash, linewidth=1.8)
+            color, dashes = styles[name]
+            known = {k: np.array(v, np.float64) for k, v in line.items()}  # None becomes NaN
+            axes.plot(
+                known["iteration"],
+                known["value"],
+                color=color,
+                linestyle=(0, dashes) if dashes else "solid",
+                linewidth=width,
+                gid=f"student-{name}",
+            )
+            if "low" in known:
+                band = (known["iteration"], known["low"], known["high"])
+                axes.fill_between(
+                    *band, color=color, alpha=opacity, linewidth=0, gid=f"student-{name}"
+                )
         if level is not None:
             axes.axhline(level, color="#888888", linestyle=(0, (4, 3)), linewidth=1.2)
         if scale == "log":
@@ -118,4 +189,5 @@ def _for_page(svg: str) -> str:
     svg = re.sub(r'\s(width|height)="[\d.]+pt"', "", svg, count=2)
     # A page's parser knows these; without them the page names no address at all.
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'id="student-(\w+)"', r'data-student="\1"', svg)
     return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")

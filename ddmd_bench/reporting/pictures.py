@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ddmd_bench.reporting.ranking import challenger_of, headline_metric
+from ddmd_bench.reporting.ranking import Table, challenger_of, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.scorers import METRICS
 
@@ -21,15 +21,18 @@ PICTURE_RULE = (
 NUM_STRIP, NUM_EACH_END, NUM_PER_PROMPT = 8, 12, 2
 
 
-def chosen_prompts(run: RunFiles) -> dict[str, Any]:
+def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
     """Which prompts the page shows, by `PICTURE_RULE`."""
+    seeds = run.suite.seeds
+    of_seed = f" Pictures and gains are those of seed {seeds[0]}." if len(seeds) > 1 else ""
     ids = list(run.prompts)
     picks = np.linspace(0, len(ids) - 1, min(NUM_STRIP, len(ids))).round().astype(int)
-    challenger = challenger_of(run)
+    challenger = challenger_of(run.suite, table)
     gains = _gains(run, challenger) if challenger else dict.fromkeys(ids, 0.0)
     order = sorted(gains, key=lambda p: (gains[p], p))
     ends = order[:NUM_EACH_END] + order[max(NUM_EACH_END, len(order) - NUM_EACH_END) :]
     return {
+        "rule": PICTURE_RULE + of_seed,
         "challenger": challenger,
         "strip": [ids[k] for k in picks],
         "grid": [{"prompt_id": p, "gain": gains[p]} for p in ends],
@@ -38,11 +41,12 @@ def chosen_prompts(run: RunFiles) -> dict[str, Any]:
 
 def _gains(run: RunFiles, challenger: str) -> dict[str, float]:
     """Challenger minus baseline for each prompt, positive = the challenger is better."""
-    metric, baseline = headline_metric(run.suite, "image"), run.students[run.suite.baseline]
-    frames = [run.students[challenger].per_image, baseline.per_image]
-    if metric is None or frames[1] is None:
+    metric = headline_metric(run.suite, "image")
+    frames = [run.first_seed(name).per_image for name in (challenger, run.suite.baseline)]
+    known = [frame for frame in frames if frame is not None]
+    if metric is None or len(known) < 2:
         return dict.fromkeys(run.prompts, 0.0)
-    ours, theirs = (f.groupby("prompt_id")[metric].mean() for f in frames if f is not None)
+    ours, theirs = (frame.groupby("prompt_id")[metric].mean() for frame in known)
     sign = -1.0 if METRICS[metric].better == "lower" else 1.0
     gains = (sign * (ours - theirs)).dropna()
     return {str(p): float(gain) for p, gain in gains.items()}

@@ -1,12 +1,12 @@
 """The record of a report: everything that the pages show, as one JSON value.
 
 What a clock or a memory gauge measured lies under "clock"; the rest depends on the run's results
-alone and is the same for two runs with the same results.
+alone and is the same for two runs with the same results. "by_seed" holds what each seed gave.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,12 +14,16 @@ from ddmd_bench.methods import METHODS
 from ddmd_bench.records import SCHEMA, finite_or_none
 from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
-from ddmd_bench.reporting.dynamics import first_updates, real_levels, thinned
-from ddmd_bench.reporting.pictures import PICTURE_RULE, chosen_prompts
+from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
+from ddmd_bench.reporting.pictures import chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, title_of
+from ddmd_bench.reporting.seeds import joined_cell, joined_reason
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DIGITS = 10  # significant; the last bits of a sum are noise
 CLOCKS = {
@@ -38,27 +42,42 @@ def build_record(run: RunFiles) -> dict[str, Any]:
     suite, compare = run.suite, make_compare(run)
     real = real_in(suite)
     metric = headline_metric(suite, "image")
-    trained = {n: d for n, f in run.students.items() if (d := f.diagnostics) is not None}
+    table = {name: _cells(suite, files) for name, files in run.students.items()}
+    trained = _frames(run, "diagnostics")
+    scenes = _frames(run, "per_image").get(real or "", {})
     record = {
         "schema": SCHEMA,
         "fingerprint": run.fingerprint,
         "suite": suite.model_dump(mode="json"),
         "protocol": run.protocol,
         "students": {name: _student(suite, name, f) for name, f in run.students.items()},
-        "table": {name: _cells(suite, f) for name, f in run.students.items()},
-        "best": best_students(run),
+        "table": table,
+        "best": best_students(suite, table),
         "differences": against_baseline(run, compare),
         "wins": {"metric": metric, "rates": win_rates(run, compare, metric) if metric else {}},
         "claims": judged(run, compare),
         "dynamics": {name: thinned(d) for name, d in trained.items()},
-        "real_levels": real_levels(run.students[real].per_image) if real else {},
-        "first_updates": {name: first_updates(d) for name, d in trained.items()},
-        "pictures": {"rule": PICTURE_RULE, **chosen_prompts(run)},
+        "evaluations": {n: evaluated(e) for n, e in _frames(run, "evaluations").items()},
+        "real_levels": real_levels(scenes.values()),
+        "first_updates": {
+            seed: {name: first_updates(d[seed]) for name, d in trained.items() if seed in d}
+            for seed in suite.seeds
+        },
+        "pictures": chosen_prompts(run, table),
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }
     result: dict[str, Any] = plain(record)
     return result
+
+
+def _frames(run: RunFiles, kind: str) -> dict[str, dict[int, pd.DataFrame]]:
+    """The data frames of one kind by student and seed, those that are there."""
+    found = {
+        name: {seed: t for seed, f in files.items() if (t := getattr(f, kind)) is not None}
+        for name, files in run.students.items()
+    }
+    return {name: tables for name, tables in found.items() if tables}
 
 
 def plain(value: Any) -> Any:
@@ -75,26 +94,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _student(suite: Suite, name: str, files: StudentFiles) -> dict[str, Any]:
+def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[str, Any]:
     student = suite.students[name]
     facts = {
-        key: files.done[stage][key]
+        key: one.done[stage][key]
+        for one in reversed(files.values())  # alike for all seeds: the first that has them
         for stage, keys in FACTS.items()
         for key in keys
-        if key in files.done.get(stage, {})
+        if key in one.done.get(stage, {})
     }
     return {
         "title": title_of(name, student),
         "source": student.source,
         "method": student.method,
         "method_title": METHODS[student.method].title if student.method else None,
-        "missing": files.missing,
+        "missing": joined_reason({seed: one.missing for seed, one in files.items()}),
         "facts": facts,
     }
 
 
-def _cells(suite: Suite, files: StudentFiles) -> dict[str, dict[str, Any]]:
-    """The student's aggregates; a student without any has every cell, empty and counted."""
+def _cells(suite: Suite, files: dict[int, StudentFiles]) -> dict[str, dict[str, Any]]:
+    """The student's aggregates over the seeds; what is not there is an empty cell, and counted."""
     groups = {"all": list(suite.prompts.values())} | {n: [p] for n, p in suite.prompts.items()}
 
     def empty(metric: str, group: str) -> dict[str, Any]:
@@ -103,28 +123,40 @@ def _cells(suite: Suite, files: StudentFiles) -> dict[str, dict[str, Any]]:
         return {"value": None, "low": None, "high": None, "n": 0, "n_expected": sum(per_set)}
 
     return {
-        metric: files.aggregates.get(metric) or {group: empty(metric, group) for group in groups}
+        metric: {
+            group: joined_cell(
+                {
+                    seed: one.aggregates.get(metric, {}).get(group) or empty(metric, group)
+                    for seed, one in files.items()
+                }
+            )
+            for group in groups
+        }
         for metric in suite.metrics
     }
 
 
-def _clock(files: StudentFiles) -> dict[str, Any]:
-    return {
-        ours: files.done[stage][theirs]
-        for stage, names in CLOCKS.items()
-        for theirs, ours in names.items()
-        if theirs in files.done.get(stage, {})
-    }
+def _clock(files: dict[int, StudentFiles]) -> dict[str, Any]:
+    """Means over the seeds."""
+    clock = {}
+    for stage, names in CLOCKS.items():
+        for theirs, ours in names.items():
+            done = [one.done[stage] for one in files.values() if theirs in one.done.get(stage, {})]
+            if done:
+                clock[ours] = sum(record[theirs] for record in done) / len(done)
+    return clock
 
 
 def _provenance(run: RunFiles) -> dict[str, Any]:
     """Fields that all stages share stand once under "common"; others by student and stage."""
     seen: dict[str, dict[str, Any]] = {}
-    for name, files in run.students.items():
-        for stage, done in files.done.items():
-            fields = {k: done[k] for k in ("weights_sha256",) if k in done}
-            for key, value in {**done.get("provenance", {}), **fields}.items():
-                seen.setdefault(key, {})[f"{name}/{stage}"] = value
+    for name, by_seed in run.students.items():
+        for seed, files in by_seed.items():
+            for stage, done in files.done.items():
+                where = f"{name}/{stage}" + (f"/{seed}" if len(by_seed) > 1 else "")
+                fields = {k: done[k] for k in ("weights_sha256",) if k in done}
+                for key, value in {**done.get("provenance", {}), **fields}.items():
+                    seen.setdefault(key, {})[where] = value
     alike = {k: all(v == next(iter(vs.values())) for v in vs.values()) for k, vs in seen.items()}
     return {
         "common": {k: next(iter(vs.values())) for k, vs in seen.items() if alike[k]},

@@ -1,4 +1,4 @@
-"""Everything that a report reads, in memory: one record for each student, and the reference."""
+"""Everything that a report reads, in memory: a record by student and seed, and the reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.methods import METHODS
-from ddmd_bench.records import read_done, read_json, read_jsonl
+from ddmd_bench.records import FAILED, read_done, read_json, read_jsonl
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import Reference
 from ddmd_bench.suite import Student, Suite
@@ -18,21 +18,22 @@ from ddmd_bench.suite import Student, Suite
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.plan import Plan, Task
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
 
 
 @dataclass(frozen=True)
 class StudentFiles:
-    """What one student left behind. `missing` says why it cannot be compared, or is empty."""
+    """What one student left behind with one seed."""
 
-    missing: str
+    missing: str  # why it cannot be compared, or empty
     done: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stage
     per_image: pd.DataFrame | None = None
     aggregates: dict[str, dict[str, Any]] = field(default_factory=dict)
     features: dict[str, np.ndarray] = field(default_factory=dict)  # by extractor: float32 [n, d]
     diagnostics: pd.DataFrame | None = None
+    evaluations: pd.DataFrame | None = None  # iteration, metric, value, n
     images: dict[tuple[str, int], Path] = field(default_factory=dict)  # by prompt id, image index
 
 
@@ -44,51 +45,64 @@ class RunFiles:
     prompts: dict[str, str]  # text by prompt id, in the suite's order
     protocol: dict[str, Any]
     fingerprint: str
-    students: dict[str, StudentFiles]
+    students: dict[str, dict[int, StudentFiles]]  # by seed, in the suite's order
     reference: dict[str, Reference]  # by extractor: features of real images and their prompts
+
+    def first_seed(self, student: str) -> StudentFiles:
+        """The student's files of the suite's first seed: the one whose pictures are shown."""
+        return self.students[student][self.suite.seeds[0]]
 
 
 def load_run(plan: Plan) -> RunFiles:
     """Read the files of every stage that is complete; what is not is missing, with its reason."""
     suite = plan.suite
     extractors = sorted({e for m in suite.metrics if (e := METRICS[m].extractor)})
-    reference = plan.tasks.get(("reference", ""))
-    has_reference = reference is not None and reference.complete()
+    reference = plan.task("reference")
     return RunFiles(
         suite=suite,
         prompts={p.prompt_id: p.text for p in plan.prompts},
         # Tuples become lists here, as they will be for whoever reads the record.
         protocol=json.loads(json.dumps(plan.protocol)),
         fingerprint=plan.fingerprint,
-        students={name: _load_student(plan, name, extractors) for name in suite.students},
-        reference=_reference(reference.folder, extractors) if reference and has_reference else {},
+        students={
+            name: {seed: _load_student(plan, name, seed, extractors) for seed in suite.seeds}
+            for name in suite.students
+        },
+        reference=_reference(reference.folder, extractors) if reference.complete() else {},
     )
 
 
-def _load_student(plan: Plan, name: str, extractors: list[str]) -> StudentFiles:
+def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
     import pandas as pd
 
-    tasks = {s: task for s in STAGES if (task := plan.tasks.get((s, name)))}
+    tasks = {s: task for s in STAGES if (task := plan.tasks.get((s, name, seed)))}
     whole = {s: task.folder for s, task in tasks.items() if task.complete()}
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
-    diagnostics = images = None
+    made: dict[str, Any] = {"done": done}
     if "train" in done:
-        diagnostics = pd.read_parquet(whole["train"] / "diagnostics.parquet")
+        made["diagnostics"] = pd.read_parquet(whole["train"] / "diagnostics.parquet")
+        evaluations = whole["train"] / "evaluations.parquet"
+        made["evaluations"] = pd.read_parquet(evaluations) if evaluations.is_file() else None
     if "generate" in done:
-        images = _images(whole["generate"] / "images")
+        made["images"] = _images(whole["generate"] / "images")
     if "score" not in done:
-        missing = STAGES[unfinished[0] if unfinished else "score"]
-        return StudentFiles(missing, done, diagnostics=diagnostics, images=images or {})
+        return StudentFiles(_why(tasks[unfinished[0]]), **made)
     return StudentFiles(
         missing="",
-        done=done,
         per_image=pd.read_parquet(whole["score"] / "per_image.parquet"),
         aggregates=read_json(whole["score"] / "aggregates.json"),
         features=_features(whole["score"], extractors),
-        diagnostics=diagnostics,
-        images=images or {},
+        **made,
     )
+
+
+def _why(task: Task) -> str:
+    """Why an unfinished task left nothing, as said after the student's name."""
+    failed = task.folder / FAILED
+    if failed.is_file() and (record := read_json(failed)).get("key") == task.key:
+        return f"stopped: {record['message']}"
+    return STAGES[task.stage]
 
 
 def _features(folder: Path, extractors: list[str]) -> dict[str, np.ndarray]:

@@ -24,26 +24,35 @@ def _leader(record: dict[str, Any]) -> list[str]:
     if best is None:
         return ["No trained student has been scored on an image metric yet."]
     cell = record["table"][best][metric]["all"]
-    trained = [n for n, s in students.items() if s["source"] == "train" and not s["missing"]]
+    values = {name: row[metric]["all"]["value"] for name, row in record["table"].items()}
+    trained = [n for n, s in students.items() if s["source"] == "train" and values[n] is not None]
+    seeds = _seeds(record)
+    which = f"95 % interval over {seeds}" if seeds else "95 % interval"
     name = METRICS[metric].title
     name = name[:1].lower() + name[1:]
     sentences = [
         (
             f"Of {len(trained)} trained students, {students[best]['title']} has the best {name}: "
             f"{metric_shown(metric, cell['value'])}{unit_of(metric)} "
-            f"(95 % interval {interval_shown(metric, cell['low'], cell['high'])})."
+            f"({which} {interval_shown(metric, cell['low'], cell['high'])})."
         )
     ]
     baseline = record["suite"]["baseline"]
     rival = best if best != baseline else record["pictures"]["challenger"]
     rows = [d for d in record["differences"] if (d["student"], d["metric"]) == (rival, metric)]
     if rows and rows[0]["value"] is not None:
-        sentences.append(_against_baseline(students, best, baseline, rows[0]))
+        sentences.append(_against_baseline(students, best, baseline, rows[0], seeds))
     return sentences
 
 
+def _seeds(record: dict[str, Any]) -> str:
+    """ "3 seeds" where intervals are over the seeds, '' where they are over the prompts of one."""
+    num = len(record["suite"]["seeds"])
+    return f"{num} seeds" if num > 1 else ""
+
+
 def _against_baseline(
-    students: dict[str, Any], best: str, baseline: str, row: dict[str, Any]
+    students: dict[str, Any], best: str, baseline: str, row: dict[str, Any], seeds: str
 ) -> str:
     metric, value = row["metric"], row["value"]
     amount = metric_shown(metric, abs(value)) + unit_of(metric, difference=True)
@@ -53,8 +62,8 @@ def _against_baseline(
     tail = (
         "and the difference holds after correction for all comparisons"
         if sure
-        else "which the prompts of this run do not tell from chance after correction for all "
-        "comparisons"
+        else f"which the {seeds or 'prompts'} of this run do not tell from chance after correction "
+        "for all comparisons"
     )
     title, other = students[row["student"]]["title"], students[baseline]["title"]
     if best == baseline:

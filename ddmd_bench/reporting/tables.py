@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ddmd_bench.reporting.claims import RULES, rule_text
+from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.numbers import (
     ARROWS,
     MISSING,
@@ -17,26 +18,19 @@ from ddmd_bench.reporting.numbers import (
     shown,
     unit_of,
 )
+from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.view import claim_result
 from ddmd_bench.scorers import METRICS
 
 DIFFERENCE_COLUMNS = (
     "student", "baseline", "metric", "value", "low", "high", "p_value", "p_holm", "n", "wins",
-    "outcome", "missing",
+    "outcome", "missing", "n_seeds", "n_seeds_expected",
 )  # fmt: skip
 CLAIM_COLUMNS = (
     "verdict", "text", "claim", "student", "other", "metric", "series", "margin", "paper", "value",
     "low", "high", "note",
 )  # fmt: skip
-LIMITS = (
-    "Intervals cover the choice of prompts and noise, not the training seed: one training each.",
-    "The Fréchet distances are not FID: other networks read the images, with other features.",
-    "Fréchet distances compare only where they are over the same number of images.",
-    "This is a small embedded world of 32-pixel scenes; large models may behave otherwise.",
-    "The paper's results at the size of SDXL are not measured here.",
-    "No student has the GAN loss that the paper's large-scale table keeps.",
-)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
@@ -50,7 +44,10 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
 
 def table_csv(record: dict[str, Any]) -> str:
     """One line for each student, metric and group, values raw."""
-    columns = ("student", "title", "metric", "group", "value", "low", "high", "n", "n_expected")
+    columns = (
+        "student", "title", "metric", "group", "value", "low", "high", "n", "n_expected", "n_seeds",
+        "n_seeds_expected",
+    )  # fmt: skip
     return csv_text(
         columns,
         (
@@ -82,7 +79,9 @@ def _cell(metric: str, cell: dict[str, Any]) -> str:
     if cell.get("value") is None:
         return MISSING
     interval = interval_shown(metric, cell["low"], cell["high"])
-    counted = "" if cell["n"] == cell["n_expected"] else f", n {cell['n']} of {cell['n_expected']}"
+    images = "" if cell["n"] == cell["n_expected"] else f"n {cell['n']} of {cell['n_expected']}"
+    fewer = shortfall(cell["n_seeds"], cell["n_seeds_expected"]) or images
+    counted = f", {fewer}" if fewer else ""
     text = metric_shown(metric, cell["value"])
     return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
 
@@ -91,7 +90,7 @@ def markdown(record: dict[str, Any]) -> str:
     """The report to read in a terminal or a pull request."""
     students, suite = record["students"], record["suite"]
     commit = record["provenance"]["common"].get("commit")
-    metrics = suite["metrics"]
+    metrics, num_seeds = suite["metrics"], len(suite["seeds"])
     titles = [f"{METRICS[m].title}{unit_of(m)} {ARROWS[METRICS[m].better]}" for m in metrics]
     header = ["student", *titles]
     table = [
@@ -107,30 +106,36 @@ def markdown(record: dict[str, Any]) -> str:
             interval_shown(d["metric"], d["low"], d["high"], sign=True),
             p_shown(d["p_holm"]),
             shown(None if d["wins"] is None else 100 * d["wins"], 0),
-            d["missing"] or d["outcome"],
+            d["missing"]
+            or ", ".join(
+                filter(None, [d["outcome"], shortfall(d["n_seeds"], d["n_seeds_expected"])])
+            ),
         ]
         for d in record["differences"]
     ]
-    claims = [[c["verdict"], c["text"], claim_result(c), c["paper"]] for c in record["claims"]]
-    kinds = [k for k in RULES if any(c["claim"] == k for c in record["claims"])]
+    claims = [
+        [c["verdict"], c["text"], claim_result(c, num_seeds), c["paper"]] for c in record["claims"]
+    ]
+    rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
     parts = [
         f"# {suite['title']}",
         suite["description"],
         " ".join(summary(record)),
         "## Values",
-        "Value (95 % interval). ↑ more, ↓ less, ≈ nearer to the real scenes is better.",
+        f"{notes.values(num_seeds)} ↑ more, ↓ less, ≈ nearer to the real scenes is better.",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
-        "Same prompts and noise. p: Holm, over all rows. Wins: % of prompts with the larger value.",
+        notes.differences(num_seeds) + " p: Holm, over all rows. Wins: % with the larger value.",
         markdown_table(
             ["student", "metric", "difference", "95 % interval", "p", "wins", "outcome"],
             differences,
         ),
         "## Claims",
         markdown_table(["verdict", "claim", "result", "paper"], claims),
-        "\n".join(f"- `{kind}`: {rule_text(kind)}" for kind in kinds),
+        "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
+        notes.CLAIM if claims else "",
         "## Limits",
-        "\n".join(f"- {limit}" for limit in LIMITS),
+        "\n".join(f"- {limit}" for limit in notes.limits(num_seeds)),
         "## Provenance",
         f"Fingerprint `{record['fingerprint']}`, commit `{commit}`; the rest is in `report.json`.",
     ]

@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 
-from ddmd_bench.reporting.claims import RULES, rule_text
-from ddmd_bench.reporting.figures import dynamics_figures, styles_of
+from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.claims import rules_of
+from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_of
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significant, unit_of
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles
+from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite import Suite
@@ -37,29 +39,43 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "headlines": headlines(suite),
         "marked": marked,
         "summary": summary(record),
-        "colors": {name: style[0] for name, style in styles.items()},
+        "styles": styles,
+        "several": len(suite.seeds) > 1,
+        "notes": {
+            "claim": notes.CLAIM,
+            "bands": notes.BANDS,
+            "values": notes.values(len(suite.seeds)),
+            "differences": notes.differences(len(suite.seeds)),
+            "limits": notes.limits(len(suite.seeds)),
+        },
         "prompts": run.prompts,
         "strips": {
             name: [
                 {**picture, "prompt": run.prompts[p]}
                 for p in record["pictures"]["strip"]
-                for picture in pictures_of(files, p, 1, marked)
+                for picture in pictures_of(run.first_seed(name), p, 1, marked)
             ]
-            for name, files in run.students.items()
+            for name in run.students
         },
         "bars": {name: _share_bar(record["table"][name], marked) for name in run.students},
         "groups": ["all", *suite.prompts],
         "differences": {m: _differences(record, m) for m in suite.metrics},
-        "claims": [{**claim, "result": claim_result(claim)} for claim in record["claims"]],
-        "rules": {k: rule_text(k) for k in RULES if any(c.claim == k for c in suite.claims)},
+        "claims": [
+            {**claim, "result": claim_result(claim, len(suite.seeds))} for claim in record["claims"]
+        ],
+        "rules": rules_of({c.claim for c in suite.claims}, len(suite.seeds)),
         "figures": dynamics_figures(record),
+        "evaluation_figures": evaluation_figures(record),
+        "legend": _legend(record),
         "grid": [
             {
                 **row,
                 "prompt": run.prompts[row["prompt_id"]],
                 "students": {
-                    name: pictures_of(files, row["prompt_id"], NUM_PER_PROMPT, marked)
-                    for name, files in run.students.items()
+                    name: pictures_of(
+                        run.first_seed(name), row["prompt_id"], NUM_PER_PROMPT, marked
+                    )
+                    for name in run.students
                 },
             }
             for row in record["pictures"]["grid"]
@@ -80,6 +96,15 @@ def _share_bar(cells: dict[str, Any], metric: str | None) -> dict[str, float] | 
     return {"value": 100 * cell["value"], "low": 100 * low, "width": 100 * (high - low)}
 
 
+def _legend(record: dict[str, Any]) -> dict[str, str]:
+    """The students with curves, and how many seeds are in them where some are missing."""
+    seeds = record["first_updates"]
+    return {
+        n: shortfall(sum(n in row for row in seeds.values()), len(seeds))
+        for n in record["dynamics"]
+    }
+
+
 def _differences(record: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     """Rows of one metric with the positions of their bars, in percent of the bar's box."""
     rows = [d for d in record["differences"] if d["metric"] == metric]
@@ -96,6 +121,7 @@ def _differences(record: dict[str, Any], metric: str) -> list[dict[str, Any]]:
             "title": record["students"][d["student"]]["title"],
             "shown": metric_shown(metric, d["value"], sign=True),
             "interval": interval_shown(metric, d["low"], d["high"], sign=True),
+            "shortfall": shortfall(d["n_seeds"], d["n_seeds_expected"]),
             "bar": None
             if d["missing"]
             else {
@@ -108,7 +134,7 @@ def _differences(record: dict[str, Any], metric: str) -> list[dict[str, Any]]:
     ]
 
 
-def claim_result(claim: dict[str, Any]) -> str:
+def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
     """The numbers a verdict rests on, in words."""
     value, low, high, metric = (claim[k] for k in ("value", "low", "high", "metric"))
     note: str = claim["note"]
@@ -121,10 +147,12 @@ def claim_result(claim: dict[str, Any]) -> str:
         )
     elif claim["claim"] == "rises":
         interval = f"{significant(low)} to {significant(high)}"
-        text = f"rise over the training {significant(value)} (95 % interval {interval})"
+        which = "95 % interval" if num_seeds == 1 else "the seeds' 95 % intervals lie within"
+        text = f"rise over the training {significant(value)} ({which} {interval})"
     else:
         amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
         interval = interval_shown(metric, low, high, sign=True)
+        which = "95 % interval" if num_seeds == 1 else "95 % interval over the seeds"
         better = "" if claim["claim"] == "same" else "; positive is in favour of the claim"
-        text = f"difference {amount} (95 % interval {interval}{better})"
+        text = f"difference {amount} ({which} {interval}{better})"
     return f"{text}; {note}" if note else text

@@ -26,7 +26,7 @@ FALSE_ALARM = 1e-4  # of one value; a suite holds some 70
 # values of the smoke suite by at most 4e-5 of themselves, trained students included.
 SAME_SEED_RELATIVE = 2e-3
 # Settings that may differ without a difference in what is measured.
-_FREE_SETTINGS = {"name", "title", "description", "seed", "claims", "baseline"}
+_FREE_SETTINGS = {"name", "title", "description", "seeds", "claims", "baseline"}
 
 
 _ABSENT = {"value": None, "n": None}
@@ -54,7 +54,7 @@ def find_expected(suite: str) -> Path:
 
 
 def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
-    """Write `<suite>.expected.json` from the report records of one suite at several seeds."""
+    """Write `<suite>.expected.json` from the report records of one suite, each at other seeds."""
     first = records[0]
     shared = [(record["fingerprint"], _settings(record["suite"])) for record in records]
     if any(each != shared[0] for each in shared):
@@ -63,7 +63,9 @@ def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
         )
     values = {
         student: {
-            metric: [_number(record["table"][student][metric]["all"]) for record in records]
+            metric: [
+                one["value"] for record in records for one in _by_seed(record, student, metric)
+            ]
             for metric in row
         }
         for student, row in first["table"].items()
@@ -72,16 +74,16 @@ def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
     expected = {
         "schema": SCHEMA,
         "suite": first["suite"]["name"],
-        "seeds": [record["suite"]["seed"] for record in records],
+        "seeds": [seed for record in records for seed in record["suite"]["seeds"]],
         "provenance": first["provenance"],
         "protocol": first["protocol"],
         "settings": _settings(first["suite"]),
         "n": {
-            student: {metric: row[metric]["all"]["n"] for metric in row}
+            student: {metric: _by_seed(first, student, metric)[0]["n"] for metric in row}
             for student, row in first["table"].items()
         },
         "values": values,
-        "first_updates": [record["first_updates"] for record in records],
+        "first_updates": [row for record in records for row in record["first_updates"].values()],
     }
     write_json(path, expected)
     return path
@@ -114,9 +116,10 @@ def compare(record: dict[str, Any], expected: dict[str, Any]) -> Outcome:
     return Outcome("drift" if lines else "ok", lines)
 
 
-def _number(cell: dict[str, Any]) -> float | None:
-    value: float | None = cell["value"]
-    return value
+def _by_seed(record: dict[str, Any], student: str, metric: str) -> list[dict[str, Any]]:
+    """Value and n of each seed of a report, in order; absent ones for a student it lacks."""
+    cell = record["table"].get(student, {}).get(metric, {}).get("all", {"by_seed": {}})
+    return [cell["by_seed"].get(str(seed), _ABSENT) for seed in record["suite"]["seeds"]]
 
 
 def _settings(suite: dict[str, Any]) -> dict[str, Any]:
@@ -139,23 +142,31 @@ def _value_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:
         rows = {student: row[metric] for student, row in expected["values"].items()}
         spread = _pooled_relative_spread(rows)
         for student, known in rows.items():
-            cell = record["table"].get(student, {}).get(metric, {}).get("all", _ABSENT)
             n = expected["n"][student][metric]
-            name = f"{student} {metric}"
-            if cell["n"] != n:
-                lines.append(f"{name}: n {cell['n']}, expected {n}")
-            elif cell["value"] is None or None in known:
-                if cell["value"] is not None or set(known) != {None}:
-                    lines.append(f"{name}: {cell['value']}, expected {known}: a value is missing")
-            else:
-                paired = _paired(record, expected, student)
-                lines += _one_value(name, cell["value"], known, spread, paired)
+            cells = _by_seed(record, student, metric)
+            for seed, found in zip(record["suite"]["seeds"], cells, strict=True):
+                name = f"{student} {metric}{_seed_shown(record, seed)}"
+                if found["n"] != n:
+                    lines.append(f"{name}: n {found['n']}, expected {n}")
+                elif found["value"] is None or None in known:
+                    if found["value"] is not None or set(known) != {None}:
+                        lines.append(
+                            f"{name}: {found['value']}, expected {known}: a value is missing"
+                        )
+                else:
+                    paired = _paired(record, expected, student, seed)
+                    lines += _one_value(name, found["value"], known, spread, paired)
     return lines
 
 
-def _paired(record: dict[str, Any], expected: dict[str, Any], student: str) -> int | None:
-    """Position of the run's own seed among the expected, for a student without training."""
-    seed = record["suite"]["seed"]
+def _seed_shown(record: dict[str, Any], seed: int) -> str:
+    return f", seed {seed}" if len(record["suite"]["seeds"]) > 1 else ""
+
+
+def _paired(
+    record: dict[str, Any], expected: dict[str, Any], student: str, seed: int
+) -> int | None:
+    """Position of a seed among the expected, for a student without training."""
     trained = record["suite"]["students"][student]["source"] == "train"
     return None if trained or seed not in expected["seeds"] else expected["seeds"].index(seed)
 
@@ -206,26 +217,21 @@ def _tolerance(known: list[float], relative_spread: float) -> float:
 
 
 def _first_updates_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """The first updates at the same seed: nothing has diverged yet, so they show any change."""
-    seed = record["suite"]["seed"]
-    if seed not in expected["seeds"]:
-        return []
+    """The first updates at the same seeds: nothing has diverged yet, so they show any change."""
     lines = []
-    known = expected["first_updates"][expected["seeds"].index(seed)]
-    for student, row in known.items():
-        for series, value in row.items():
-            found = record["first_updates"].get(student, {}).get(series)
-            if value is None and found is None:
-                continue
-            if (
-                value is None
-                or found is None
-                or not math.isclose(
-                    found,
-                    value,
-                    rel_tol=SAME_SEED_RELATIVE,
-                    abs_tol=1e-6,
-                )
-            ):
-                lines.append(f"{student} {series} in the first updates: {found}, expected {value}")
+    for seed in sorted({*record["suite"]["seeds"]} & {*expected["seeds"]}):
+        known = expected["first_updates"][expected["seeds"].index(seed)]
+        found = record["first_updates"].get(str(seed), {})
+        for student, row in known.items():
+            for series, value in row.items():
+                ours = found.get(student, {}).get(series)
+                if not _alike(ours, value):
+                    name = f"{student} {series}{_seed_shown(record, seed)}"
+                    lines.append(f"{name} in the first updates: {ours}, expected {value}")
     return lines
+
+
+def _alike(found: float | None, expected: float | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    return math.isclose(found, expected, rel_tol=SAME_SEED_RELATIVE, abs_tol=1e-6)

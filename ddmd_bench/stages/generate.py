@@ -16,9 +16,10 @@ from ddmd_bench.images import ImageId, image_generator, image_ids, image_noises,
 from ddmd_bench.provenance import provenance
 from ddmd_bench.records import mark_done, write_jsonl
 from ddmd_bench.sampling import BATCH_SIZE, Draw, conditioning, few_step_draw, iter_drawn
+from ddmd_bench.training.networks import load_student
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.plan import Plan, Task
 
 
 class Sampler(NamedTuple):
@@ -29,29 +30,28 @@ class Sampler(NamedTuple):
     network_evaluations: int
 
 
-def _trained(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
+def _trained(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:
     from safetensors.torch import load_file
 
-    task = plan.tasks["train", name]
-    if not task.complete():
-        raise BenchError(f"{name} is not trained yet. Run the train stage first")
-    student = backend.load_teacher()
-    student.load_state_dict(load_file(task.folder / "student.safetensors"))
-    student.to(device)
-    t_list = plan.suite.train_settings(name).t_list
-    draw = few_step_draw(student, backend, t_list, plan.suite.seed, device)
+    trained = plan.task("train", task.student, task.seed)
+    if not trained.complete():
+        raise BenchError(f"{task.label} is not trained yet. Run the train stage first")
+    settings = plan.suite.train_settings(task.student)
+    state = load_file(trained.folder / "student.safetensors")
+    student, t_list = load_student(backend, settings, state, device), settings.t_list
+    draw = few_step_draw(student, backend, t_list, task.seed, device)
     return Sampler(draw, len(t_list), len(t_list))
 
 
-def _teacher(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
-    row = plan.suite.students[name]
+def _teacher(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:
+    row = plan.suite.students[task.student]
     num_steps, scale = row.num_inference_steps, row.guidance_scale
     assert num_steps is not None
     assert scale is not None
     teacher = backend.load_teacher().to(device)
 
     def draw(images: Sequence[ImageId]) -> Tensor:
-        (noise,) = image_noises(plan.suite.seed, images, 1, backend.latent_shape)
+        (noise,) = image_noises(task.seed, images, 1, backend.latent_shape)
         cond = conditioning(backend, [i.prompt.text for i in images], device)
         uncond = conditioning(backend, [""] * len(images), device)
         latents = ode_sample(
@@ -62,18 +62,17 @@ def _teacher(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
     return Sampler(draw, num_steps, num_steps * (1 if scale == 1 else 2))
 
 
-def _real(plan: Plan, name: str, backend: Backend, device: str) -> Sampler:
+def _real(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:
     assert backend.draw_real is not None
-    draw_real = backend.draw_real
+    draw_real, seed = backend.draw_real, task.seed
 
     def draw(images: Sequence[ImageId]) -> Tensor:
-        seed = plan.suite.seed
         return torch.stack([draw_real(i.prompt.text, image_generator(seed, i)) for i in images])
 
     return Sampler(draw, 0, 0)
 
 
-SOURCES: dict[str, Callable[[Plan, str, Backend, str], Sampler]] = {
+SOURCES: dict[str, Callable[[Plan, Task, Backend, str], Sampler]] = {
     "train": _trained,
     "teacher": _teacher,
     "real": _real,
@@ -81,19 +80,18 @@ SOURCES: dict[str, Callable[[Plan, str, Backend, str], Sampler]] = {
 
 
 @torch.no_grad()
-def generate(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
-    task = plan.tasks["generate", student]
     backend = BACKENDS[plan.suite.backend]()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sampler = SOURCES[plan.suite.students[student].source](plan, student, backend, device)
+    sampler = SOURCES[plan.suite.students[task.student].source](plan, task, backend, device)
     shutil.rmtree(task.folder, ignore_errors=True)  # a half-finished stage is redone, not patched
     folder = task.folder / "images"
     folder.mkdir(parents=True)
-    images = image_ids(plan.prompts, plan.images_per_prompt())
+    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    for drawn in iter_drawn(sampler.draw, images, student, BATCH_SIZE):
+    for drawn in iter_drawn(sampler.draw, images, task.label, BATCH_SIZE):
         seconds += drawn.seconds
         for row, values in zip(drawn.rows, drawn.pixels, strict=True):
             file_name = f"{len(rows):05d}.png"

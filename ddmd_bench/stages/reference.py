@@ -14,15 +14,15 @@ from ddmd_bench.sampling import draw_reference
 from ddmd_bench.scorers import METRICS, extract
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.plan import Plan, Task
 
 
-def reference(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write the reference's features, the same for every seed of the suite."""
     import numpy as np
     import torch
 
-    task, suite = plan.tasks["reference", student], plan.suite
+    suite = plan.suite
     draw_real = BACKENDS[suite.backend]().draw_real
     assert draw_real is not None, "plan refuses a backend without real images"
     start = time.perf_counter()

@@ -39,18 +39,18 @@ from ddmd_bench.scoring import (
 from ddmd_bench.stats.frechet import Reference
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.plan import Plan, Task
 
 
-def score(plan: Plan, student: str, progress: Callable[[int, int], None]) -> None:
+def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's per-image metrics, features and aggregates; `done.json` last."""
-    task, metrics = plan.tasks["score", student], plan.suite.metrics
+    metrics = plan.suite.metrics
     start = time.perf_counter()
-    source = plan.tasks["generate", student].folder
+    source = plan.task("generate", task.student, task.seed).folder
     rows = _image_rows(plan, source)
-    measured = measure(_decoded(source, rows, progress), metrics, student)
-    reference = plan.tasks["reference", ""].folder
-    aggregates = {name: _aggregates(name, plan, measured, reference) for name in metrics}
+    measured = measure(_decoded(source, rows, progress), metrics, task.label)
+    reference = plan.task("reference").folder
+    aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
     _write_parquet(task.folder / "per_image.parquet", measured.table)
     for name, features in measured.features.items():
         _write_npy(task.folder / f"features_{name}.npy", features)
@@ -71,8 +71,8 @@ def _image_rows(plan: Plan, folder: Path) -> list[Row]:
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
     rows = read_jsonl(path)
-    counts = {name: row.images_per_prompt for name, row in plan.suite.prompts.items()}
-    expected = [(i.prompt.prompt_id, i.image_index) for i in image_ids(plan.prompts, counts)]
+    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
+    expected = [(i.prompt.prompt_id, i.image_index) for i in images]
     found = [(row["prompt_id"], row["image_index"]) for row in rows]
     if found != expected:
         lost, strange = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
@@ -120,7 +120,7 @@ def _decode_batch(paths: Sequence[Path]) -> Tensor:
 
 
 def _aggregates(
-    metric: str, plan: Plan, measured: Measured, reference: Path
+    metric: str, plan: Plan, task: Task, measured: Measured, reference: Path
 ) -> dict[str, dict[str, Any]]:
     """The metric over all images and over each prompt set."""
     extractor, result = METRICS[metric].extractor, {}
@@ -128,7 +128,7 @@ def _aggregates(
         inside = counted(metric, measured.table, group)
         real = _real_features(reference, extractor, group) if extractor else None
         # No student in the seed: all students are resampled alike.
-        seed = seed_of("score", plan.suite.seed, metric, group)
+        seed = seed_of("score", task.seed, metric, group)
         interval = aggregate(metric, measured, inside, real, seed)
         result[group] = {
             "value": finite_or_none(interval.value),

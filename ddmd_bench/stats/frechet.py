@@ -23,6 +23,8 @@ from ddmd_bench.stats.intervals import (
     prompt_counts,
 )
 
+NUM_RESAMPLES = 200
+
 
 class Reference(NamedTuple):
     """Features of real images, with the prompt that each belongs to."""
@@ -150,7 +152,7 @@ def frechet_interval(
     groups: NDArray[Any],
     *,
     seed: int,
-    resamples: int = 200,
+    resamples: int = NUM_RESAMPLES,
 ) -> Interval:
     """Distance of features [n, d] to the reference, with a 95 % bootstrap interval over prompts.
 
@@ -180,13 +182,13 @@ def frechet_difference(
     groups: NDArray[Any],
     *,
     seed: int,
-    resamples: int = 200,
+    resamples: int = NUM_RESAMPLES,
 ) -> PairedDifference:
     """Distance of a minus distance of b; both take the same resamples of the shared prompts.
 
     Interval: centred as in `frechet_interval`. p: two-sided normal approximation with the
-    resamples' standard deviation; 200 resamples cannot count the tail. There is no distance per
-    prompt, so `wins` is NaN.
+    resamples' standard deviation; 200 resamples cannot count the tail. Without resamples there is
+    the value alone. There is no distance per prompt, so `wins` is NaN.
     """
     features_a, groups = _checked(features_a, groups)
     features_b, _ = _checked(features_b, groups)
@@ -194,7 +196,7 @@ def frechet_difference(
     value = frechet_distance(plain, gaussian_of(features_a))
     value -= frechet_distance(plain, gaussian_of(features_b))
     n = len(features_a)
-    if len(np.unique(groups)) < 2:
+    if len(np.unique(groups)) < 2 or not resamples:
         return PairedDifference(value, math.nan, math.nan, math.nan, n, math.nan)
     drawn_a, drawn_b = _bootstrap([features_a, features_b], reference, groups, seed, resamples)
     low, high = _centred_interval(value, drawn_a - drawn_b)

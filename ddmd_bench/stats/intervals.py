@@ -88,12 +88,18 @@ def mean_interval(values: NDArray[Any], groups: NDArray[Any]) -> Interval:
 
 
 def paired_difference(
-    a: NDArray[Any], b: NDArray[Any], groups: NDArray[Any], *, seed: int
+    a: NDArray[Any],
+    b: NDArray[Any],
+    groups: NDArray[Any],
+    *,
+    seed: int,
+    resamples: int = NUM_RESAMPLES,
 ) -> PairedDifference:
     """Mean of a - b over images [n] that share prompt and noise; a pair with a NaN is skipped.
 
     Interval: percentile bootstrap over prompts. p: two-sided sign-flip permutation of the prompts'
-    differences, (1 + as extreme) / (1 + permutations), so that it is never 0.
+    differences, (1 + as extreme) / (1 + permutations), so that it is never 0. Without resamples
+    there is the value alone.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
@@ -104,9 +110,9 @@ def paired_difference(
         return PairedDifference(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
     value = float(sums.sum() / n)
     wins = float(np.mean((sums > 0) + 0.5 * (sums == 0)))
-    if num_prompts < 2:
+    if num_prompts < 2 or not resamples:
         return PairedDifference(value, math.nan, math.nan, math.nan, n, wins)
-    drawn = prompt_counts(num_prompts, NUM_RESAMPLES, seed)
+    drawn = prompt_counts(num_prompts, resamples, seed)
     low, high = np.quantile((drawn @ sums) / (drawn @ counts), QUANTILES)
     p_value = _sign_flip_p_value(sums, seed)
     return PairedDifference(value, float(low), float(high), p_value, n, wins)
@@ -121,6 +127,31 @@ def _sign_flip_p_value(differences: Array, seed: int) -> float:
     rounding = 1e-12 * float(np.abs(differences).sum())
     as_extreme = int(np.sum(flipped >= abs(float(differences.sum())) - rounding))
     return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
+
+
+def seed_interval(values: Sequence[float]) -> Interval:
+    """Mean of independent values, one of each seed, with its 95 % t-interval.
+
+    Several equal values show no spread to judge by, as coarse ones may by chance; like a single
+    value they have no interval: low and high are NaN.
+    """
+    value, low, high, n = mean_interval(np.asarray(values, np.float64), np.arange(len(values)))
+    known = high - low > 1e-12 * abs(value)
+    return Interval(value, low if known else math.nan, high if known else math.nan, n)
+
+
+def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
+    """Mean of the seeds' differences, its 95 % t-interval, and the p of the paired t-test.
+
+    Where all of several are 0 the two are the same: the interval is 0 and p is 1.
+    """
+    from scipy.stats import ttest_1samp
+
+    value, low, high, n = seed_interval(differences)
+    if n > 1 and not np.any(differences):
+        return 0.0, 0.0, 0.0, 1.0
+    p_value = math.nan if math.isnan(low) else float(ttest_1samp(differences, 0.0).pvalue)
+    return value, low, high, p_value
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

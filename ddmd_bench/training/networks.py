@@ -27,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class Adapters:
     """LoRA adapters on one frozen base; one of them, or none, is selected at a time."""
 
-    def __init__(self, base: nn.Module, backend: Backend, rank: int, alpha: float) -> None:
+    def __init__(self, base: nn.Module, backend: Backend, rank: int, alpha: int) -> None:
         self.base, self.rank, self.alpha = base, rank, alpha
         self.targets = list(backend.lora_targets)
         self.selected: str | None = None
@@ -256,7 +256,9 @@ def _checkpoint_gradients(network: Network) -> None:
 
         return checkpoint(again, *inputs, use_reentrant=False)
 
-    found = [m for m in network.module.children() if hasattr(m, "enable_gradient_checkpointing")]
+    found: list[Any] = [
+        m for m in network.module.children() if hasattr(m, "enable_gradient_checkpointing")
+    ]
     if not found:
         raise BenchError("gradient_checkpointing: this backend's networks do not offer it")
     for part in found:

@@ -16,7 +16,7 @@ def _adamw(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim
 
 
 def _adamw_8bit(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
-    from bitsandbytes.optim import AdamW8bit
+    from bitsandbytes.optim.adamw import AdamW8bit
 
     for group in groups:
         for parameter in group["params"]:
@@ -30,8 +30,6 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], TrainSettings], torch.opti
     "adamw": _adamw,
     "adamw_8bit": _adamw_8bit,
 }
-# The package that a row needs beside ours.
-OPTIMIZER_PACKAGES = {"adamw_8bit": "bitsandbytes"}
 
 
 class Stepper:

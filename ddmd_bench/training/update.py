@@ -1,8 +1,4 @@
-"""The one update of every method (Alg. 1).
-
-Every draw of a batch comes from (suite seed, purpose, number of the batch), so a resumed run
-equals an uninterrupted one, and students of one seed share prompts, noise and DM draws.
-"""
+"""The one update of every method (Alg. 1)."""
 
 from __future__ import annotations
 
@@ -22,19 +18,16 @@ from ddmd_bench.distill.regularizers import (
     gan_student_loss,
     mean_variance_kl,
 )
-from ddmd_bench.distill.sampler import backward_simulation
-from ddmd_bench.distill.schedules import draw_tau
-from ddmd_bench.distill.terms import Cond, Direction, Draw, student_direction, student_loss
+from ddmd_bench.distill.terms import Cond, Direction, student_direction, student_loss
 from ddmd_bench.errors import BenchError
-from ddmd_bench.methods import FULL, Method, Schedule
-from ddmd_bench.records import seed_of
+from ddmd_bench.methods import Method
 from ddmd_bench.settings import TrainSettings
 from ddmd_bench.training.discriminator import Discriminator
+from ddmd_bench.training.draws import Batch, Draws
 from ddmd_bench.training.networks import Network, make_networks
 from ddmd_bench.training.optimizers import Stepper
 
 Row = dict[str, float]
-WHOLE_RANGE = (0.0, 1.0)
 
 
 class NotFinite(BenchError):
@@ -43,17 +36,6 @@ class NotFinite(BenchError):
     def __init__(self, term: str) -> None:
         super().__init__(f"{term} is not finite")
         self.term = term
-
-
-class Batch(NamedTuple):
-    """Inputs of the student: x_t [B, C, H, W] at t [B], made by `step` [B] of its earlier steps."""
-
-    x_t: Tensor
-    t: Tensor
-    step: Tensor
-    cond: Cond
-    uncond: Cond
-    fake_cond: Cond  # what the fake score is told
 
 
 class Samples(NamedTuple):
@@ -71,6 +53,7 @@ class Training:
     ) -> None:
         self.backend, self.method, self.settings = backend, method, settings
         self.seed, self.device = seed, device
+        self.draws = Draws(backend, method, settings, seed, device)
         # Without DM a fake score has nothing to tell; with a GAN it carries the discriminator.
         has_fake_score = method.tau_dm is not None or method.gan
         roles = ["teacher", "student"]
@@ -109,9 +92,9 @@ class Training:
     def _student_backward(self, number: int) -> tuple[Row, Samples]:
         """Gradients of one batch's share of the student's loss."""
         settings, student = self.settings, self.networks["student"]
-        batch = self._batch("batch", number)
+        batch = self.draws.batch("batch", number, student)
         x0 = student(batch.x_t, batch.t, batch.cond)
-        draws = self._draws(batch.t, number)
+        draws = self.draws.of_terms(batch.t, number)
         direction = student_direction(
             x0.detach(),
             draws,
@@ -150,7 +133,8 @@ class Training:
             distance = mean_variance_kl(x0, *self.targets).mean()
             losses["loss_mean_variance"] = settings.weight_mean_variance * distance
         if self.discriminator is not None:
-            draw = self._draw("gan_student", FULL, batch.t, number, WHOLE_RANGE)
+            generator = self.draws.generator("gan_student", number)
+            draw = self.draws.whole_range(len(x0), generator)
             logits = self.discriminator.logits(x0, draw, batch.fake_cond)
             losses["loss_gan_student"] = settings.weight_gan * gan_student_loss(logits)
         return losses
@@ -160,7 +144,7 @@ class Training:
     ) -> Row:
         """The fake score's updates, on the student's samples or on fresh ones; mean losses."""
         stepper = self.steppers["fake_score"]
-        generators = [self._generator("fake_score", number) for number in numbers]
+        generators = [self.draws.generator("fake_score", number) for number in numbers]
         rows = []
         for k in range(self.settings.fake_score_updates):
             stepper.start(iteration)
@@ -190,10 +174,10 @@ class Training:
     def _denoising_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
         """Denoising of the student's samples, tau over all of [0, 1] (Alg. 1)."""
         x0 = samples.x0
-        tau = torch.rand(len(x0), generator=generator).to(self.device)
-        level = self.backend.level(tau)
-        x_tau = renoise(x0, level, self._noise(len(x0), generator))
-        x0_fake = self.networks["fake_score"](x_tau, tau, samples.fake_cond)
+        draw = self.draws.whole_range(len(x0), generator)
+        level = self.backend.level(draw.tau)
+        x_tau = renoise(x0, level, draw.eps)
+        x0_fake = self.networks["fake_score"](x_tau, draw.tau, samples.fake_cond)
         # 1 / sigma^2 makes it the error of the predicted velocity, as the teacher was trained;
         # bounded where sigma vanishes and an x0 error means nothing.
         weight = 1 / level.sigma.clamp(min=0.05).square()
@@ -202,16 +186,11 @@ class Training:
     def _gan_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
         """The discriminator on samples and real images, each noised over the whole range (DMD2)."""
         assert self.discriminator is not None
-        assert self.backend.draw_real_latents is not None, "plan refuses a GAN without real images"
         num = len(samples.x0)
-        prompts, real = self.backend.draw_real_latents(num, generator)
-        real_cond = self._cond(prompts)
-        if "step" in samples.fake_cond:  # no step made a real image: it stands in for each alike
-            real_cond = {**real_cond, "step": samples.fake_cond["step"]}
+        real, real_cond = self.draws.real(num, samples.fake_cond, generator)
         logits = []
-        for x0, cond in ((samples.x0, samples.fake_cond), (real.to(self.device), real_cond)):
-            tau = torch.rand(num, generator=generator).to(self.device)
-            draw = Draw(tau, self._noise(num, generator))
+        for x0, cond in ((samples.x0, samples.fake_cond), (real, real_cond)):
+            draw = self.draws.whole_range(num, generator)
             logits.append(self.discriminator.logits(x0, draw, cond))
         return gan_fake_score_loss(*logits)
 
@@ -219,8 +198,9 @@ class Training:
     def _fresh_samples(self, number: int, update: int) -> Samples:
         """New samples of the student as it now is."""
         k = self.settings.fake_score_updates
-        batch = self._batch("fresh", (number - 1) * k + update + 1)
-        return Samples(self.networks["student"](batch.x_t, batch.t, batch.cond), batch.fake_cond)
+        student = self.networks["student"]
+        batch = self.draws.batch("fresh", (number - 1) * k + update + 1, student)
+        return Samples(student(batch.x_t, batch.t, batch.cond), batch.fake_cond)
 
     def _step(self, name: str) -> float:
         """Step an optimizer; the norm of its gradient."""
@@ -234,54 +214,9 @@ class Training:
     def _update_average(self) -> None:
         if "average" in self.networks:
             mean, value = (
-                list(self.networks[role].parameters.values()) for role in ("average", "student")
+                [*self.networks[role].state().values()] for role in ("average", "student")
             )
             torch._foreach_lerp_(mean, value, 1 - self.settings.ema)
-
-    def _batch(self, purpose: str, number: int) -> Batch:
-        """Prompts and noise of one batch, run through the student's earlier steps."""
-        settings, num = self.settings, self.settings.batch_size
-        generator = self._generator(purpose, number)
-        prompts = self.backend.draw_prompts(num, generator)
-        cond, uncond = self._cond(prompts), self._cond([""] * num)
-        noises = [self._noise(num, generator) for _ in settings.t_list]
-        x_t, t, step = backward_simulation(
-            self.networks["student"], settings.t_list, cond, noises, self.backend.level
-        )
-        fake_cond = {**cond, "step": step} if settings.fake_score_sees == "step" else cond
-        return Batch(x_t, t, step, cond, uncond, fake_cond)
-
-    def _generator(self, purpose: str, number: int) -> torch.Generator:
-        seed = seed_of("train", self.seed, purpose, number)
-        return torch.Generator().manual_seed(seed)
-
-    def _noise(self, num: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(num, *self.backend.latent_shape, generator=generator).to(self.device)
-
-    def _cond(self, prompts: list[str]) -> Cond:
-        return {k: v.to(self.device) for k, v in self.backend.encode_prompts(prompts).items()}
-
-    def _draw(
-        self,
-        purpose: str,
-        schedule: Schedule,
-        t: Tensor,
-        number: int,
-        tau_range: tuple[float, float],
-    ) -> Draw:
-        generator = self._generator(purpose, number)
-        tau = draw_tau(schedule, t, tau_range, generator)
-        return Draw(tau, self._noise(len(t), generator))
-
-    def _draws(self, t: Tensor, number: int) -> tuple[Draw | None, Draw | None]:
-        """(DM's draw, CA's draw); a coupled method uses one draw for both."""
-        method, tau_range = self.method, self.settings.tau_range
-
-        def draw(purpose: str, schedule: Schedule | None) -> Draw | None:
-            return self._draw(purpose, schedule, t, number, tau_range) if schedule else None
-
-        dm = draw("dm", method.tau_dm)
-        return dm, dm if method.shared_draw else draw("ca", method.tau_ca)
 
     def state(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the iteration."""

@@ -1,0 +1,46 @@
+"""What the pages say about their numbers: what an interval is over, and what it does not cover."""
+
+from __future__ import annotations
+
+CLAIM = (
+    "A claim rests on its own interval alone; an outcome among the differences also needs p below "
+    "0.05 after Holm's correction for all of them, so a claim may be supported where the outcome "
+    "is undecided."
+)
+BANDS = "A line is the mean over the seeds, its band reaches from the lowest seed to the highest."
+_ONE_SEED = (
+    "Intervals cover the choice of prompts and noise, not the training seed: one training each."
+)
+_SEVERAL_SEEDS = (
+    "Intervals cover the seed of training and noise ({num} seeds), not the choice of prompts: they "
+    "are the same for every seed."
+)
+_LIMITS = (
+    "The Fréchet distances are not FID: other networks read the images, with other features.",
+    "Fréchet distances compare only where they are over the same number of images.",
+    "This is a small embedded world of 32-pixel scenes; large models may behave otherwise.",
+    "The paper's results at the size of SDXL are not measured here.",
+    "No student has the GAN loss that the paper's large-scale table keeps.",
+)
+
+
+def limits(num_seeds: int) -> list[str]:
+    """What the numbers do not say."""
+    return [_ONE_SEED if num_seeds == 1 else _SEVERAL_SEEDS.format(num=num_seeds), *_LIMITS]
+
+
+def values(num_seeds: int) -> str:
+    """What a value and its interval are over."""
+    if num_seeds == 1:
+        return "Mean over all prompts and its 95 % interval over prompts."
+    return f"Mean over {num_seeds} seeds and its 95 % t-interval over the seeds."
+
+
+def differences(num_seeds: int) -> str:
+    """What a difference, its interval and its p-value are over."""
+    if num_seeds == 1:
+        return "Student minus baseline on the same prompts and noise, with its 95 % interval."
+    return (
+        "Student minus baseline with each seed, on the same prompts and noise; the mean over "
+        f"{num_seeds} seeds with its 95 % t-interval over the seeds, and p of the paired t-test."
+    )

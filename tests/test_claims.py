@@ -1,0 +1,96 @@
+"""A verdict follows its stated rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_run import make_run, make_suite
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.reporting import claims
+from ddmd_bench.reporting.differences import Difference, make_compare, no_difference
+from ddmd_bench.reporting.runfiles import load_run
+
+
+def d(low: float, high: float) -> Difference:
+    return Difference((low + high) / 2, low, high, 0.01, 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.3, "supported"), (-0.3, -0.1, "refuted"), (-0.1, 0.3, "undecided")],
+)
+def test_beats(low: float, high: float, verdict: str) -> None:
+    assert claims.beats(d(low, high)).verdict == verdict
+
+
+def test_worst() -> None:
+    sure, unsure, lost = d(0.1, 0.3), d(-0.1, 0.3), no_difference("a was not scored")
+    assert claims.worst({"a": sure, "b": d(0.05, 0.4)}).low == 0.05  # the least margin
+    assert claims.worst({"a": sure, "b": sure}).verdict == "supported"
+    assert claims.worst({"a": sure, "b": unsure}).verdict == "undecided"
+    assert claims.worst({"a": sure, "b": d(-0.3, -0.1)}).verdict == "refuted"
+    assert claims.worst({"a": sure, "b": lost}).verdict == "undecided"
+    assert claims.worst({"a": d(-0.3, -0.1), "b": lost}).verdict == "refuted"
+    assert claims.worst({"a": lost}).note == "a was not scored"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.04, 0.03, "supported"), (0.06, 0.1, "refuted"), (-0.2, -0.06, "refuted"),
+     (0.03, 0.08, "undecided"), (-0.2, 0.2, "undecided")],
+)  # fmt: skip
+def test_same(low: float, high: float, verdict: str) -> None:
+    assert claims.same(d(low, high), 0.05).verdict == verdict
+
+
+def test_rises() -> None:
+    k = np.arange(100.0)
+    assert claims.rises(k).verdict == "supported"
+    assert claims.rises(k).value == pytest.approx(90)  # between the middles of ten windows
+    assert claims.rises(-k).verdict == "refuted"
+    assert claims.rises(np.minimum(k, 60) - 2 * np.maximum(k - 80, 0)).verdict == "undecided"
+    assert claims.rises(np.append(k, np.full(10, -50.0))).verdict == "refuted"  # ends below
+    assert claims.rises(np.array([1.0, 2, 3])).verdict == "undecided"
+    assert claims.rises(np.where(k == 5, np.nan, k)).verdict == "supported"
+
+
+def test_bounded() -> None:
+    assert claims.bounded(np.full(40, 2.0), 1.1).verdict == "supported"
+    assert claims.bounded(np.linspace(1, 2, 40), 1.5).verdict == "refuted"
+    assert claims.bounded(np.linspace(2, 1, 40), 1.5).verdict == "refuted"
+    verdict = claims.bounded(np.linspace(1, 1.1, 40), 1.2)
+    assert (verdict.verdict, verdict.low) == ("supported", 1.0)
+    assert claims.bounded(np.zeros(40), 1.2).verdict == "undecided"
+    assert claims.bounded(np.append(np.ones(36), np.full(4, np.inf)), 2).verdict == "undecided"
+
+
+def test_less_is_better_turns_the_sign() -> None:
+    row = {"claim": "beats", "student": "decoupled_hybrid", "other": "dmd", "metric": "saturation"}
+    run = SimpleNamespace(suite=make_suite([row]))
+    verdict = claims.judge(run, lambda *_: d(-0.3, -0.1), run.suite.claims[0])  # type: ignore[arg-type]
+    assert (verdict.verdict, verdict.low, verdict.high) == ("supported", 0.1, 0.3)
+
+
+def test_unknown_series_is_named(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path, make_suite()))
+    claim = make_suite([{"claim": "rises", "student": "dmd", "series": "x0_sdt"}]).claims[0]
+    with pytest.raises(BenchError, match=r"x0_sdt.*x0_std"):
+        claims.judge(run, make_compare(run), claim)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.3, "supported"), (-0.3, -0.1, "refuted"), (-0.1, 0.3, "undecided")],
+)
+@pytest.mark.parametrize("metric", ["std", "saturation", "prompt_accuracy"])
+def test_above_asks_for_the_larger_value(
+    metric: str, low: float, high: float, verdict: str
+) -> None:
+    row = {"claim": "above", "student": "decoupled_hybrid", "other": "dmd", "metric": metric}
+    run = SimpleNamespace(suite=make_suite([row]))
+    found = claims.judge(run, lambda *_: d(low, high), run.suite.claims[0])  # type: ignore[arg-type]
+    assert (found.verdict, found.low, found.high) == (verdict, low, high)
