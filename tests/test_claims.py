@@ -94,3 +94,25 @@ def test_above_asks_for_the_larger_value(
     run = SimpleNamespace(suite=make_suite([row]))
     found = claims.judge(run, lambda *_: d(low, high), run.suite.claims[0])  # type: ignore[arg-type]
     assert (found.verdict, found.low, found.high) == (verdict, low, high)
+
+
+# Several seeds
+
+
+def verdicts(*names: str) -> dict[int, claims.Verdict]:
+    return {k: claims.Verdict(name, float(k), k - 1.0, k + 1.0) for k, name in enumerate(names)}
+
+
+S, R, U = claims.SUPPORTED, claims.REFUTED, claims.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [((S, S, S), S), ((S, S, U), U), ((S, S, R), U), ((R, R, S), R), ((R, R, U), R), ((R, S), U),
+     ((R, U), U), ((R, R), R), ((U, U), U), ((S,), S), ((R,), R)],
+)  # fmt: skip
+def test_a_series_is_judged_on_every_seed(found: tuple[str, ...], expected: str) -> None:
+    verdict = claims.over_seeds(verdicts(*found))
+    assert verdict.verdict == expected
+    n = len(found)
+    assert verdict[1:4] == ((n - 1) / 2, -1.0, n)

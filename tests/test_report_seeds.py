@@ -14,7 +14,6 @@ from scipy import stats
 
 from ddmd_bench.plan import Plan
 from ddmd_bench.records import write_json
-from ddmd_bench.reporting import claims
 from ddmd_bench.reporting.differences import Difference, make_compare, over_seeds
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.reporting.seeds import joined_cell, joined_curve, joined_reason
@@ -229,26 +228,7 @@ def test_reasons() -> None:
     assert joined_reason({0: "", 1: "a", 2: "b"}) == "with seed 1 a; with seed 2 b"
 
 
-# Claims on several seeds
-
-
-def verdicts(*names: str) -> dict[int, claims.Verdict]:
-    return {k: claims.Verdict(name, float(k), k - 1.0, k + 1.0) for k, name in enumerate(names)}
-
-
-S, R, U = claims.SUPPORTED, claims.REFUTED, claims.UNDECIDED
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [((S, S, S), S), ((S, S, U), U), ((S, S, R), U), ((R, R, S), R), ((R, R, U), R), ((R, S), U),
-     ((R, U), U), ((R, R), R), ((U, U), U), ((S,), S), ((R,), R)],
-)  # fmt: skip
-def test_a_series_is_judged_on_every_seed(found: tuple[str, ...], expected: str) -> None:
-    verdict = claims.over_seeds(verdicts(*found))
-    assert verdict.verdict == expected
-    n = len(found)
-    assert verdict[1:4] == ((n - 1) / 2, -1.0, n)
+# Claims
 
 
 def test_claims_rest_on_the_interval_over_seeds(made: tuple[Any, Any]) -> None:

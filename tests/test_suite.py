@@ -95,6 +95,10 @@ def _set(*path: str | int) -> Callable[[dict, Any], None]:
 
 BAD = {
     "key of the suite": (_set("sed"), 1, "suite: unknown key 'sed'", "Did you mean 'seeds'?"),
+    "the old key of a seed": (_set("seed"), 1, "unknown key 'seed'", "Did you mean 'seeds'?"),
+    "no seed": (_set("seeds"), [], "seeds", "at least 1"),
+    "one seed twice": (_set("seeds"), [1, 0, 1], "seeds", "names a seed more than once"),
+    "a seed below 0": (_set("seeds"), [-1], "seeds.0", "greater than or equal to 0"),
     "key of train": (
         _set("train", "num_iteration"),
         1,
@@ -344,3 +348,12 @@ def test_set_overrides_a_value(tiny: dict, write_suite: Write) -> None:
 )
 def test_a_bad_set_is_refused(tiny: dict, write_suite: Write, override: str, expected: str) -> None:
     assert expected in refused(write_suite(tiny), (override,))
+
+
+def test_only_some_claims_need_a_better_direction(tiny: dict, write_suite: Write) -> None:
+    tiny["claims"] = [{**CLAIM, "claim": "above"}, {**CLAIM, "claim": "same", "margin": 0.1}]
+    make_plan(load_suite(write_suite(tiny)), Path("unused"), Path("unused"))
+    tiny["claims"] = [CLAIM]
+    message = refused(write_suite(tiny))
+    assert "claims[0]: mean is best where real images have it" in message
+    assert "claim 'same' or 'above'" in message
