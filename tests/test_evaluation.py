@@ -64,7 +64,7 @@ def evaluator(
         ),
         prompts=plan.prompts,
         reference_images_per_prompt=plan.suite.reference.images_per_prompt,
-        seed=plan.suite.seed,
+        seed=plan.suite.seeds[0],
         t_list=plan.suite.train_settings("dmd").t_list,
         device="cpu",
     )
@@ -89,19 +89,19 @@ def planned(
 def test_it_equals_generate_and_score_bit_for_bit(planned: Callable[..., Plan]) -> None:
     """The subset of a larger suite is a suite of its own; 140 images, so that batches differ."""
     per_prompt = [f"prompts.{name}.images_per_prompt=2" for name in ("seen", "compositional")]
-    common = ("seed=3", "reference.images_per_prompt=3", f"metrics={EVERY}", *per_prompt)
+    common = ("seeds=[3]", "reference.images_per_prompt=3", f"metrics={EVERY}", *per_prompt)
     large = planned("prompts.seen.num_prompts=80", "prompts.compositional.num_prompts=60", *common)
     small = planned("prompts.seen.num_prompts=40", "prompts.compositional.num_prompts=30", *common)
     network = student()
-    task = small.tasks["train", "dmd"]
+    task = small.task("train", "dmd", 3)
     task.folder.mkdir(parents=True)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(state, task.folder / "student.safetensors")
     mark_done(task.folder, {"key": task.key})
-    reference(small, "", quiet)
-    generate(small, "dmd", quiet)
-    score(small, "dmd", quiet)
-    scored = read_json(small.tasks["score", "dmd"].folder / "aggregates.json")
+    reference(small, small.task("reference"), quiet)
+    generate(small, small.task("generate", "dmd", 3), quiet)
+    score(small, small.task("score", "dmd", 3), quiet)
+    scored = read_json(small.task("score", "dmd", 3).folder / "aggregates.json")
     expected = {
         name: (groups["all"]["value"], groups["all"]["n"]) for name, groups in scored.items()
     }

@@ -213,7 +213,7 @@ EVERY = ("real", "teacher_2", "dmd", "ca_only")
     ("source", "expected"),
     [
         ("methods.py", of(TRAINED, "dmd", "ca_only")),
-        ("training.py", of(TRAINED, "dmd", "ca_only")),
+        ("training/update.py", of(TRAINED, "dmd", "ca_only")),
         ("distill/sampler.py", of(TRAINED, *EVERY) - of(("train",), "real", "teacher_2")),
         ("sampling.py", of(("generate", "score"), *EVERY)),
         ("stages/generate.py", of(("generate", "score"), *EVERY)),

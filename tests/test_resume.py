@@ -240,7 +240,7 @@ def test_a_student_that_fails_leaves_the_others_whole(planned: Planner) -> None:
     plan = planned("runs", "train.num_iterations=3", diverging)
     key = plan.report_key
     (problem,) = run_tasks(plan, STAGES, quiet, workers=1).problems
-    assert re.search(r"ca_only: .* is not finite at iteration 2 of 3", problem)
+    assert re.search(r"ca_only: training stopped at iteration 2 of 3: .* is not finite", problem)
     left = {str(task) for task in plan.tasks.values() if not task.complete()}
     assert left == {"train ca_only", "generate ca_only", "score ca_only"}
     # A report made now is another one than that of the whole run.

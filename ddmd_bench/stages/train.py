@@ -77,11 +77,11 @@ class Course:
     def _failed(self, iteration: int, error: NotFinite) -> BenchError:
         checkpoint = self.task.folder / CHECKPOINT
         last = f"of iteration {self.saved_at} in {checkpoint}" if self.saved_at else "none yet"
-        reason = f"stopped at iteration {iteration} of {self.settings.num_iterations}: {error}"
+        reason = f"at iteration {iteration} of {self.settings.num_iterations}: {error}"
         facts = {"key": self.task.key, "message": reason, "iteration": iteration}
         write_json(self.task.folder / FAILED, {**facts, "term": error.term})
         return BenchError(
-            f"{self.task.label}: training {reason}. Last finite checkpoint: {last}. "
+            f"{self.task.label}: training stopped {reason}. Last finite checkpoint: {last}. "
             "Lower train.learning_rate or train.guidance_scale, or set train.max_grad_norm"
         )
 

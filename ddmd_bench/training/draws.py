@@ -53,7 +53,7 @@ class Draws:
         return {k: v.to(self.device) for k, v in self.backend.encode_prompts(prompts).items()}
 
     def whole_range(self, num: int, generator: torch.Generator) -> Draw:
-        """tau uniform over all of [0, 1], as the fake score and the discriminator learn (Alg. 1)."""
+        """tau uniform over all of [0, 1], where fake score and discriminator learn (Alg. 1)."""
         tau = torch.rand(num, generator=generator).to(self.device)
         return Draw(tau, self.noise(num, generator))
 

@@ -185,10 +185,10 @@ def _full(
     backend: Backend, settings: TrainSettings, roles: list[str], seed: int, device: str
 ) -> dict[str, Network]:
     """A module of its own for each role."""
-    teacher = backend.load_teacher()
+    loaded = backend.load_teacher()
     networks = {}
     for role in roles:
-        module = teacher if role == "teacher" else copy.deepcopy(teacher)
+        module = loaded if role == roles[0] else copy.deepcopy(loaded)
         parameters = {} if role == "teacher" else dict(module.named_parameters())
         networks[role] = Network(
             module,
