@@ -86,7 +86,13 @@ def _has_ended(pid: int) -> bool:
 def test_a_killed_training_goes_on_and_ends_the_same(
     planned: Planner, tmp_path: Path, suite_name: str
 ) -> None:
-    overrides = (f"train.num_iterations={NUM_ITERATIONS}", "students={dmd: {method: dmd}}")
+    """With all that a training can carry: a GAN, an average, a step embedding, evaluations."""
+    overrides = (
+        f"train.num_iterations={NUM_ITERATIONS}",
+        "students={dmd: {method: dmd2, train: {ema: 0.9, fake_score_sees: step}}}",
+        "evaluation={at: [0, 3, 9], num_prompts: 3, metrics: [std, saturation]}",
+        "evaluation.keep_best=saturation",
+    )
     killed, whole = planned("killed", *overrides), planned("whole", *overrides)
     folder = killed.task("train", "dmd", 0).folder
     command = [sys.executable, "-m", "ddmd_bench", "run", suite_name, "--workers", "1"]
@@ -120,8 +126,11 @@ def test_a_killed_training_goes_on_and_ends_the_same(
               for f in (folder, other)]  # fmt: skip
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert tables[0]["iteration"].tolist() == list(range(1, NUM_ITERATIONS + 1))
+    for name in ("evaluations.parquet", "best.safetensors"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
     records = [read_done(f) for f in (folder, other)]
-    assert records[0]["forwards"] == records[1]["forwards"]
+    for fact in ("forwards", "backwards", "samples", "best"):
+        assert records[0][fact] == records[1][fact]
 
 
 @pytest.mark.parametrize("option", ["train.ema=0.9", "train.fake_score_sees=step"])

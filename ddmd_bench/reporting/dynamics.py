@@ -22,6 +22,10 @@ SERIES = {
     "ca_norm": "size of the CFG Augmentation direction",
     "loss_fake_score": "loss of the fake score",
     "loss_student": "loss of the student",
+    "loss_mean_variance": "mean-variance KL, weighted",
+    "loss_gan_student": "student's GAN loss, weighted",
+    "loss_gan_fake_score": "discriminator's loss, weighted",
+    "grad_norm_student": "size of the student's gradient",
     "dm_ca_cosine": "cosine between the two directions",
 }
 # Series -> iteration. In the first the fake score still is the teacher, and DM is exactly 0.

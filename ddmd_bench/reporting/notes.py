@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ddmd_bench.methods import METHODS
+
 CLAIM = (
     "A claim rests on its own interval alone; an outcome among the differences also needs p below "
     "0.05 after Holm's correction for all of them, so a claim may be supported where the outcome "
@@ -20,13 +24,15 @@ _LIMITS = (
     "Fréchet distances compare only where they are over the same number of images.",
     "This is a small embedded world of 32-pixel scenes; large models may behave otherwise.",
     "The paper's results at the size of SDXL are not measured here.",
-    "No student has the GAN loss that the paper's large-scale table keeps.",
 )
+_NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
 
 
-def limits(num_seeds: int) -> list[str]:
+def limits(num_seeds: int, methods: Iterable[str | None]) -> list[str]:
     """What the numbers do not say."""
-    return [_ONE_SEED if num_seeds == 1 else _SEVERAL_SEEDS.format(num=num_seeds), *_LIMITS]
+    seeds = _ONE_SEED if num_seeds == 1 else _SEVERAL_SEEDS.format(num=num_seeds)
+    has_gan = any(METHODS[method].gan for method in methods if method)
+    return [seeds, *_LIMITS, *([] if has_gan else [_NO_GAN])]
 
 
 def values(num_seeds: int) -> str:

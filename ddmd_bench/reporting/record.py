@@ -32,7 +32,7 @@ CLOCKS = {
     "score": {"seconds": "score_seconds"},
 }
 FACTS = {
-    "train": ("num_iterations", "forwards"),
+    "train": ("num_iterations", "samples", "forwards", "backwards"),
     "generate": ("n", "num_inference_steps", "network_evaluations"),
 }
 

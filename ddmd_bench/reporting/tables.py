@@ -117,6 +117,7 @@ def markdown(record: dict[str, Any]) -> str:
         [c["verdict"], c["text"], claim_result(c, num_seeds), c["paper"]] for c in record["claims"]
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
+    limits = notes.limits(num_seeds, [s["method"] for s in students.values()])
     parts = [
         f"# {suite['title']}",
         suite["description"],
@@ -135,7 +136,7 @@ def markdown(record: dict[str, Any]) -> str:
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
         notes.CLAIM if claims else "",
         "## Limits",
-        "\n".join(f"- {limit}" for limit in notes.limits(num_seeds)),
+        "\n".join(f"- {limit}" for limit in limits),
         "## Provenance",
         f"Fingerprint `{record['fingerprint']}`, commit `{commit}`; the rest is in `report.json`.",
     ]

@@ -1,0 +1,259 @@
+"""The train stage: evaluations on the way, the best weights, failures on record, trackers, cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddmd_bench import training_plan
+from ddmd_bench.backends import BACKENDS
+from ddmd_bench.errors import BenchError
+from ddmd_bench.images import image_ids
+from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.prompts import head_in_proportion
+from ddmd_bench.records import FAILED, read_done, read_json
+from ddmd_bench.stages.generate import SOURCES
+from ddmd_bench.stages.train import BEST, CHECKPOINT, train
+from ddmd_bench.suite import load_suite
+from ddmd_bench.training.update import NotFinite, Training
+
+Planner = Callable[..., Plan]
+EVALUATION = "evaluation={at: [0, 2, 4], num_prompts: 3, metrics: [std, saturation], keep_best: %s}"
+
+
+def quiet(*_: Any) -> None:
+    """No progress."""
+
+
+@pytest.fixture
+def planned(tmp_path: Path, tiny: dict, write_suite: Callable[[Any], str]) -> Planner:
+    name = write_suite(tiny)
+
+    def make(*overrides: str) -> Plan:
+        suite = load_suite(name, ["train.num_iterations=4", *overrides])
+        return make_plan(suite, tmp_path / "runs", tmp_path / "reports")
+
+    return make
+
+
+def trained(plan: Plan, student: str = "dmd") -> Path:
+    task = plan.task("train", student, 0)
+    train(plan, task, quiet)
+    assert task.complete()
+    return task.folder
+
+
+# Evaluation
+
+
+def test_evaluations_follow_the_student_and_the_best_weights_are_kept(planned: Planner) -> None:
+    """CA alone saturates more from update to update, so its least saturated weights are the first.
+
+    The average holds no update at iteration 0: the best weights are the teacher's.
+    """
+    folder = trained(
+        planned(EVALUATION % "saturation", "train.learning_rate=1e-3", "train.ema=0"), "ca_only"
+    )
+    table = pd.read_parquet(folder / "evaluations.parquet")
+    assert table["iteration"].tolist() == [0, 0, 2, 2, 4, 4]
+    assert table["n"].eq(3).all()
+    saturation = table[table["metric"] == "saturation"]["value"].tolist()
+    assert saturation == sorted(saturation)
+    assert saturation[0] < saturation[-1]
+    teacher, best = BACKENDS["shapes"]().load_teacher().state_dict(), load_file(folder / BEST)
+    assert all(torch.equal(best[name], value) for name, value in teacher.items())
+    record = read_done(folder)
+    assert record is not None
+    assert record["best"] == {
+        "iteration": 0, "metric": "saturation", "value": saturation[0], "n": 3,
+    }  # fmt: skip
+
+
+def test_evaluation_leaves_the_training_as_it_was(planned: Planner) -> None:
+    with_it = trained(planned(EVALUATION % "saturation"))
+    without = trained(planned())
+    first, second = (load_file(f / "student.safetensors") for f in (with_it, without))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not (without / "evaluations.parquet").exists()
+    assert not (without / BEST).exists()
+
+
+def test_a_lora_student_is_sampled_as_it_was_evaluated(planned: Planner) -> None:
+    """The file holds adapters alone, and the generate stage draws what the evaluation drew."""
+    plan = planned(EVALUATION % "saturation", "students.dmd.train={lora_rank: 2}")
+    folder = trained(plan)
+    state = load_file(folder / "student.safetensors")
+    assert all("lora" in name for name in state)
+    backend = BACKENDS["shapes"]()
+    sampler = SOURCES["train"](plan, plan.task("generate", "dmd", 0), backend, "cpu")
+    subset = head_in_proportion(plan.prompts, 3)
+    images = image_ids(subset, {prompt.prompt_set: 1 for prompt in subset})
+    shares = [float((x.abs() > 1).double().mean()) for x in sampler.draw(images)]
+    table = pd.read_parquet(folder / "evaluations.parquet")
+    last = table[(table["metric"] == "saturation") & (table["iteration"] == 4)]
+    assert last["value"].tolist() == pytest.approx([sum(shares) / 3], rel=1e-6)
+
+
+# Failure
+
+
+def test_what_is_not_finite_ends_the_training_with_a_record(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned("train.checkpoint_every=2")
+    task = plan.task("train", "dmd", 0)
+    update = Training.update
+
+    def broken(self: Training, iteration: int) -> dict[str, float]:
+        if iteration == 4:
+            raise NotFinite("the DM direction")
+        return update(self, iteration)
+
+    monkeypatch.setattr(Training, "update", broken)
+    with pytest.raises(BenchError) as error:
+        train(plan, task, quiet)
+    checkpoint = task.folder / CHECKPOINT
+    assert str(error.value) == (
+        "dmd: training stopped at iteration 4 of 4: the DM direction is not finite. Last finite "
+        f"checkpoint: of iteration 2 in {checkpoint}. Lower train.learning_rate or "
+        "train.guidance_scale, or set train.max_grad_norm"
+    )
+    assert checkpoint.is_file()
+    assert read_json(task.folder / FAILED) == {
+        "key": task.key,
+        "message": "at iteration 4 of 4: the DM direction is not finite",
+        "iteration": 4,
+        "term": "the DM direction",
+    }
+    # Mended, it goes on from there, and the record is gone.
+    monkeypatch.setattr(Training, "update", update)
+    going_on: list[int] = []
+    train(plan, task, lambda done, _: going_on.append(done))
+    assert going_on == [3, 4]
+    assert task.complete()
+    assert not (task.folder / FAILED).exists()
+
+
+def test_a_runaway_is_stopped_before_its_weights_are_no_numbers(planned: Planner) -> None:
+    plan = planned("train.learning_rate=1e30", "train.checkpoint_every=1")
+    task = plan.task("train", "ca_only", 0)
+    with pytest.raises(BenchError, match=r"is not finite\. Last finite checkpoint: of iteration 1"):
+        train(plan, task, quiet)
+    saved = torch.load(task.folder / CHECKPOINT, weights_only=True)
+    assert all(value.isfinite().all() for value in saved["state"]["networks"]["student"].values())
+
+
+# Cost and trackers
+
+
+def test_the_record_tells_the_cost(planned: Planner) -> None:
+    record = read_done(trained(planned("train.fake_score_updates=2")))
+    assert record is not None
+    num = 4 * 8  # updates, and samples of a batch in the tiny suite
+    assert record["samples"] == num
+    assert record["backwards"] == {"teacher": 0, "student": num, "fake_score": 2 * num}
+    assert record["forwards"]["fake_score"] == 3 * num
+    assert record["seconds"] > 0
+    assert record["peak_memory_gib"] > 0
+
+
+def test_diagnostics_reach_tensorboard(planned: Planner) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    plan = planned(EVALUATION % "saturation", "trackers=[tensorboard]")
+    folder, other = trained(plan), trained(plan, "ca_only")  # two in one process
+    assert list(other.rglob("events.out.tfevents.*"))
+    # Accelerate names the folder after the run.
+    events = EventAccumulator(str(folder / "tracking" / "dmd"))
+    events.Reload()
+    found = events.Scalars("x0_std")
+    rows = pd.read_parquet(folder / "diagnostics.parquet")
+    assert [event.step for event in found] == [1, 2, 3, 4]
+    assert [event.value for event in found] == pytest.approx(rows["x0_std"].tolist(), rel=1e-6)
+    assert [event.step for event in events.Scalars("evaluation/std")] == [0, 2, 4]
+
+
+def test_trackers_change_no_key(planned: Planner) -> None:
+    with_it, without = planned("trackers=[tensorboard]"), planned()
+    assert with_it.task("train", "dmd", 0).key == without.task("train", "dmd", 0).key
+
+
+# What plan refuses
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend without what it knows of real latents."""
+    backend = BACKENDS["shapes"]()
+    poor = dataclasses.replace(backend, draw_real_latents=None, real_moments=None)
+    monkeypatch.setitem(BACKENDS, "shapes", lambda: poor)
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_gan_without_real_images_is_refused(planned: Planner) -> None:
+    with pytest.raises(BenchError, match=r"students.dmd: method dmd2 has a GAN loss.*has none"):
+        planned("students.dmd.method=dmd2")
+
+
+@pytest.mark.usefixtures("bare")
+def test_moments_must_come_from_somewhere(planned: Planner) -> None:
+    with pytest.raises(BenchError, match=r"Give them: train.mean_variance_targets"):
+        planned("students.dmd.method=ca_mean_variance")
+    planned("students.dmd.method=ca_mean_variance", "train.mean_variance_targets=[0.075, 0.81]")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trackers=[wandb]", "trackers: wandb needs the package wandb: pip install wandb"),
+        (
+            "students.dmd.train={optimizer: adamw_8bit}",
+            "students.dmd: train.optimizer: adamw_8bit needs the package bitsandbytes",
+        ),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    absent = {"wandb", "bitsandbytes"}
+    monkeypatch.setattr(
+        training_plan, "find_spec", lambda name: None if name in absent else find_spec(name)
+    )
+    with pytest.raises(BenchError, match=message):
+        planned(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.normaliser=none", "Did you mean 'normalizer'"),
+        ("train.lora_ranks=4", "Did you mean 'lora_rank'"),
+        ("students.dmd.train={weight_gann: 1}", "Did you mean 'weight_gan'"),
+        ("students.dmd.method=ca_gam", "Did you mean 'ca_gan'"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(planned: Planner, override: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        planned(override)
+
+
+def test_the_tau_probe_is_a_setting(planned: Planner) -> None:
+    """The paper's ranges on its axis, [0, 0.05] to [0.7, 1], as they stand on ours."""
+    for low, high in ((0.95, 1.0), (0.9, 1.0), (0.7, 1.0), (0.0, 1.0), (0.0, 0.3)):
+        probe = f"students.ca_only.train={{t_list: [1], tau_range: [{low}, {high}]}}"
+        settings = planned(probe).suite.train_settings("ca_only")
+        row = Training(BACKENDS["shapes"](), training_plan.METHODS["ca_only"], settings, 0, "cpu")
+        _, draw = row.draws.of_terms(torch.ones(64), 1)
+        assert draw is not None
+        assert low <= float(draw.tau.min()) <= float(draw.tau.max()) <= high
+        assert math.isclose(float(draw.tau.mean()), (low + high) / 2, abs_tol=0.2 * (high - low))
