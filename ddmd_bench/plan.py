@@ -253,6 +253,7 @@ def _tasks(
                 "reference": reference.key,
                 "scorers": scorers,
                 "metrics": sorted(suite.metrics),
+                "intervals_over": suite.intervals_over,
             },
         )
     return tasks

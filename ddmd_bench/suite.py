@@ -172,6 +172,11 @@ class Suite(Strict):
                 f"{student}; leave them out, or raise its num_iterations"
             )
 
+    @property
+    def intervals_over(self) -> Literal["prompts", "seeds"]:
+        """What an interval is over: with several seeds, no longer each seed's own prompts."""
+        return "prompts" if len(self.seeds) == 1 else "seeds"
+
     def images_per_prompt(self) -> dict[str, int]:
         """Images per prompt by prompt set."""
         return {name: prompts.images_per_prompt for name, prompts in self.prompts.items()}

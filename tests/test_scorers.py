@@ -274,6 +274,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         metrics=metrics,
         prompts=dict.fromkeys(labels),
         images_per_prompt=lambda: dict.fromkeys(labels, 2),
+        intervals_over="prompts",
     )
     tasks = {
         ("generate", "real", 0): SimpleNamespace(key="g", folder=folder / "generate"),
@@ -356,6 +357,11 @@ def test_score_writes_what_the_report_reads(tmp_path: Path) -> None:
     found = aggregates["frechet_attributes"]["all"]
     assert found["value"] == pytest.approx(plain)
     assert found["low"] < plain < found["high"]
+    # Where seeds give the interval, none is drawn over prompts, and the values are the same.
+    plan.suite.intervals_over = "seeds"
+    score(plan, plan.scored, quiet)
+    again = read_json(folder / "aggregates.json")["frechet_attributes"]["all"]
+    assert again == {**found, "low": None, "high": None}
     of_seen = frechet_distance(gaussian_of(real[:280]), gaussian_of(features[:140]))
     assert aggregates["frechet_attributes"]["seen"]["value"] == pytest.approx(of_seen)
 

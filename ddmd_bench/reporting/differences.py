@@ -113,7 +113,7 @@ def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int) -> Differenc
         if files.missing:
             return no_difference(f"{title_of(name, run.suite.students[name])} {files.missing}")
     # Over several seeds the spread of the seeds is the interval: their values are enough.
-    resampled = len(run.suite.seeds) == 1
+    resampled = run.suite.intervals_over == "prompts"
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
         return _distribution(run, metric, files_a, files_b, draws, resampled)

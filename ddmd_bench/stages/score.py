@@ -128,7 +128,8 @@ def _aggregates(
         inside = counted(metric, measured.table, group)
         real = _real_features(reference, extractor, group) if extractor else None
         # No student in the seed: all students are resampled alike.
-        seed = seed_of("score", task.seed, metric, group)
+        resampled = plan.suite.intervals_over == "prompts"
+        seed = seed_of("score", task.seed, metric, group) if resampled else None
         interval = aggregate(metric, measured, inside, real, seed)
         result[group] = {
             "value": finite_or_none(interval.value),
