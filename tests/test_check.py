@@ -185,6 +185,16 @@ def test_a_changed_setting_is_drift(expected: Record) -> None:
     assert compare(found, expected) == ("drift", [line])
 
 
+@pytest.mark.parametrize(("precision", "status"), [("float32", "ok"), ("bfloat16", "drift")])
+def test_an_option_younger_than_the_expectation_had_its_default(
+    expected: Record, precision: str, status: str
+) -> None:
+    found = record(0)
+    found["suite"] |= {"evaluation": None, "trackers": ["tensorboard"]}
+    found["suite"]["train"]["precision"] = precision
+    assert compare(found, expected).status == status
+
+
 def test_what_a_reader_sees_may_change(expected: Record) -> None:
     found = record(0)
     found["suite"] |= {"title": "Other", "claims": [], "baseline": "dmd"}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.records import SCHEMA, read_json, write_json
+from ddmd_bench.settings import TrainSettings
+from ddmd_bench.suite import Suite
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan
@@ -26,7 +28,7 @@ FALSE_ALARM = 1e-4  # of one value; a suite holds some 70
 # values of the smoke suite by at most 4e-5 of themselves, trained students included.
 SAME_SEED_RELATIVE = 2e-3
 # Settings that may differ without a difference in what is measured.
-_FREE_SETTINGS = {"name", "title", "description", "seeds", "claims", "baseline"}
+_FREE_SETTINGS = {"name", "title", "description", "seeds", "claims", "baseline", "trackers"}
 
 
 _ABSENT = {"value": None, "n": None}
@@ -110,7 +112,8 @@ def compare(record: dict[str, Any], expected: dict[str, Any]) -> Outcome:
     differing = list(_differing("protocol", record["protocol"], expected["protocol"]))
     if differing:
         return Outcome("incomparable", differing)
-    lines = list(_differing("settings", _settings(record["suite"]), expected["settings"]))
+    settings = (_settings(record["suite"]), expected["settings"])
+    lines = list(_differing("settings", *map(_with_defaults, settings)))
     lines += _value_lines(record, expected)
     lines += _first_updates_lines(record, expected)
     return Outcome("drift" if lines else "ok", lines)
@@ -124,6 +127,17 @@ def _by_seed(record: dict[str, Any], student: str, metric: str) -> list[dict[str
 
 def _settings(suite: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in suite.items() if key not in _FREE_SETTINGS}
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """An option younger than the expectation had its default, which changes nothing."""
+    younger = {
+        key: field.get_default()
+        for key, field in Suite.model_fields.items()
+        if not field.is_required() and key not in _FREE_SETTINGS | settings.keys()
+    }
+    train = {**TrainSettings().model_dump(mode="json"), **settings["train"]}
+    return {**younger, **settings, "train": train}
 
 
 def _differing(where: str, found: Any, expected: Any) -> Iterator[str]:
