@@ -152,6 +152,26 @@ def test_a_runaway_is_stopped_before_its_weights_are_no_numbers(planned: Planner
     assert all(value.isfinite().all() for value in saved["state"]["networks"]["student"].values())
 
 
+def test_weights_that_are_no_numbers_are_not_kept(planned: Planner) -> None:
+    plan = planned("train.checkpoint_every=2")
+    task = plan.task("train", "ca_only", 0)
+
+    def spoil(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, task, spoil)
+    checkpoint = task.folder / CHECKPOINT
+    saved = torch.load(checkpoint, weights_only=True)
+    name = next(iter(saved["state"]["networks"]["average"]))
+    saved["state"]["networks"]["average"][name].fill_(math.inf)  # no update reads it
+    torch.save(saved, checkpoint)
+    with pytest.raises(BenchError, match=f"at iteration 4 of 4: {name} of the average is not"):
+        train(plan, task, quiet)
+    assert not task.complete()
+
+
 # Cost and trackers
 
 

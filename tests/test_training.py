@@ -373,6 +373,27 @@ def test_a_gradient_that_is_not_finite_stops_the_update(backend: Backend) -> Non
     before = copy.deepcopy(weights_of(training))
     parameter = training.steppers["student"].parameters[0]
     parameter.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(NotFinite, match="grad_norm_student is not finite"):
+    with pytest.raises(NotFinite, match="the gradient of the student is not finite"):
         training.update(1)
     assert all(torch.equal(before[k], v) for k, v in weights_of(training).items())
+
+
+@pytest.mark.filterwarnings("default")
+def test_compiled_networks_compute_the_same(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as for torch.compile, and run without its code generator, which takes minutes."""
+    compile_whole = nn.Module.compile
+    traced: list[nn.Module] = []
+
+    def compile_traced(self: nn.Module) -> None:
+        traced.append(self)
+        compile_whole(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_traced)
+    options = {"t_list": [1.0], "ema": 0}
+    compiled = make_training(backend, "ca_only", compile=True, **options)
+    assert len(traced) == 2  # teacher and student
+    plain = make_training(backend, "ca_only", **options)
+    assert compiled.update(1) == pytest.approx(plain.update(1), rel=1e-4, nan_ok=True)
+    assert compiled.networks["student"].state().keys() == plain.networks["student"].state().keys()

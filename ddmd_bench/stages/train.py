@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,9 @@ class Course:
             self.saved_at = len(self.rows)
 
     def save(self) -> None:
-        """Write a checkpoint, whole."""
+        """Write a checkpoint, whole, of weights that are all finite."""
+        with self._recorded(len(self.rows)):
+            self.training.require_finite_weights()
         path = self.task.folder / CHECKPOINT
         temporary = path.with_suffix(".tmp")
         value = {"state": self.training.state(), "rows": self.rows, "history": self.history}
@@ -65,14 +68,20 @@ class Course:
         self.saved_at = len(self.rows)
 
     def advance(self) -> dict[str, float]:
-        """One update; what is not finite ends this training with a record of where and why."""
+        """One update."""
         iteration, start = len(self.rows) + 1, time.perf_counter()
-        try:
+        with self._recorded(iteration):
             row = self.training.update(iteration)
-        except NotFinite as error:
-            raise self._failed(iteration, error) from error
         self.rows.append({**row, "seconds": time.perf_counter() - start})
         return self.rows[-1]
+
+    @contextmanager
+    def _recorded(self, iteration: int) -> Iterator[None]:
+        """What is not finite ends the training with a record of where and why."""
+        try:
+            yield
+        except NotFinite as error:
+            raise self._failed(iteration, error) from error
 
     def _failed(self, iteration: int, error: NotFinite) -> BenchError:
         checkpoint = self.task.folder / CHECKPOINT
@@ -146,6 +155,7 @@ def save_weights(training: Training, path: Path) -> None:
 def _finish(course: Course) -> None:
     import pandas as pd
 
+    course.save()
     training, folder, settings = course.training, course.task.folder, course.settings
     save_weights(training, folder / "student.safetensors")
     frame = pd.DataFrame(course.rows).astype({"iteration": int})

@@ -206,7 +206,7 @@ class Training:
         """Step an optimizer; the norm of its gradient."""
         norm = self.steppers[name].gradient_norm()
         if not math.isfinite(norm):
-            raise NotFinite(f"grad_norm_{name}")
+            raise NotFinite(f"the gradient of the {name}")
         self.steppers[name].step()
         return norm
 
@@ -217,6 +217,13 @@ class Training:
                 [*self.networks[role].state().values()] for role in ("average", "student")
             )
             torch._foreach_lerp_(mean, value, 1 - self.settings.ema)
+
+    def require_finite_weights(self) -> None:
+        """Raise NotFinite if a step left a weight that is no number."""
+        for role, network in self.networks.items():
+            for name, value in network.state().items():
+                if not value.isfinite().all():
+                    raise NotFinite(f"{name} of the {role}")
 
     def state(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the iteration."""
