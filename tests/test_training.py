@@ -204,6 +204,19 @@ def test_lora_trains_adapters_on_one_frozen_base(backend: Backend) -> None:
     assert num["student"] == num["fake_score"] == num["average"] < 60_000
 
 
+@pytest.mark.parametrize("first", ["student", "average", "fake_score"])
+def test_the_first_adapter_that_is_asked_for_answers(backend: Backend, first: str) -> None:
+    networks = make_training(backend, "dmd", lora_rank=2).networks
+    for name, parameter in networks[first].parameters.items():
+        if "lora_B" in name:
+            nn.init.ones_(parameter)
+    x_t, t, cond = batch_of(backend)
+    with torch.no_grad():
+        changed = networks[first](x_t, t, cond)
+        assert not torch.equal(changed, networks["teacher"](x_t, t, cond))
+        assert torch.equal(changed, networks[first](x_t, t, cond))
+
+
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 2}], ids=["full", "lora"])
 def test_a_student_loads_as_it_was_trained(backend: Backend, options: dict[str, Any]) -> None:
     training = make_training(backend, "ca_only", gradient_checkpointing=True, **options)

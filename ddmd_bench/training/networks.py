@@ -21,6 +21,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.records import seed_of
 from ddmd_bench.settings import TrainSettings
 
+UNKNOWN = ""  # no adapter's name
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -30,7 +31,7 @@ class Adapters:
     def __init__(self, base: nn.Module, backend: Backend, rank: int, alpha: int) -> None:
         self.base, self.rank, self.alpha = base, rank, alpha
         self.targets = list(backend.lora_targets)
-        self.selected: str | None = None
+        self.selected: str | None = UNKNOWN
         self.frozen: set[str] = set()
         self.parameters: dict[str, dict[str, nn.Parameter]] = {}  # by adapter, then by name
 
@@ -46,7 +47,7 @@ class Adapters:
         mark = f".{name}."
         own = {k.replace(mark, "."): p for k, p in self.base.named_parameters() if mark in k}
         self.parameters[name] = own
-        self.selected = name
+        self.selected = UNKNOWN  # peft leaves the first one active
         return own
 
     def select(self, name: str | None) -> None:
