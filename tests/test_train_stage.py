@@ -193,8 +193,7 @@ def test_diagnostics_reach_tensorboard(planned: Planner) -> None:
     plan = planned(EVALUATION % "saturation", "trackers=[tensorboard]")
     folder, other = trained(plan), trained(plan, "ca_only")  # two in one process
     assert list(other.rglob("events.out.tfevents.*"))
-    # Accelerate names the folder after the run.
-    events = EventAccumulator(str(folder / "tracking" / "dmd"))
+    events = EventAccumulator(str(folder / "tracking" / "tiny"))
     events.Reload()
     found = events.Scalars("x0_std")
     rows = pd.read_parquet(folder / "diagnostics.parquet")

@@ -132,7 +132,8 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     course = Course(plan, task, training, backend)
     course.resume()
     config = {"method": suite.students[task.student].method, **settings.model_dump()}
-    with tracked(suite.trackers, task.folder / "tracking", task.label, config) as log:
+    folder = task.folder / "tracking"
+    with tracked(suite.trackers, folder, suite.name, task.label, config) as log:
         if not course.rows and not course.history:
             log(course.evaluate(), 0)
         for iteration in range(len(course.rows) + 1, settings.num_iterations + 1):

@@ -13,9 +13,12 @@ Log = Callable[[Mapping[str, float], int], None]  # values, iteration
 
 @contextmanager
 def tracked(
-    names: Sequence[str], folder: Path, run: str, settings: Mapping[str, Any]
+    names: Sequence[str], folder: Path, project: str, run: str, settings: Mapping[str, Any]
 ) -> Iterator[Log]:
-    """A function that logs a row of diagnostics to each named tracker, or to nobody."""
+    """A function that logs a row of diagnostics to each named tracker, or to nobody.
+
+    What a tracker writes to disk goes into the folder: TensorBoard's into `folder / project`.
+    """
     if not names:
         yield lambda values, iteration: None
         return
@@ -26,7 +29,9 @@ def tracked(
     accelerator = Accelerator(cpu=cpu, log_with=list(names), project_dir=folder)
     # Trackers take scalars and text.
     config = {k: v if isinstance(v, int | float | str) else str(v) for k, v in settings.items()}
-    accelerator.init_trackers(run, config=config)
+    folder.mkdir(parents=True, exist_ok=True)
+    of_wandb = {"name": run, "dir": str(folder)}
+    accelerator.init_trackers(project, config=config, init_kwargs={"wandb": of_wandb})
 
     def log(values: Mapping[str, float], iteration: int) -> None:
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
