@@ -6,13 +6,24 @@ import hashlib
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
-_REPORTED = ("ddmd_bench", "torch", "diffusers", "timm", "numpy", "scipy", "pandas", "pillow")
+_REPORTED = (
+    "ddmd_bench",
+    "torch",
+    "diffusers",
+    "peft",
+    "timm",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+)
 
 
 @cache
@@ -72,12 +83,28 @@ def provenance() -> dict[str, Any]:
     }
 
 
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_gib` count from here: a process may have done other work before."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # not on Linux, or not allowed: the peak is that of the process's life
+        _CLEAR_REFS.write_text("5")
+
+
 def peak_memory_gib() -> float:
-    """Peak memory of the GPU where there is one, else of this process."""
+    """Peak memory of the GPU where there is one, else of this process, since the last reset."""
     import resource
 
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    if _STATUS.is_file():
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +21,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.images import image_ids
 from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.prompts import head_in_proportion
+from ddmd_bench.provenance import peak_memory_gib, reset_peak_memory
 from ddmd_bench.records import FAILED, read_done, read_json
 from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import BEST, CHECKPOINT, train
@@ -184,6 +186,19 @@ def test_the_record_tells_the_cost(planned: Planner) -> None:
     assert record["forwards"]["fake_score"] == 3 * num
     assert record["seconds"] > 0
     assert record["peak_memory_gib"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux counts it")
+def test_peak_memory_counts_from_its_reset() -> None:
+    reset_peak_memory()
+    before = peak_memory_gib()
+    block = np.ones(2**27, np.uint8)  # 1/8 GiB, every page written
+    with_block = peak_memory_gib()
+    assert with_block - before == pytest.approx(0.125, abs=0.02)
+    del block
+    assert peak_memory_gib() == with_block
+    reset_peak_memory()
+    assert peak_memory_gib() < with_block - 0.1
 
 
 def test_diagnostics_reach_tensorboard(planned: Planner) -> None:

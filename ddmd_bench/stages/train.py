@@ -15,7 +15,7 @@ from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.evaluation import Evaluator, evaluations_table, history_rows, newest_is_best
 from ddmd_bench.methods import METHODS
-from ddmd_bench.provenance import peak_memory_gib, provenance
+from ddmd_bench.provenance import peak_memory_gib, provenance, reset_peak_memory
 from ddmd_bench.records import FAILED, mark_done, write_json
 from ddmd_bench.training.trackers import tracked
 from ddmd_bench.training.update import NotFinite, Training
@@ -128,6 +128,7 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     backend = BACKENDS[suite.backend]()
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / FAILED).unlink(missing_ok=True)
+    reset_peak_memory()
     training = Training(backend, method, settings, task.seed, device)
     course = Course(plan, task, training, backend)
     course.resume()
