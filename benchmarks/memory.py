@@ -62,8 +62,8 @@ def measure(width: int, mode: str, queue: Any) -> None:
         encode_prompts=lambda p: {"prompt_embeds": torch.zeros(len(p), 8, EMBED_DIM)},
     )
     settings = TrainSettings(batch_size=4, fake_score_updates=1, **MODES[mode])
+    base = sum(p.numel() for p in backend.load_teacher().parameters())  # freed before the rest
     training = Training(backend, METHODS["decoupled_hybrid"], settings, 0, "cpu")
-    base = sum(p.numel() for p in training.networks["teacher"].module.parameters())
     trained = sum(p.numel() for p in training.networks["student"].parameters.values())
     start = time.perf_counter()
     for k in (1, 2):
