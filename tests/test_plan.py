@@ -299,6 +299,7 @@ def test_a_failure_asks_for_a_new_report(planned: Planner) -> None:
 
 
 def test_each_seed_has_the_tasks_that_it_has_alone(planned: Planner) -> None:
+    """But for the scores: with several seeds, intervals are over them and not over prompts."""
     both, alone = planned("seeds=[3, 5]"), {seed: planned(f"seeds=[{seed}]") for seed in (3, 5)}
     found = {name: (task.key, task.inputs) for name, task in both.tasks.items()}
     expected = {
@@ -306,7 +307,12 @@ def test_each_seed_has_the_tasks_that_it_has_alone(planned: Planner) -> None:
         for plan in alone.values()
         for name, task in plan.tasks.items()
     }
-    assert found == expected
+    for name, (_, inputs) in found.items():
+        if name[0] == "score":
+            assert inputs == {**expected[name][1], "intervals_over": "seeds"}
+        else:
+            assert found[name] == expected[name]
+    assert found.keys() == expected.keys()
     assert both.fingerprint == alone[3].fingerprint
     assert both.task("train", "dmd", 5).inputs["seed"] == 5
     assert "seed" not in both.task("reference").inputs
