@@ -19,6 +19,7 @@ from ddmd_bench import training_plan
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import image_ids
+from ddmd_bench.methods import METHODS
 from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.prompts import head_in_proportion
 from ddmd_bench.provenance import peak_memory_gib, reset_peak_memory
@@ -286,7 +287,7 @@ def test_the_tau_probe_is_a_setting(planned: Planner) -> None:
     for low, high in ((0.95, 1.0), (0.9, 1.0), (0.7, 1.0), (0.0, 1.0), (0.0, 0.3)):
         probe = f"students.ca_only.train={{t_list: [1], tau_range: [{low}, {high}]}}"
         settings = planned(probe).suite.train_settings("ca_only")
-        row = Training(BACKENDS["shapes"](), training_plan.METHODS["ca_only"], settings, 0, "cpu")
+        row = Training(BACKENDS["shapes"](), METHODS["ca_only"], settings, 0, "cpu")
         _, draw = row.draws.of_terms(torch.ones(64), 1)
         assert draw is not None
         assert low <= float(draw.tau.min()) <= float(draw.tau.max()) <= high

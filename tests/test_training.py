@@ -19,7 +19,7 @@ from ddmd_bench.methods import METHODS
 from ddmd_bench.settings import TrainSettings
 from ddmd_bench.training.networks import bottleneck_features, load_student, make_networks
 from ddmd_bench.training.optimizers import Stepper
-from ddmd_bench.training.update import NotFinite, Training
+from ddmd_bench.training.update import NotFinite, Samples, Training
 
 NUM = 4  # samples of a batch, one for each step
 UPDATES = 2  # of the fake score
@@ -122,7 +122,7 @@ def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(
     assert whole.cost() == continued.cost()
 
 
-def test_gradient_checkpointing_changes_no_bit(backend: Backend) -> None:
+def test_gradient_checkpointing_gives_the_same_update(backend: Backend) -> None:
     for options in ({}, {"lora_rank": 2}):
         plain = make_training(backend, "dmd2", **options)
         recomputed = make_training(backend, "dmd2", gradient_checkpointing=True, **options)
@@ -295,17 +295,11 @@ def test_a_discriminator_tells_noise_from_scenes(backend: Backend) -> None:
     losses = []
     for _ in range(12):
         training.steppers["fake_score"].start(1)
-        row = training._fake_score_backward(type_of_samples(noise, cond), generator)
+        row = training._fake_score_backward(Samples(noise, cond), generator)
         training._step("fake_score")
         losses.append(row["loss_gan_fake_score"])
     assert losses[0] == pytest.approx(2 * math.log(2), abs=0.3)
     assert sum(losses[-3:]) / 3 < 0.8 * losses[0]
-
-
-def type_of_samples(x0: Tensor, cond: dict[str, Tensor]) -> Any:
-    from ddmd_bench.training.update import Samples
-
-    return Samples(x0, cond)
 
 
 def test_the_gan_moves_the_student_but_not_the_fake_score_in_the_students_update(
@@ -346,7 +340,7 @@ def test_clipping_scales_the_gradient_and_tells_its_norm(limit: float | None, sc
     torch.testing.assert_close(weight.grad, scale * torch.tensor([3.0, 4.0]))
 
 
-def _spoiled(backend: Backend, spoil: Callable[[Tensor], Tensor], role: str) -> Backend:
+def _spoiled(backend: Backend, spoil: Callable[[Tensor], Tensor]) -> Backend:
     """A backend whose teacher, and so all that is copied from it, can be spoiled later."""
 
     def load() -> nn.Module:
@@ -369,7 +363,7 @@ def _spoiled(backend: Backend, spoil: Callable[[Tensor], Tensor], role: str) -> 
 def test_what_is_not_finite_is_named_before_it_reaches_a_weight(
     backend: Backend, role: str, term: str
 ) -> None:
-    spoiled = _spoiled(backend, lambda x0: x0 * math.nan, role)
+    spoiled = _spoiled(backend, lambda x0: x0 * math.nan)
     training = make_training(spoiled, "decoupled_hybrid")
     training.update(1)
     before = weights_of(training)
