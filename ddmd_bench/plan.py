@@ -118,16 +118,16 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     """Check all that can be checked before any work, and key every stage."""
     if suite.backend not in BACKENDS:
         raise BenchError(f"suite {suite.name}: " + unknown("backend", suite.backend, BACKENDS))
-    backend = BACKENDS[suite.backend]()
+    backend = BACKENDS[suite.backend](suite.model)
     prompts, problems = _prompts(suite, backend)
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
     problems += training_problems(suite, backend)
     if suite.evaluation is not None:
         problems += evaluation_problems(suite, suite.evaluation, backend)
-    for path in backend.weights.values():
-        if not path.is_file():
-            problems.append(f"weights {path} are missing; reinstall the package")
+    for name, student in suite.students.items():
+        for option in sorted(student.teacher_options().keys() - backend.teacher_options):
+            problems.append(f"students.{name}.{option}: backend {suite.backend} has no such option")
     if backend.draw_real is None:
         real = [name for name, s in suite.students.items() if s.source == "real"]
         problems += [f"students.{n}: backend {suite.backend} draws no real images" for n in real]
@@ -218,8 +218,11 @@ def _tasks(
         tasks[stage, student, seed] = task
         return task
 
-    weights = {name: file_sha256(path) for name, path in backend.weights.items()}
-    world = {"backend": suite.backend, "weights": weights}
+    world = {
+        "backend": suite.backend,
+        "weights": dict(backend.weights),
+        "resolution": backend.resolution,
+    }
     asked = {"prompts": prompts_key(prompts), "images_per_prompt": suite.images_per_prompt()}
     scorers = weights_sha256(needed_scorers(suite.metrics))
     reference = add(
@@ -242,6 +245,7 @@ def _tasks(
             sampled: dict[str, Any] = {"student": add("train", name, seed, trained).key}
         else:
             facts = student.model_dump(mode="json", include={"source", *_SAMPLING})
+            facts |= student.teacher_options()
             sampled = {**world, **facts}
         generated = add("generate", name, seed, {**sampled, **asked, "seed": seed})
         add(

@@ -23,6 +23,21 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Model(Strict):
+    """The published weights behind a backend; what is left out is the backend's own choice."""
+
+    # owner/name on the Hub, or a folder in diffusers' format.
+    repository: str | None = None
+    revision: str | None = None
+    # Of the files, e.g. fp16.
+    variant: str | None = None
+    # Another VAE than the repository's own.
+    vae: str | None = None
+    vae_revision: str | None = None
+    # Pixels per side.
+    resolution: Positive | None = None
+
+
 class TrainSettings(Strict):
     """Distillation settings, the same for every method; a student may override single values.
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import Name, Positive, Strict, TrainSettings
+from ddmd_bench.settings import Model, Name, Positive, Strict, TrainSettings, Unit
 
 
 class PromptSet(Strict):
@@ -35,12 +35,23 @@ class Student(Strict):
     train: dict[str, Any] = Field(default_factory=dict)
     num_inference_steps: Positive | None = None
     guidance_scale: Annotated[float, Field(ge=1)] | None = None
+    # Lumina-Image-2.0's: the share of the steps that are guided, and whether guidance keeps norms.
+    cfg_trunc_ratio: Unit | None = None
+    cfg_normalization: bool | None = None
+
+    def teacher_options(self) -> dict[str, Any]:
+        """The given options of a teacher's sampling beside steps and guidance."""
+        given = {name: getattr(self, name) for name in ("cfg_trunc_ratio", "cfg_normalization")}
+        return {name: value for name, value in given.items() if value is not None}
 
     @model_validator(mode="after")
     def _whole(self) -> Student:
         needed = {"train": {"method"}, "teacher": {"num_inference_steps", "guidance_scale"}}
         allowed = needed.get(self.source, set()) | {"source", "title"}
-        allowed |= {"train"} if self.source == "train" else set()
+        allowed |= {
+            "train": {"train"},
+            "teacher": {"cfg_trunc_ratio", "cfg_normalization"},
+        }.get(self.source, set())
         given = {k for k in self.model_fields_set if getattr(self, k) is not None}
         if missing := needed.get(self.source, set()) - given:
             raise ValueError(f"a student with source {self.source!r} needs {sorted(missing)}")
@@ -122,6 +133,7 @@ class Suite(Strict):
     title: str
     description: str = ""
     backend: str
+    model: Model = Model()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     prompts: Annotated[dict[Name, PromptSet], Field(min_length=1)]
     train: TrainSettings = TrainSettings()
@@ -261,6 +273,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
     steps = [str(k) for k in location]
     nested: dict[str, type[BaseModel]] = {
         "train": TrainSettings,
+        "model": Model,
         "reference": Reference,
         "evaluation": Evaluation,
     }

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddmd_bench.backends import BACKENDS
+from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.plan import Plan, Task, make_plan
 from ddmd_bench.records import mark_done, read_done
 from ddmd_bench.run import run_tasks
@@ -260,7 +260,7 @@ def test_a_seed_that_fails_leaves_the_others_whole(planned: Planner) -> None:
     plan = planned("runs", "train.num_iterations=2", "seeds=[0, 1]")
     broken = plan.task("train", "ca_only", 1)
     broken.folder.mkdir(parents=True)
-    weights = BACKENDS["shapes"]().load_teacher().state_dict()
+    weights = make_backend().load_teacher().state_dict()
     unusable = {key: value.new_full(value.shape, torch.nan) for key, value in weights.items()}
     save_file(unusable, broken.folder / "student.safetensors")
     mark_done(broken.folder, {"key": broken.key})

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from ddmd_bench import training_plan
 from ddmd_bench.backends import BACKENDS
+from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import image_ids
 from ddmd_bench.methods import METHODS
@@ -72,7 +73,7 @@ def test_evaluations_follow_the_student_and_the_best_weights_are_kept(planned: P
     saturation = table[table["metric"] == "saturation"]["value"].tolist()
     assert saturation == sorted(saturation)
     assert saturation[0] < saturation[-1]
-    teacher, best = BACKENDS["shapes"]().load_teacher().state_dict(), load_file(folder / BEST)
+    teacher, best = make_backend().load_teacher().state_dict(), load_file(folder / BEST)
     assert all(torch.equal(best[name], value) for name, value in teacher.items())
     record = read_done(folder)
     assert record is not None
@@ -96,7 +97,7 @@ def test_a_lora_student_is_sampled_as_it_was_evaluated(planned: Planner) -> None
     folder = trained(plan)
     state = load_file(folder / "student.safetensors")
     assert all("lora" in name for name in state)
-    backend = BACKENDS["shapes"]()
+    backend = make_backend()
     sampler = SOURCES["train"](plan, plan.task("generate", "dmd", 0), backend, "cpu")
     subset = head_in_proportion(plan.prompts, 3)
     images = image_ids(subset, {prompt.prompt_set: 1 for prompt in subset})
@@ -229,9 +230,9 @@ def test_trackers_change_no_key(planned: Planner) -> None:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend without what it knows of real latents."""
-    backend = BACKENDS["shapes"]()
+    backend = make_backend()
     poor = dataclasses.replace(backend, draw_real_latents=None, real_moments=None)
-    monkeypatch.setitem(BACKENDS, "shapes", lambda: poor)
+    monkeypatch.setitem(BACKENDS, "shapes", lambda model: poor)
 
 
 @pytest.mark.usefixtures("bare")
@@ -287,7 +288,7 @@ def test_the_tau_probe_is_a_setting(planned: Planner) -> None:
     for low, high in ((0.95, 1.0), (0.9, 1.0), (0.7, 1.0), (0.0, 1.0), (0.0, 0.3)):
         probe = f"students.ca_only.train={{t_list: [1], tau_range: [{low}, {high}]}}"
         settings = planned(probe).suite.train_settings("ca_only")
-        row = Training(BACKENDS["shapes"](), METHODS["ca_only"], settings, 0, "cpu")
+        row = Training(make_backend(), METHODS["ca_only"], settings, 0, "cpu")
         _, draw = row.draws.of_terms(torch.ones(64), 1)
         assert draw is not None
         assert low <= float(draw.tau.min()) <= float(draw.tau.max()) <= high

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ddmd_bench.settings import Model
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +17,35 @@ if TYPE_CHECKING:
 
     from ddmd_bench.diffusion import NoiseLevel
     from ddmd_bench.distill.terms import Cond
+
+
+class SampleTeacher(Protocol):
+    """How a backend draws from its teacher."""
+
+    def __call__(
+        self,
+        teacher: nn.Module,
+        num_inference_steps: int,
+        guidance_scale: float,
+        cond: Cond,
+        uncond: Cond,
+        noise: Tensor,
+        **options: Any,
+    ) -> Tensor:
+        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Networks that run once, before any training; their results are kept on disk."""
+
+    identity: Mapping[str, str]  # of the text encoders' weights: what determines an embedding
+    # On a device: prompts -> for each its tensors without a batch dimension, on the CPU.
+    load_prompt_encoder: Callable[[str], Callable[[Sequence[str]], list[dict[str, Tensor]]]]
+    # The kept tensors of a batch's prompts -> what the network reads.
+    collate: Callable[[Sequence[Mapping[str, Tensor]]], Cond]
+    # On a device: images [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w].
+    load_image_encoder: Callable[[str], Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +59,13 @@ class Backend:
 
     resolution: int  # pixels per side
     latent_shape: tuple[int, int, int]  # C, H, W
-    weights: Mapping[str, Path]  # files that determine the networks, hashed into every key
+    weights: Mapping[str, str]  # what determines the networks: a sha256 or a commit, in every key
     prompt_sets: Mapping[str, Callable[[], Sequence[str]]]
     check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
     draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts
     level: Callable[[Tensor], NoiseLevel]  # t [B] -> alpha, sigma
     load_teacher: Callable[[], nn.Module]
+    sample_teacher: SampleTeacher
     add_step_embedding: Callable[[nn.Module, int], None]  # so that it reads cond["step"] < steps
     bottleneck: Callable[[nn.Module], nn.Module]  # whose output a discriminator reads
     lora_targets: tuple[str, ...]  # names of the layers that adapters join
@@ -45,12 +76,14 @@ class Backend:
     draw_real_latents: Callable[[int, torch.Generator], tuple[list[str], Tensor]] | None
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
     real_moments: tuple[float, float] | None
+    teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps
+    encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 
 
-def _shapes() -> Backend:
+def _shapes(model: Model) -> Backend:
     from ddmd_bench.backends.shapes.backend import make_backend
 
     return make_backend()
 
 
-BACKENDS: dict[str, Callable[[], Backend]] = {"shapes": _shapes}
+BACKENDS: dict[str, Callable[[Model], Backend]] = {"shapes": _shapes}

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,3 +87,28 @@ def ode_sample(
         now, after = level(t_batch), level(torch.full_like(t_batch, t_next))
         x_t = renoise(x0, after, eps_from_x0(x0, x_t, now))
     return x_t
+
+
+# What a network predicts (eps or velocity, guidance included) for x [B, C, H, W] at the k-th of a
+# scheduler's timesteps.
+Predict = Callable[[Tensor, Tensor, int], Tensor]
+
+
+@torch.no_grad()
+def scheduler_sample(
+    predict: Predict, scheduler: Any, noise: Tensor, generators: list[torch.Generator] | None = None
+) -> Tensor:
+    """Sampling as a diffusers scheduler does it, whose timesteps are set: noise -> latents.
+
+    generators: one an image, for a scheduler that adds noise again; each is that image's own after
+    it gave the initial noise.
+    """
+    # Flow matching starts at unit noise and scales no input: its schedulers have neither.
+    x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scale = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)
+    draws = "generator" in inspect.signature(scheduler.step).parameters
+    options = {"generator": generators} if draws else {}
+    for k, timestep in enumerate(scheduler.timesteps):
+        predicted = predict(scale(x, timestep), timestep, k)
+        x = scheduler.step(predicted, timestep, x, return_dict=False, **options)[0]
+    return x

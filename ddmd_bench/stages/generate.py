@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.distill.sampler import ode_sample
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import ImageId, image_generator, image_ids, image_noises, save_png
 from ddmd_bench.provenance import provenance
@@ -48,14 +47,15 @@ def _teacher(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:
     num_steps, scale = row.num_inference_steps, row.guidance_scale
     assert num_steps is not None
     assert scale is not None
+    options = row.teacher_options()
     teacher = backend.load_teacher().to(device)
 
     def draw(images: Sequence[ImageId]) -> Tensor:
         (noise,) = image_noises(task.seed, images, 1, backend.latent_shape)
         cond = conditioning(backend, [i.prompt.text for i in images], device)
         uncond = conditioning(backend, [""] * len(images), device)
-        latents = ode_sample(
-            teacher, num_steps, scale, cond, uncond, noise.to(device), backend.level
+        latents = backend.sample_teacher(
+            teacher, num_steps, scale, cond, uncond, noise.to(device), **options
         )
         return backend.decode(latents)
 
@@ -82,7 +82,7 @@ SOURCES: dict[str, Callable[[Plan, Task, Backend, str], Sampler]] = {
 @torch.no_grad()
 def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
-    backend = BACKENDS[plan.suite.backend]()
+    backend = BACKENDS[plan.suite.backend](plan.suite.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sampler = SOURCES[plan.suite.students[task.student].source](plan, task, backend, device)
     shutil.rmtree(task.folder, ignore_errors=True)  # a half-finished stage is redone, not patched

@@ -23,7 +23,7 @@ def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> N
     import torch
 
     suite = plan.suite
-    draw_real = BACKENDS[suite.backend]().draw_real
+    draw_real = BACKENDS[suite.backend](suite.model).draw_real
     assert draw_real is not None, "plan refuses a backend without real images"
     start = time.perf_counter()
     shutil.rmtree(task.folder, ignore_errors=True)

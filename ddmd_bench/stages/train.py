@@ -125,7 +125,7 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     settings = suite.train_settings(task.student)
     method = METHODS[suite.students[task.student].method or ""]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    backend = BACKENDS[suite.backend]()
+    backend = BACKENDS[suite.backend](suite.model)
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / FAILED).unlink(missing_ok=True)
     reset_peak_memory()

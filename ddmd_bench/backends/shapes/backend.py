@@ -29,8 +29,10 @@ from ddmd_bench.backends.shapes.scenes import (
     seen_labels,
 )
 from ddmd_bench.diffusion import flow_level, x0_from_velocity
+from ddmd_bench.distill.sampler import ode_sample
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
+from ddmd_bench.records import file_sha256
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEACHER = WEIGHTS / "teacher.safetensors"
@@ -64,16 +66,25 @@ class VelocityDenoiser(nn.Module):
         return torch.full(t.shape, embedding.padding_idx, device=t.device)
 
 
-@cache
-def _teacher_state() -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
+def _teacher_file() -> Path:
     if not TEACHER.is_file():
         raise BenchError(
             f"{TEACHER}: the embedded teacher's weights are missing. Reinstall the package, or "
             "make them with `python -m ddmd_bench.backends.shapes.recipe teacher` (about an hour)"
         )
-    return {key: value.float() for key, value in load_file(TEACHER).items()}
+    return TEACHER
+
+
+@cache
+def _teacher_sha256() -> str:
+    return file_sha256(_teacher_file())
+
+
+@cache
+def _teacher_state() -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return {key: value.float() for key, value in load_file(_teacher_file()).items()}
 
 
 def _part(prefix: str) -> dict[str, Tensor]:
@@ -99,6 +110,19 @@ def add_step_embedding(denoiser: nn.Module, num_steps: int) -> None:
     size = unet.time_embedding.linear_2.out_features
     unet.class_embedding = nn.Embedding(num_steps + 1, size, padding_idx=num_steps)
     nn.init.zeros_(unet.class_embedding.weight)
+
+
+def _sample_teacher(
+    teacher: nn.Module,
+    num_inference_steps: int,
+    guidance_scale: float,
+    cond: Cond,
+    uncond: Cond,
+    noise: Tensor,
+    **options: Any,
+) -> Tensor:
+    assert not options, "plan refuses what teacher_options does not name"
+    return ode_sample(teacher, num_inference_steps, guidance_scale, cond, uncond, noise, flow_level)
 
 
 def _unet_of(denoiser: nn.Module) -> Any:
@@ -144,7 +168,7 @@ def make_backend() -> Backend:
     return Backend(
         resolution=IMAGE_SIZE,
         latent_shape=LATENT_SHAPE,
-        weights={"teacher": TEACHER},
+        weights={"teacher": _teacher_sha256()},
         prompt_sets={
             "shapes/seen": lambda: [prompt_of(row) for row in seen_labels()],
             "shapes/held_out": lambda: [prompt_of(row) for row in held_out_labels()],
@@ -153,6 +177,7 @@ def make_backend() -> Backend:
         draw_prompts=_draw_prompts,
         level=flow_level,
         load_teacher=load_teacher,
+        sample_teacher=_sample_teacher,
         add_step_embedding=add_step_embedding,
         bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
         lora_targets=LORA_TARGETS,
