@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.console import Console
 from ddmd_bench.display import shown
 from ddmd_bench.errors import BenchError
 from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.records import read_json, write_whole
 from ddmd_bench.run import Outcome, run_tasks
 from ddmd_bench.suite import Suite, load_suite
 
@@ -42,7 +43,7 @@ Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
 Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
 
 P = ParamSpec("P")
-ALL_STAGES = ("reference", "train", "generate", "score")
+ALL_STAGES = ("encode", "reference", "train", "generate", "score")
 
 
 def _stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
@@ -150,8 +151,9 @@ def _stage_command(name: str, needs: tuple[str, ...], text: str) -> None:
 
 
 _stage_command("reference", (), "Draw and measure the real images.")
-_stage_command("train", (), "Train the students.")
-_stage_command("generate", ("train",), "Draw the images of every student.")
+_stage_command("encode", (), "Encode the prompts, where the backend has text encoders.")
+_stage_command("train", ("encode",), "Train the students.")
+_stage_command("generate", ("encode", "train"), "Draw the images of every student.")
 _stage_command("score", ("reference", "generate"), "Measure the images.")
 
 
@@ -185,6 +187,46 @@ def check(
         console.print(line, markup=False, highlight=False)
     console.print(f"{made.suite.name}: {outcome.status}")
     raise typer.Exit(EXIT_CODES[outcome.status])
+
+
+@app.command()
+@_stop_cleanly
+def compare(
+    first: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.")],
+    second: Annotated[Path, typer.Argument(help="The report to compare it with.")],
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="student=other: of the first and the second. Default: equal names."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+) -> None:
+    """Hold students of one report against students of another, seed by seed."""
+    from ddmd_bench.reporting.between import between, between_markdown
+
+    records = _read_report(first), _read_report(second)
+    pairs = [_parse_pair(text) for text in pair or []]
+    pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
+    if not pairs:
+        raise BenchError("the reports share no student's name: say --pair student=other")
+    text = between_markdown(*records, between(*records, pairs))
+    console.print(text, markup=False, highlight=False)
+    if output is not None:
+        write_whole(output, text)
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    file = path / "report.json" if path.is_dir() else path
+    if not file.is_file():
+        raise BenchError(f"{file}: no such report. Give a report.json, or the folder that holds it")
+    record: dict[str, Any] = read_json(file)
+    return record
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    student, separator, other = text.partition("=")
+    if not (student and separator and other):
+        raise BenchError(f"--pair {text}: expected student=other")
+    return student, other
 
 
 @app.command()

@@ -74,6 +74,19 @@ def velocity_from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
     return eps_from_x0(x0, x_t, level) - x0
 
 
+def velocity_weight(level: NoiseLevel) -> Tensor:
+    """What makes a squared error of x0 the velocity's, [B, 1, 1, 1]: 1 / sigma^2.
+
+    Bounded where sigma vanishes and an x0 error means nothing.
+    """
+    return 1 / level.sigma.clamp(min=0.05).square()
+
+
+def eps_weight(level: NoiseLevel) -> Tensor:
+    """What makes a squared error of x0 the noise's, [B, 1, 1, 1]: alpha^2 / sigma^2."""
+    return (level.alpha / level.sigma).square()
+
+
 def guided(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:
     """Guidance in SDXL's form (Eq. 4): uncond + g * (cond - uncond); g = 1 is no guidance."""
     return uncond + guidance_scale * (cond - uncond)

@@ -22,7 +22,7 @@ from ddmd_bench.distill.terms import Denoise
 from ddmd_bench.images import ImageId, image_ids, quantised
 from ddmd_bench.prompts import Prompt, head_in_proportion
 from ddmd_bench.records import finite_or_none
-from ddmd_bench.sampling import BATCH_SIZE, draw_reference, few_step_draw, iter_drawn
+from ddmd_bench.sampling import draw_reference, few_step_draw, iter_drawn
 from ddmd_bench.scorers import METRICS, extract
 from ddmd_bench.scoring import Batch, Measured, aggregate, counted, measure, whole_prompts
 from ddmd_bench.stats.frechet import Reference
@@ -72,7 +72,7 @@ class Evaluator:
         """Images uint8 [n, 3, H, W] of the subset, with a row each."""
         draw = few_step_draw(network, self.backend, self.t_list, self.seed, self.device)
         images = self._images(self.settings.images_per_prompt)
-        batches = list(iter_drawn(draw, images, self.student, BATCH_SIZE))
+        batches = list(iter_drawn(draw, images, self.student, self.backend.images_at_once))
         levels = torch.cat([quantised(batch.pixels) for batch in batches])
         return levels, [row for batch in batches for row in batch.rows]
 

@@ -31,8 +31,9 @@ from ddmd_bench.suite import Suite
 from ddmd_bench.training_plan import training_inputs, training_problems
 
 # The sources that determine each stage's result, beside its inputs.
-_MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/**/*.py", "images.py")
+_MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/__init__.py", "images.py")
 _SOURCES = {
+    "encode": ("records.py", "embeddings.py", "stages/encode.py"),
     "train": ("methods.py", *_MODEL_SOURCES, "training/*.py", "stages/train.py"),
     "generate": (
         *_MODEL_SOURCES,
@@ -46,13 +47,14 @@ _SOURCES = {
 }
 
 
-NO_SEED = -1  # the reference is the same for every seed
+_MODEL_STAGES = frozenset({"encode", "train", "generate", "reference"})  # that run a backend's code
+NO_SEED = -1  # of what is the same for every seed
 TaskName = tuple[str, str, int]  # stage, student, seed
 
 
 @dataclass(frozen=True)
 class Task:
-    """One stage of one student with one seed ('' and `NO_SEED` for the reference)."""
+    """One stage of one student with one seed ('' and `NO_SEED` for what all students share)."""
 
     stage: str
     student: str
@@ -87,12 +89,17 @@ class Plan:
     tasks: dict[TaskName, Task]
     protocol: dict[str, Any]
     fingerprint: str
+    embeddings: Path  # of the backend's text encoders, for every suite
     report_folder: Path
     report_inputs: dict[str, Any]
 
     def task(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task:
-        """One task; without a student, that of the reference."""
+        """One task; without a student, one that all students share."""
         return self.tasks[stage, student, seed]
+
+    def shared(self, stage: str) -> Task | None:
+        """The task of a stage that all students share, if the suite has one."""
+        return self.tasks.get((stage, "", NO_SEED))
 
     @property
     def report_key(self) -> str:
@@ -131,6 +138,11 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     if backend.draw_real is None:
         real = [name for name, s in suite.students.items() if s.source == "real"]
         problems += [f"students.{n}: backend {suite.backend} draws no real images" for n in real]
+        distances = [m for m in suite.metrics if m in METRICS and METRICS[m].extractor]
+        problems += [
+            f"metrics: {m} compares with real images, and backend {suite.backend} draws none"
+            for m in distances
+        ]
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
     protocol = _protocol(suite, backend, prompts)
@@ -146,6 +158,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         tasks=tasks,
         protocol=protocol,
         fingerprint=content_key(protocol),
+        embeddings=runs / "embeddings" / content_key(_text_identity(backend)),
         report_folder=reports / suite.name,
         report_inputs=reported,
     )
@@ -169,6 +182,11 @@ def _prompts(suite: Suite, backend: Backend) -> tuple[tuple[Prompt, ...], list[s
             continue
         chosen += part
     return tuple(chosen), problems
+
+
+def _text_identity(backend: Backend) -> dict[str, str]:
+    """What determines the embedding of a prompt."""
+    return dict(backend.encoders.identity) if backend.encoders is not None else {}
 
 
 NO_DIRECTION = ("same", "above")  # claims that need no better direction
@@ -210,7 +228,8 @@ def _tasks(
     tasks: dict[TaskName, Task] = {}
 
     def add(stage: str, student: str, seed: int, inputs: dict[str, Any]) -> Task:
-        inputs = {"schema": SCHEMA, "sources": source_sha256(*_SOURCES[stage]), **inputs}
+        sources = (*_SOURCES[stage], *(backend.sources if stage in _MODEL_STAGES else ()))
+        inputs = {"schema": SCHEMA, "sources": source_sha256(*sources), **inputs}
         key = content_key(inputs)
         name = f"{student}-{key}" if student else key
         label = f"{student}, seed {seed}" if student and len(suite.seeds) > 1 else student
@@ -225,17 +244,15 @@ def _tasks(
     }
     asked = {"prompts": prompts_key(prompts), "images_per_prompt": suite.images_per_prompt()}
     scorers = weights_sha256(needed_scorers(suite.metrics))
-    reference = add(
-        "reference",
-        "",
-        NO_SEED,
-        {
-            **world,
-            "prompts": asked["prompts"],
-            "images_per_prompt": suite.reference.images_per_prompt,
-            "scorers": scorers,
-        },
-    )
+    if backend.encoders is not None:
+        world["text"] = _text_identity(backend)
+        encoded = {"text": world["text"], "prompts": asked["prompts"]}
+        add("encode", "", NO_SEED, encoded)
+    reference: dict[str, Any] = {}
+    if backend.draw_real is not None:
+        per_prompt = {"images_per_prompt": suite.reference.images_per_prompt}
+        compared = {**world, "prompts": asked["prompts"], **per_prompt, "scorers": scorers}
+        reference["reference"] = add("reference", "", NO_SEED, compared).key
     for (name, student), seed in product(suite.students.items(), suite.seeds):
         if student.source == "train":
             row = training_inputs(student.method or "", suite.train_settings(name))
@@ -254,7 +271,7 @@ def _tasks(
             seed,
             {
                 "images": generated.key,
-                "reference": reference.key,
+                **reference,
                 "scorers": scorers,
                 "metrics": sorted(suite.metrics),
                 "intervals_over": suite.intervals_over,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differing(where: str, found: Any, expected: Any) -> Iterator[str]:
+    """One line for each leaf of two JSON values that differs."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted(found.keys() | expected.keys()):
+            yield from differing(f"{where}.{key}", found.get(key), expected.get(key))
+    elif found != expected:
+        yield f"{where}: {found!r}, expected {expected!r}"
 
 
 def seed_of(*parts: str | int) -> int:

@@ -33,10 +33,15 @@ class Event(NamedTuple):
 OnEvent = Callable[[Event], None]
 
 Contender = tuple[str, int]  # student and seed: what fails or goes on as one
-REFERENCE: Contender = ("", NO_SEED)
+SHARED: Contender = ("", NO_SEED)
 # Stages whose tasks follow each other for a student and seed, in rounds: scoring waits for the
-# reference.
-ROUNDS: tuple[tuple[str, ...], ...] = (("reference",), ("train", "generate"), ("score",))
+# reference, everything for the prompts' embeddings.
+ROUNDS: tuple[tuple[str, ...], ...] = (
+    ("encode",),
+    ("reference",),
+    ("train", "generate"),
+    ("score",),
+)
 
 
 def default_workers() -> int:
@@ -68,7 +73,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
     )
     try:
         for chains in rounds:
-            if REFERENCE in failed:  # nothing can be scored without the reference
+            if SHARED in failed:  # what every student waits for
                 break
             going = [chain for chain in chains if _contender(chain) not in failed]
             futures = {pool.submit(_work, plan, chain): chain for chain in going}
@@ -112,8 +117,9 @@ def _chains(plan: Plan, stages: set[str], order: Sequence[str]) -> list[list[Tas
 def _merge_independent(rounds: list[list[list[Task]]]) -> list[list[list[Task]]]:
     """The reference needs no student: it runs beside training."""
     stages = [{task.stage for chain in chains for task in chain} for chains in rounds]
-    if len(rounds) > 1 and stages[0] == {"reference"} and "score" not in stages[1]:
-        return [rounds[1] + rounds[0], *rounds[2:]]
+    for k, here in enumerate(stages[:-1]):
+        if here == {"reference"} and "score" not in stages[k + 1]:
+            return [*rounds[:k], rounds[k + 1] + rounds[k], *rounds[k + 2 :]]
     return rounds
 
 

@@ -18,8 +18,6 @@ from ddmd_bench.distill.terms import Cond, Denoise
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import ImageId, image_generator, image_noises, quantised
 
-BATCH_SIZE = 64
-
 Draw = Callable[[Sequence[ImageId]], Tensor]  # -> images [B, 3, H, W], [-1, 1] and beyond
 
 

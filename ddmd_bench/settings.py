@@ -36,6 +36,10 @@ class Model(Strict):
     vae_revision: str | None = None
     # Pixels per side.
     resolution: Positive | None = None
+    # Of networks that only run forward outside training: text encoders, VAE, what is sampled.
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    # Drawn in one batch; no image depends on it.
+    images_at_once: Positive | None = None
 
 
 class TrainSettings(Strict):

@@ -108,6 +108,7 @@ def make_run(folder: Path, suite: Suite) -> Plan:
         tasks=tasks,
         protocol={"resolution": [32, 32], "seed_rule": "by image"},
         fingerprint="0123456789ab",
+        embeddings=folder / "embeddings",
         report_folder=folder / "report",
         report_inputs={},
     )

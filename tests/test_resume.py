@@ -160,6 +160,7 @@ def test_a_checkpoint_holds_all_that_a_training_needs(planned: Planner, option: 
 # Ends itself with SIGKILL, as no handler can catch: amid the images, or with all but done.json.
 KILLED = """
 import os, signal, sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 import torch
@@ -175,7 +176,8 @@ plan = make_plan(load_suite(suite), Path(runs), Path(runs) / "reports")
 stage = import_module(f"ddmd_bench.stages.{name}")
 (task,) = [t for t in plan.of_stage(name) if t.student in ("", "teacher_2")]
 if name == "generate":
-    stage.BATCH_SIZE = 4
+    backend = stage.open_backend(plan)
+    stage.open_backend = lambda plan: replace(backend, images_at_once=4)
     getattr(stage, name)(plan, task, lambda done, _: done >= 8 and kill())
 else:
     stage.mark_done = kill

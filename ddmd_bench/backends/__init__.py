@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ddmd_bench.errors import BenchError
 from ddmd_bench.settings import Model
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from ddmd_bench.diffusion import NoiseLevel
     from ddmd_bench.distill.terms import Cond
+    from ddmd_bench.hub import Remote
 
 
 class SampleTeacher(Protocol):
@@ -57,6 +59,7 @@ class Backend:
     student from `cond["step"]`, [B], where it is given; it starts as it was.
     """
 
+    sources: tuple[str, ...]  # files of the package that determine its networks' results
     resolution: int  # pixels per side
     latent_shape: tuple[int, int, int]  # C, H, W
     weights: Mapping[str, str]  # what determines the networks: a sha256 or a commit, in every key
@@ -64,12 +67,15 @@ class Backend:
     check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
     draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts
     level: Callable[[Tensor], NoiseLevel]  # t [B] -> alpha, sigma
+    # Level -> weight of a squared x0 error, so that a fake score learns as the teacher was trained.
+    denoising_weight: Callable[[NoiseLevel], Tensor]
     load_teacher: Callable[[], nn.Module]
     sample_teacher: SampleTeacher
     add_step_embedding: Callable[[nn.Module, int], None]  # so that it reads cond["step"] < steps
     bottleneck: Callable[[nn.Module], nn.Module]  # whose output a discriminator reads
     lora_targets: tuple[str, ...]  # names of the layers that adapters join
     encode_prompts: Callable[[Sequence[str]], Cond]  # '' is unconditional
+    images_at_once: int  # drawn in one batch; no image depends on it
     decode: Callable[[Tensor], Tensor]  # latents -> images [B, 3, H, W], [-1, 1] and beyond
     draw_real: Callable[[str, torch.Generator], Tensor] | None  # one real image of a prompt
     # Real latents [B, C, H, W] with their prompts, for a GAN.
@@ -77,13 +83,32 @@ class Backend:
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
     real_moments: tuple[float, float] | None
     teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps
+    remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 
 
 def _shapes(model: Model) -> Backend:
     from ddmd_bench.backends.shapes.backend import make_backend
 
+    if model.model_fields_set:
+        raise BenchError(f"model: backend shapes carries its own, found {model.model_dump()}")
     return make_backend()
 
 
-BACKENDS: dict[str, Callable[[Model], Backend]] = {"shapes": _shapes}
+def _sdxl(model: Model) -> Backend:
+    from ddmd_bench.backends.stable_diffusion.backend import SDXL, make_backend
+
+    return make_backend(model, SDXL)
+
+
+def _sd15(model: Model) -> Backend:
+    from ddmd_bench.backends.stable_diffusion.backend import SD15, make_backend
+
+    return make_backend(model, SD15)
+
+
+BACKENDS: dict[str, Callable[[Model], Backend]] = {
+    "shapes": _shapes,
+    "sdxl": _sdxl,
+    "sd15": _sd15,
+}

@@ -190,13 +190,13 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "n_seeds": d.n_seeds,
             "n_seeds_expected": len(d.by_seed),
             "p_holm": p_holm,
-            "outcome": _outcome(metric, d, p_holm),
+            "outcome": outcome_of(metric, d, p_holm),
         }
         for (metric, other), d, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
 
 
-def _outcome(metric: str, d: Difference, p_holm: float) -> str:
+def outcome_of(metric: str, d: Difference, p_holm: float) -> str:
     """better / worse / undecided; where neither direction is better, differs / undecided."""
     low, high = oriented(metric, d)[1:3]
     if d.missing or not p_holm < 0.05 or low <= 0 <= high:

@@ -57,7 +57,7 @@ def load_run(plan: Plan) -> RunFiles:
     """Read the files of every stage that is complete; what is not is missing, with its reason."""
     suite = plan.suite
     extractors = sorted({e for m in suite.metrics if (e := METRICS[m].extractor)})
-    reference = plan.task("reference")
+    reference = plan.shared("reference")
     return RunFiles(
         suite=suite,
         prompts={p.prompt_id: p.text for p in plan.prompts},
@@ -68,7 +68,9 @@ def load_run(plan: Plan) -> RunFiles:
             name: {seed: _load_student(plan, name, seed, extractors) for seed in suite.seeds}
             for name in suite.students
         },
-        reference=_reference(reference.folder, extractors) if reference.complete() else {},
+        reference=_reference(reference.folder, extractors)
+        if reference and reference.complete()
+        else {},
     )
 
 

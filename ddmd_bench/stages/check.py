@@ -7,13 +7,12 @@ what a further seed may, 1 in 10,000; a student that is not trained is held to t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.records import SCHEMA, read_json, write_json
+from ddmd_bench.records import SCHEMA, differing, read_json, write_json
 from ddmd_bench.settings import TrainSettings
 from ddmd_bench.suite import Suite
 
@@ -109,11 +108,11 @@ def compare(record: dict[str, Any], expected: dict[str, Any]) -> Outcome:
     """The verdict on a report record; incomparable before drift before ok."""
     if expected.get("schema") != SCHEMA:
         return Outcome("incomparable", [f"schema: {SCHEMA}, expected {expected.get('schema')}"])
-    differing = list(_differing("protocol", record["protocol"], expected["protocol"]))
-    if differing:
-        return Outcome("incomparable", differing)
+    protocol = list(differing("protocol", record["protocol"], expected["protocol"]))
+    if protocol:
+        return Outcome("incomparable", protocol)
     settings = (_settings(record["suite"]), expected["settings"])
-    lines = list(_differing("settings", *map(_with_defaults, settings)))
+    lines = list(differing("settings", *map(_with_defaults, settings)))
     lines += _value_lines(record, expected)
     lines += _first_updates_lines(record, expected)
     return Outcome("drift" if lines else "ok", lines)
@@ -138,15 +137,6 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     }
     train = {**TrainSettings().model_dump(mode="json"), **settings["train"]}
     return {**younger, **settings, "train": train}
-
-
-def _differing(where: str, found: Any, expected: Any) -> Iterator[str]:
-    """One line for each leaf of two JSON values that differs."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in sorted(found.keys() | expected.keys()):
-            yield from _differing(f"{where}.{key}", found.get(key), expected.get(key))
-    elif found != expected:
-        yield f"{where}: {found!r}, expected {expected!r}"
 
 
 def _value_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:

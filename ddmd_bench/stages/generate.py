@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import ImageId, image_generator, image_ids, image_noises, save_png
 from ddmd_bench.provenance import provenance
 from ddmd_bench.records import mark_done, write_jsonl
-from ddmd_bench.sampling import BATCH_SIZE, Draw, conditioning, few_step_draw, iter_drawn
+from ddmd_bench.sampling import Draw, conditioning, few_step_draw, iter_drawn
 from ddmd_bench.training.networks import load_student
+from ddmd_bench.world import open_backend
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan, Task
@@ -82,7 +83,7 @@ SOURCES: dict[str, Callable[[Plan, Task, Backend, str], Sampler]] = {
 @torch.no_grad()
 def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
-    backend = BACKENDS[plan.suite.backend](plan.suite.model)
+    backend = open_backend(plan)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sampler = SOURCES[plan.suite.students[task.student].source](plan, task, backend, device)
     shutil.rmtree(task.folder, ignore_errors=True)  # a half-finished stage is redone, not patched
@@ -91,7 +92,7 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
     images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    for drawn in iter_drawn(sampler.draw, images, task.label, BATCH_SIZE):
+    for drawn in iter_drawn(sampler.draw, images, task.label, backend.images_at_once):
         seconds += drawn.seconds
         for row, values in zip(drawn.rows, drawn.pixels, strict=True):
             file_name = f"{len(rows):05d}.png"

@@ -49,7 +49,7 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     source = plan.task("generate", task.student, task.seed).folder
     rows = _image_rows(plan, source)
     measured = measure(_decoded(source, rows, progress), metrics, task.label)
-    reference = plan.task("reference").folder
+    reference = plan.shared("reference")
     aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
     _write_parquet(task.folder / "per_image.parquet", measured.table)
     for name, features in measured.features.items():
@@ -120,13 +120,15 @@ def _decode_batch(paths: Sequence[Path]) -> Tensor:
 
 
 def _aggregates(
-    metric: str, plan: Plan, task: Task, measured: Measured, reference: Path
+    metric: str, plan: Plan, task: Task, measured: Measured, reference: Task | None
 ) -> dict[str, dict[str, Any]]:
     """The metric over all images and over each prompt set."""
     extractor, result = METRICS[metric].extractor, {}
     for group in ("all", *plan.suite.prompts):
         inside = counted(metric, measured.table, group)
-        real = _real_features(reference, extractor, group) if extractor else None
+        real = (
+            _real_features(reference.folder, extractor, group) if reference and extractor else None
+        )
         # No student in the seed: all students are resampled alike.
         resampled = plan.suite.intervals_over == "prompts"
         seed = seed_of("score", task.seed, metric, group) if resampled else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.evaluation import Evaluator, evaluations_table, history_rows, newest_is_best
 from ddmd_bench.methods import METHODS
@@ -19,6 +19,7 @@ from ddmd_bench.provenance import peak_memory_gib, provenance, reset_peak_memory
 from ddmd_bench.records import FAILED, mark_done, write_json
 from ddmd_bench.training.trackers import tracked
 from ddmd_bench.training.update import NotFinite, Training
+from ddmd_bench.world import open_backend
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan, Task
@@ -125,7 +126,7 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     settings = suite.train_settings(task.student)
     method = METHODS[suite.students[task.student].method or ""]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    backend = BACKENDS[suite.backend](suite.model)
+    backend = open_backend(plan)
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / FAILED).unlink(missing_ok=True)
     reset_peak_memory()

@@ -178,10 +178,7 @@ class Training:
         level = self.backend.level(draw.tau)
         x_tau = renoise(x0, level, draw.eps)
         x0_fake = self.networks["fake_score"](x_tau, draw.tau, samples.fake_cond)
-        # 1 / sigma^2 makes it the error of the predicted velocity, as the teacher was trained;
-        # bounded where sigma vanishes and an x0 error means nothing.
-        weight = 1 / level.sigma.clamp(min=0.05).square()
-        return (weight * (x0_fake - x0).square()).mean()
+        return (self.backend.denoising_weight(level) * (x0_fake - x0).square()).mean()
 
     def _gan_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
         """The discriminator on samples and real images, each noised over the whole range (DMD2)."""

@@ -28,7 +28,8 @@ from ddmd_bench.backends.shapes.scenes import (
     render,
     seen_labels,
 )
-from ddmd_bench.diffusion import flow_level, x0_from_velocity
+from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding, step_labels
+from ddmd_bench.diffusion import flow_level, velocity_weight, x0_from_velocity
 from ddmd_bench.distill.sampler import ode_sample
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
@@ -38,11 +39,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 TEACHER = WEIGHTS / "teacher.safetensors"
 # Mean and variance of the latents of 20,000 training scenes, averaged (seed 0).
 REAL_MOMENTS = (-0.101, 0.079)
-# The layers that DMD2's LoRA joins: attention, feed-forward, convolutions, time projections.
-LORA_TARGETS = (
-    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
-    "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
-)  # fmt: skip
 
 
 class VelocityDenoiser(nn.Module):
@@ -56,14 +52,9 @@ class VelocityDenoiser(nn.Module):
         """x_t [B, 12, 16, 16], t [B] in [0, 1] -> x0 [B, 12, 16, 16]."""
         x_t = x_t.contiguous(memory_format=torch.channels_last)
         # The network was trained on 1000 * t, the range of diffusers' timesteps.
-        velocity = self.unet(x_t, 1000 * t, cond["prompt_embeds"], class_labels=self._step(t, cond))
+        step = step_labels(self.unet, len(t), cond, t.device)
+        velocity = self.unet(x_t, 1000 * t, cond["prompt_embeds"], class_labels=step)
         return x0_from_velocity(velocity.sample, x_t, flow_level(t))
-
-    def _step(self, t: Tensor, cond: Cond) -> Tensor | None:
-        embedding = self.unet.class_embedding
-        if embedding is None or "step" in cond:
-            return cond.get("step")
-        return torch.full(t.shape, embedding.padding_idx, device=t.device)
 
 
 def _teacher_file() -> Path:
@@ -98,18 +89,6 @@ def load_teacher() -> nn.Module:
     unet.load_state_dict(_part("unet."))
     unet.to(memory_format=torch.channels_last)
     return VelocityDenoiser(unet).requires_grad_(False).eval()
-
-
-def add_step_embedding(denoiser: nn.Module, num_steps: int) -> None:
-    """Let a network read which of the student's steps made a sample.
-
-    The embedding starts at zero, so that nothing changes; its last row, for inputs that come from
-    no step, stays zero.
-    """
-    unet = _unet_of(denoiser)
-    size = unet.time_embedding.linear_2.out_features
-    unet.class_embedding = nn.Embedding(num_steps + 1, size, padding_idx=num_steps)
-    nn.init.zeros_(unet.class_embedding.weight)
 
 
 def _sample_teacher(
@@ -166,6 +145,7 @@ def _check_prompt(prompt: str) -> None:
 def make_backend() -> Backend:
     """The row behind `backend: shapes`."""
     return Backend(
+        sources=("backends/unets.py", "backends/shapes/*.py"),
         resolution=IMAGE_SIZE,
         latent_shape=LATENT_SHAPE,
         weights={"teacher": _teacher_sha256()},
@@ -176,12 +156,14 @@ def make_backend() -> Backend:
         check_prompt=_check_prompt,
         draw_prompts=_draw_prompts,
         level=flow_level,
+        denoising_weight=velocity_weight,
         load_teacher=load_teacher,
         sample_teacher=_sample_teacher,
-        add_step_embedding=add_step_embedding,
+        add_step_embedding=lambda denoiser, num: add_step_embedding(_unet_of(denoiser), num),
         bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
+        images_at_once=64,
         decode=to_images,
         draw_real=_draw_real,
         draw_real_latents=_draw_real_latents,

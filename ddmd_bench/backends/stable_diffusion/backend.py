@@ -1,0 +1,218 @@
+"""SDXL and Stable Diffusion 1.5 as backends: diffusers' UNet, eps prediction, the DDPM schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddmd_bench.backends import Backend, Encoders
+from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
+from ddmd_bench.backends.stable_diffusion.encoders import (
+    collate,
+    collate_with_size,
+    decode,
+    encode_images,
+    load_vae,
+    sd15_prompt_encoder,
+    sdxl_prompt_encoder,
+)
+from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
+from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
+from ddmd_bench.diffusion import NoiseLevel, ddpm_level, eps_weight, guided
+from ddmd_bench.distill.sampler import scheduler_sample
+from ddmd_bench.distill.terms import Cond
+from ddmd_bench.hub import Remote, folder_of, identity
+from ddmd_bench.records import read_json
+from ddmd_bench.settings import Model
+
+
+@dataclass(frozen=True)
+class Family:
+    """What SDXL and SD 1.5 differ in, and where their weights are published."""
+
+    model: Model  # the defaults
+    load_prompt_encoder: Callable[..., Any]
+    text_parts: tuple[str, ...]
+    has_size: bool  # whether the UNet reads the image's size
+
+
+SDXL = Family(
+    Model(
+        repository="stabilityai/stable-diffusion-xl-base-1.0",
+        revision="462165984030d82259a11f4367a4eed129e94a7b",
+        # SDXL's own VAE overflows in float16.
+        vae="madebyollin/sdxl-vae-fp16-fix",
+        vae_revision="207b116dae70ace3637169f1ddd2434b91b3a8cd",
+        resolution=1024,
+        images_at_once=8,
+    ),
+    sdxl_prompt_encoder,
+    ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+    has_size=True,
+)
+SD15 = Family(
+    Model(
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        resolution=512,
+        images_at_once=16,
+    ),
+    sd15_prompt_encoder,
+    ("text_encoder", "tokenizer"),
+    has_size=False,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the files of a model are, or are to come from."""
+
+    main: Remote
+    text: Remote
+    vae: Remote
+
+    def vae_folder(self) -> Path:
+        """The VAE's own folder: of a repository of its own, or a part of the main one."""
+        folder = folder_of(self.vae)
+        return folder / "vae" if (folder / "vae").is_dir() else folder
+
+
+def parts_of(model: Model, family: Family) -> Parts:
+    """The files that a suite's model needs: UNet and scheduler, text encoders, VAE."""
+    assert model.repository is not None
+    main = partial(Remote, model.repository, model.revision)
+    suffix = f".{model.variant}.safetensors" if model.variant else ".safetensors"
+    weights = f"*{suffix}" if model.variant else "*model.safetensors"
+
+    def files(*folders: str) -> tuple[str, ...]:
+        return tuple(f"{f}/{name}" for f in folders for name in ("*.json", "*.txt", weights))
+
+    if model.vae is None:
+        vae = main(files=files("vae"), what="VAE")
+    else:
+        names = ("config.json", "diffusion_pytorch_model.safetensors")
+        vae = Remote(model.vae, model.vae_revision, names, what="VAE")
+    return Parts(
+        main(files=("model_index.json", "scheduler/*.json", *files("unet")), what="UNet"),
+        main(files=("model_index.json", *files(*family.text_parts)), what="text encoders"),
+        vae,
+    )
+
+
+def make_backend(model: Model, family: Family) -> Backend:
+    """The row behind `backend: sdxl` and `backend: sd15`; loads no weights."""
+    own = model.repository is not None
+    # A repository of the user's own has its own revision and, if it names no other, its own VAE.
+    left = {"revision", "vae", "vae_revision"} if own else set()
+    defaults = family.model.model_dump(exclude_none=True, exclude=left)
+    model = Model(**{**defaults, **model.model_dump(exclude_unset=True)})
+    assert model.resolution is not None
+    assert model.images_at_once is not None
+    parts, dtype = parts_of(model, family), getattr(torch, model.dtype)
+    level = _lazy_level(parts)
+
+    def load_teacher() -> nn.Module:
+        from diffusers import UNet2DConditionModel
+
+        unet = UNet2DConditionModel.from_pretrained(
+            folder_of(parts.main),
+            subfolder="unet",
+            variant=model.variant,
+            torch_dtype=torch.float32,
+        )
+        return EpsDenoiser(unet, level).requires_grad_(False).eval()
+
+    def vae_on(device: torch.device | str) -> Any:
+        variant = model.variant if model.vae is None else None
+        return load_vae(parts.vae_folder(), variant, dtype, str(device))
+
+    return Backend(
+        sources=("backends/unets.py", "backends/stable_diffusion/*.py"),
+        resolution=model.resolution,
+        latent_shape=(4, model.resolution // 8, model.resolution // 8),
+        weights={"unet": identity(parts.main), "vae": identity(parts.vae)},
+        prompt_sets={},
+        check_prompt=refuse_empty,
+        draw_prompts=draw_prompts,
+        level=level,
+        denoising_weight=eps_weight,
+        load_teacher=load_teacher,
+        sample_teacher=partial(_sample_teacher, parts),
+        add_step_embedding=lambda denoiser, num: add_step_embedding(_unet_of(denoiser), num),
+        bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
+        lora_targets=LORA_TARGETS,
+        encode_prompts=encode_prompts,
+        images_at_once=model.images_at_once,
+        decode=lambda latents: decode(vae_on(latents.device), latents),
+        draw_real=None,
+        draw_real_latents=None,
+        real_moments=None,
+        encoders=Encoders(
+            identity={"text": identity(parts.text), "dtype": model.dtype},
+            load_prompt_encoder=lambda device: family.load_prompt_encoder(
+                folder_of(parts.text), model.variant, dtype, device
+            ),
+            collate=collate_with_size(model.resolution) if family.has_size else collate,
+            load_image_encoder=lambda device: partial(encode_images, vae_on(device)),
+        ),
+        remotes=(parts.main, parts.text, parts.vae),
+    )
+
+
+def _unet_of(denoiser: nn.Module) -> Any:
+    assert isinstance(denoiser, EpsDenoiser)
+    return denoiser.unet
+
+
+def _scheduler(parts: Parts) -> Any:
+    """The repository's own scheduler, of the class that it names."""
+    import diffusers
+
+    config = read_json(folder_of(parts.main) / "scheduler" / "scheduler_config.json")
+    name = config.get("_class_name", "EulerDiscreteScheduler")
+    return getattr(diffusers, name).from_config(config)
+
+
+def _lazy_level(parts: Parts) -> Callable[[Tensor], NoiseLevel]:
+    """Noise levels of the repository's schedule, read when they are first asked for."""
+    known: list[Callable[[Tensor], NoiseLevel]] = []
+
+    def level(t: Tensor) -> NoiseLevel:
+        if not known:
+            known.append(ddpm_level(_scheduler(parts).alphas_cumprod))
+        return known[0](t)
+
+    return level
+
+
+def _sample_teacher(
+    parts: Parts,
+    teacher: nn.Module,
+    num_inference_steps: int,
+    guidance_scale: float,
+    cond: Cond,
+    uncond: Cond,
+    noise: Tensor,
+    **options: Any,
+) -> Tensor:
+    """The repository's scheduler with guidance, as diffusers' pipeline samples."""
+    assert not options, "plan refuses what teacher_options does not name"
+    assert isinstance(teacher, EpsDenoiser)
+    scheduler = _scheduler(parts)
+    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+
+    # Both branches in one batch, as the pipeline runs them: rounding depends on the batch.
+    both = {name: torch.cat([uncond[name], cond[name]]) for name in cond}
+
+    def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
+        if guidance_scale == 1:
+            return teacher.predict(x, timestep, cond)
+        eps_uncond, eps_cond = teacher.predict(torch.cat([x, x]), timestep, both).chunk(2)
+        return guided(eps_uncond, eps_cond, guidance_scale)
+
+    return scheduler_sample(predict, scheduler, noise)

@@ -1,0 +1,94 @@
+"""Two reports compared: the same differences as within one report, and a refusal where due."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from ddmd_bench.cli import app
+from ddmd_bench.errors import BenchError
+from ddmd_bench.reporting.between import between, between_markdown
+from ddmd_bench.reporting.differences import Difference
+
+REPORT = Path(__file__).parent.parent / "reports" / "shapes_ablation" / "report.json"
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(REPORT.read_text())
+    return result
+
+
+def test_differences_are_those_within_a_report(record: dict[str, Any]) -> None:
+    """The committed report's own differences against its baseline, from its files' images."""
+    baseline = record["suite"]["baseline"]
+    own = [row for row in record["differences"] if row["student"] == "ca_only"]
+    rows = between(record, record, [("ca_only", baseline)])
+    assert [row.metric for row in rows] == [row["metric"] for row in own]
+    for row, expected in zip(rows, own, strict=True):
+        found = [row.difference.value, row.difference.low, row.difference.high]
+        np.testing.assert_allclose(found, [expected[k] for k in ("value", "low", "high")], 1e-6)
+
+
+def test_the_interval_is_the_paired_t_test_s(record: dict[str, Any]) -> None:
+    (row, *_) = between(record, record, [("decoupled_hybrid", "dmd")])
+    cells = [record["table"][n]["prompt_accuracy"]["all"] for n in ("decoupled_hybrid", "dmd")]
+    a, b = ([cell["by_seed"][str(seed)]["value"] for seed in range(5)] for cell in cells)
+    assert row.difference.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert row.values == pytest.approx((np.mean(a), np.mean(b)))
+
+
+def test_only_shared_seeds_are_compared(record: dict[str, Any]) -> None:
+    fewer = copy.deepcopy(record)
+    for cell in fewer["table"]["dmd"].values():
+        cell["all"]["by_seed"]["0"]["value"] = None
+    (row, *_) = between(record, fewer, [("dmd", "dmd")])
+    assert sorted(row.difference.by_seed) == [1, 2, 3, 4]
+    assert row.difference[:4] == (0.0, 0.0, 0.0, 1.0)
+    assert "over the seeds 1, 2, 3, 4 that both have" in between_markdown(record, fewer, [row])
+
+
+def test_one_shared_seed_has_no_interval(record: dict[str, Any]) -> None:
+    one = copy.deepcopy(record)
+    for cell in one["table"]["dmd"].values():
+        cell["all"]["by_seed"] = {"3": cell["all"]["by_seed"]["3"]}
+    difference: Difference = between(record, one, [("ca_only", "dmd")])[0].difference
+    assert np.isnan(difference.low)
+    assert difference.missing == "1 seeds in both reports: no interval"
+
+
+def test_another_protocol_is_refused_with_what_differs(record: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    other["fingerprint"] = "0" * 12
+    other["protocol"]["resolution"] = 64
+    with pytest.raises(BenchError, match=r"protocol\.resolution: 32, expected 64"):
+        between(record, other, [("dmd", "dmd")])
+
+
+def test_the_command_prints_and_writes_the_table(tmp_path: Path) -> None:
+    output = tmp_path / "between.md"
+    pair = ["--pair", "decoupled_hybrid=dmd", "--output", str(output)]
+    result = CliRunner().invoke(app, ["compare", str(REPORT.parent), str(REPORT), *pair])
+    assert result.exit_code == 0, result.output
+    assert "| decoupled_hybrid | dmd | Prompt accuracy | 99.3 | 95.3 | +4.0 |" in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.json", str(REPORT)], "no such report"),
+        ([str(REPORT), str(REPORT), "--pair", "dmd"], "expected student=other"),
+        ([str(REPORT), str(REPORT), "--pair", "dmd=decoupled_hybird"], "decoupled_hybrid"),
+    ],
+)
+def test_bad_input_says_what_to_do(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["compare", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
