@@ -157,7 +157,8 @@ PUBLISHED: dict[str, Published] = {
         repository="latent-consistency/lcm-sdxl",
         revision="843cb4058e2bb79edc70a6d8002e1a96feddfd14",
         file="diffusion_pytorch_model.fp16.safetensors",
-        # Guidance is an input of this network, so no second pass.
+        # Guidance is an input of this network, so no second pass. The guide gives 3 to 13 as the
+        # range of its training; the text of the model card says 1 to 2.
         sampling=Sampling("lcm", 4, embedded_guidance_scale=8.0),
         source="diffusers' guide to LCM (docs v0.27): LCMScheduler, 4 steps, guidance_scale 8.0",
     ),

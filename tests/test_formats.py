@@ -128,6 +128,18 @@ def test_the_guidance_embedding_is_the_pipelines(base: Any) -> None:
         guidance_embedding(base, 8.0, 2)
 
 
+def test_a_lora_may_be_a_pickled_state_dict_or_a_folder(base: Any, tmp_path: Path) -> None:
+    named = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file(kohya(make_pairs(base)), named)
+    torch.save(kohya(make_pairs(base)), tmp_path / "lora.bin")
+    expected = output(load_unet(base, named, "lora"))
+    for path in (tmp_path, tmp_path / "lora.bin"):
+        assert torch.equal(output(load_unet(base, path, "lora")), expected)
+    named.unlink()
+    with pytest.raises(BenchError, match="no such file"):
+        load_unet(base, tmp_path, "lora")
+
+
 def test_half_precision_stays(base: Any, tmp_path: Path) -> None:
     half = make_pipeline().unet.half()
     for write, name, format in (

@@ -23,6 +23,7 @@ NUM_NAMED = 3  # differences that an error spells out
 # Settings of a UNet that change no output, or that this loader sets itself.
 FREE_SETTINGS = frozenset({"sample_size", "time_cond_proj_dim"})
 GUIDANCE_INPUT = "time_embedding.cond_proj.weight"
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def load_unet(base_unet: UNet, weights_path: Path, format: str, scale: float = 1.0) -> UNet:
@@ -64,7 +65,7 @@ def _load_full(base_unet: UNet, path: Path, scale: float) -> UNet:
         _check_config(base_unet, path)
     state = read_weights(path)
     guidance_input = state.get(GUIDANCE_INPUT)
-    dim = None if guidance_input is None else guidance_input.shape[1]
+    dim = None if guidance_input is None else guidance_input.shape[-1]
     unet = _empty_like(base_unet, dim)
     expected = {k: tuple(v.shape) for k, v in unet.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
@@ -73,16 +74,22 @@ def _load_full(base_unet: UNet, path: Path, scale: float) -> UNet:
             f"{path} holds another network than {_describe(base_unet)}: "
             f"{_differences(expected, found)}"
         )
-    state = {k: v.to(base_unet.device, base_unet.dtype) for k, v in state.items()}
+    for key in state:  # one by one: half-precision files are large, and twice that in float32
+        state[key] = state[key].to(base_unet.device, base_unet.dtype)
     unet.load_state_dict(state, assign=True)
     assert not any(t.is_meta for t in chain(unet.parameters(), unet.buffers()))
     return unet
 
 
 def _load_lora(base_unet: UNet, path: Path, scale: float) -> UNet:
-    """A LoRA in any key style that diffusers reads, fused into the weights at `scale`."""
+    """A LoRA in any key style that diffusers reads, fused into the weights at `scale`.
+
+    A file, or a folder with the name that diffusers gives it.
+    """
     from diffusers.loaders import StableDiffusionXLLoraLoaderMixin as Loader
 
+    if path.is_dir():
+        path = path / LORA_FILE
     _refuse_what_would_be_dropped(path, read_weights(path))
     try:
         state, alphas, metadata = Loader.lora_state_dict(
