@@ -35,7 +35,7 @@ class Published:
     """One student. `base` is the repository of all that the weights do not hold.
 
     backend: the family, "sdxl" or "pipeline" (a whole diffusers pipeline of another architecture).
-    format: a key of `backends.sdxl.formats.FORMATS`, or "pipeline".
+    format: a key of `backends.stable_diffusion.formats.FORMATS`, or "pipeline".
     """
 
     title: str

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddmd_bench.backends.sdxl.formats import FORMATS, guidance_embedding, load_unet
+from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding, load_unet
 from ddmd_bench.errors import BenchError
 from tests.tiny_sdxl import make_pipeline
 from tests.tiny_students import (

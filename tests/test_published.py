@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
-from ddmd_bench.backends.sdxl.formats import FORMATS, guidance_embedding
+from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding
 from ddmd_bench.diffusion import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.distill.sampler import few_step_sample, scheduler_sample
 from ddmd_bench.errors import BenchError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ddmd_bench.backends.sdxl.formats import _check_lora
+from ddmd_bench.backends.stable_diffusion.formats import _check_lora
 from tests.tiny_sdxl import UNET
 from tests.tiny_students import TARGETS, kohya, make_pairs, target_layers
 

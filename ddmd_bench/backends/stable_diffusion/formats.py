@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddmd_bench.backends.sdxl.weights import read_config, read_weights
+from ddmd_bench.backends.weights import read_config, read_weights
 from ddmd_bench.errors import BenchError, unknown
 
 UNet = Any  # diffusers' UNet2DConditionModel
