@@ -7,77 +7,24 @@ files of the stage. A stage is finished when its folder holds a `done.json` with
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.evaluation_plan import evaluation_inputs, evaluation_problems
+from ddmd_bench.evaluation_plan import evaluation_problems
+from ddmd_bench.hub import Remote
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
-from ddmd_bench.records import (
-    DONE,
-    FAILED,
-    SCHEMA,
-    content_key,
-    file_sha256,
-    read_done,
-    read_json,
-)
+from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json
 from ddmd_bench.reporting.dynamics import SERIES
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.student_plan import Loaded, image_problems, loaded_students, remotes_of
 from ddmd_bench.suite import Suite
-from ddmd_bench.training_plan import training_inputs, training_problems
+from ddmd_bench.tasks import NO_SEED, Task, TaskName, make_tasks
+from ddmd_bench.training_plan import training_problems
 
-# The sources that determine each stage's result, beside its inputs.
-_MODEL_SOURCES = ("records.py", "diffusion.py", "distill/*.py", "backends/__init__.py", "images.py")
-_SOURCES = {
-    "encode": ("records.py", "embeddings.py", "stages/encode.py"),
-    "train": ("methods.py", *_MODEL_SOURCES, "training/*.py", "stages/train.py"),
-    "generate": (
-        *_MODEL_SOURCES,
-        "sampling.py",
-        "training/networks.py",
-        "stages/generate.py",
-    ),
-    "reference": (*_MODEL_SOURCES, "sampling.py", "scorers/*.py", "stages/reference.py"),
-    "score": ("records.py", "scorers/*.py", "stats/*.py", "scoring.py", "stages/score.py"),
-    "report": ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py"),
-}
-
-
-_MODEL_STAGES = frozenset({"encode", "train", "generate", "reference"})  # that run a backend's code
-NO_SEED = -1  # of what is the same for every seed
-TaskName = tuple[str, str, int]  # stage, student, seed
-
-
-@dataclass(frozen=True)
-class Task:
-    """One stage of one student with one seed ('' and `NO_SEED` for what all students share)."""
-
-    stage: str
-    student: str
-    seed: int
-    label: str  # the student as a message names it, with the seed where the suite has several
-    key: str
-    folder: Path
-    inputs: dict[str, Any]
-
-    def complete(self) -> bool:
-        """Whether the folder holds this very result, finished."""
-        done = read_done(self.folder)
-        return done is not None and done.get("key") == self.key
-
-    def last_record(self) -> Path | None:
-        """The file that says how the task ended: `done.json`, else `failed.json`, else none."""
-        failed = self.folder / FAILED
-        if self.complete():
-            return self.folder / DONE
-        return failed if failed.is_file() else None
-
-    def __str__(self) -> str:
-        return f"{self.stage} {self.label}".strip()
+_REPORT_SOURCES = ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py")
 
 
 @dataclass(frozen=True)
@@ -89,7 +36,9 @@ class Plan:
     tasks: dict[TaskName, Task]
     protocol: dict[str, Any]
     fingerprint: str
-    embeddings: Path  # of the backend's text encoders, for every suite
+    loaded: dict[str, Loaded]  # the students that were trained elsewhere, by name
+    remotes: tuple[Remote, ...]  # what must be on this machine
+    embeddings: Path  # of prompts, for every suite: a folder for each text encoder
     report_folder: Path
     report_inputs: dict[str, Any]
 
@@ -97,9 +46,9 @@ class Plan:
         """One task; without a student, one that all students share."""
         return self.tasks[stage, student, seed]
 
-    def shared(self, stage: str) -> Task | None:
-        """The task of a stage that all students share, if the suite has one."""
-        return self.tasks.get((stage, "", NO_SEED))
+    def shared(self, stage: str, student: str = "") -> Task | None:
+        """The task of a stage that all students share, or the student's own, if there is one."""
+        return self.tasks.get((stage, student, NO_SEED)) or self.tasks.get((stage, "", NO_SEED))
 
     @property
     def report_key(self) -> str:
@@ -130,6 +79,8 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
     problems += training_problems(suite, backend)
+    loaded, found = loaded_students(suite)
+    problems += found + image_problems(suite, prompts)
     if suite.evaluation is not None:
         problems += evaluation_problems(suite, suite.evaluation, backend)
     for name, student in suite.students.items():
@@ -146,11 +97,11 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
     protocol = _protocol(suite, backend, prompts)
-    tasks = _tasks(suite, backend, prompts, runs / suite.name)
+    tasks = make_tasks(suite, backend, loaded, prompts, runs / suite.name)
     reported = {
         "suite": suite.model_dump(mode="json"),
         "tasks": [task.key for task in tasks.values()],
-        "sources": source_sha256(*_SOURCES["report"]),
+        "sources": source_sha256(*_REPORT_SOURCES),
     }
     return Plan(
         suite=suite,
@@ -158,7 +109,9 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         tasks=tasks,
         protocol=protocol,
         fingerprint=content_key(protocol),
-        embeddings=runs / "embeddings" / content_key(_text_identity(backend)),
+        loaded=loaded,
+        remotes=tuple(remotes_of(backend, loaded, suite.backend)),
+        embeddings=runs / "embeddings",
         report_folder=reports / suite.name,
         report_inputs=reported,
     )
@@ -182,11 +135,6 @@ def _prompts(suite: Suite, backend: Backend) -> tuple[tuple[Prompt, ...], list[s
             continue
         chosen += part
     return tuple(chosen), problems
-
-
-def _text_identity(backend: Backend) -> dict[str, str]:
-    """What determines the embedding of a prompt."""
-    return dict(backend.encoders.identity) if backend.encoders is not None else {}
 
 
 NO_DIRECTION = ("same", "above")  # claims that need no better direction
@@ -220,64 +168,3 @@ def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> di
         "scorers": weights_sha256(needed_scorers(suite.metrics)),
         "seed_rule": "sha256(image, suite seed, prompt id, image index)",
     }
-
-
-def _tasks(
-    suite: Suite, backend: Backend, prompts: tuple[Prompt, ...], folder: Path
-) -> dict[TaskName, Task]:
-    tasks: dict[TaskName, Task] = {}
-
-    def add(stage: str, student: str, seed: int, inputs: dict[str, Any]) -> Task:
-        sources = (*_SOURCES[stage], *(backend.sources if stage in _MODEL_STAGES else ()))
-        inputs = {"schema": SCHEMA, "sources": source_sha256(*sources), **inputs}
-        key = content_key(inputs)
-        name = f"{student}-{key}" if student else key
-        label = f"{student}, seed {seed}" if student and len(suite.seeds) > 1 else student
-        task = Task(stage, student, seed, label, key, folder / stage / name, inputs)
-        tasks[stage, student, seed] = task
-        return task
-
-    world = {
-        "backend": suite.backend,
-        "weights": dict(backend.weights),
-        "resolution": backend.resolution,
-    }
-    asked = {"prompts": prompts_key(prompts), "images_per_prompt": suite.images_per_prompt()}
-    scorers = weights_sha256(needed_scorers(suite.metrics))
-    if backend.encoders is not None:
-        world["text"] = _text_identity(backend)
-        encoded = {"text": world["text"], "prompts": asked["prompts"]}
-        add("encode", "", NO_SEED, encoded)
-    reference: dict[str, Any] = {}
-    if backend.draw_real is not None:
-        per_prompt = {"images_per_prompt": suite.reference.images_per_prompt}
-        compared = {**world, "prompts": asked["prompts"], **per_prompt, "scorers": scorers}
-        reference["reference"] = add("reference", "", NO_SEED, compared).key
-    for (name, student), seed in product(suite.students.items(), suite.seeds):
-        if student.source == "train":
-            row = training_inputs(student.method or "", suite.train_settings(name))
-            trained = {**world, "seed": seed, **row}
-            if suite.evaluation is not None:
-                trained["evaluation"] = evaluation_inputs(suite, suite.evaluation, prompts)
-            sampled: dict[str, Any] = {"student": add("train", name, seed, trained).key}
-        else:
-            facts = student.model_dump(mode="json", include={"source", *_SAMPLING})
-            facts |= student.teacher_options()
-            sampled = {**world, **facts}
-        generated = add("generate", name, seed, {**sampled, **asked, "seed": seed})
-        add(
-            "score",
-            name,
-            seed,
-            {
-                "images": generated.key,
-                **reference,
-                "scorers": scorers,
-                "metrics": sorted(suite.metrics),
-                "intervals_over": suite.intervals_over,
-            },
-        )
-    return tasks
-
-
-_SAMPLING = ("num_inference_steps", "guidance_scale")

@@ -19,7 +19,8 @@ from queue import Empty
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import NO_SEED, Plan, Task
+from ddmd_bench.plan import Plan
+from ddmd_bench.tasks import NO_SEED, Task
 
 
 class Event(NamedTuple):

@@ -26,13 +26,35 @@ class PromptSet(Strict):
     images_per_prompt: Positive = 2
 
 
-class Student(Strict):
-    """One contender: distilled by a method, the teacher itself, or real images."""
+class Checkpoint(Strict):
+    """Weights of a student that was trained elsewhere, and how it is sampled."""
 
-    source: Literal["train", "teacher", "real"] = "train"
+    # owner/name on the Hub, or a local file or folder.
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+    # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
+    format: Literal["unet", "lora", "pipeline"]
+    lora_scale: float = 1.0
+    scheduler: str = "own"
+    num_inference_steps: Positive
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    guidance_scale: Annotated[float, Field(ge=1)] = 1.0
+    embedded_guidance_scale: float | None = None
+
+
+class Student(Strict):
+    """One contender: distilled by a method, the teacher, published or other weights, images."""
+
+    source: Literal["train", "teacher", "published", "checkpoint", "images", "real"] = "train"
     title: str = ""
     method: str | None = None
     train: dict[str, Any] = Field(default_factory=dict)
+    # A row of `ddmd_bench.published.PUBLISHED`.
+    published: str | None = None
+    checkpoint: Checkpoint | None = None
+    # A folder of images with a metadata.jsonl that gives each file_name its prompt.
+    images: str | None = None
     num_inference_steps: Positive | None = None
     guidance_scale: Annotated[float, Field(ge=1)] | None = None
     # Lumina-Image-2.0's: the share of the steps that are guided, and whether guidance keeps norms.
@@ -46,7 +68,13 @@ class Student(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Student:
-        needed = {"train": {"method"}, "teacher": {"num_inference_steps", "guidance_scale"}}
+        needed = {
+            "train": {"method"},
+            "teacher": {"num_inference_steps", "guidance_scale"},
+            "published": {"published"},
+            "checkpoint": {"checkpoint"},
+            "images": {"images"},
+        }
         allowed = needed.get(self.source, set()) | {"source", "title"}
         allowed |= {
             "train": {"train"},

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ddmd_bench.plan import NO_SEED, Plan, Task, TaskName
+from ddmd_bench.plan import Plan
 from ddmd_bench.prompts import Prompt
 from ddmd_bench.records import mark_done, write_json, write_jsonl
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import mean_interval
 from ddmd_bench.suite import Suite
+from ddmd_bench.tasks import NO_SEED, Task, TaskName
 
 MALICIOUS = '<img src=x onerror="alert(1)"> | <script>alert(2)</script>'
 IMAGE_METRICS = ["prompt_accuracy", "saturation", "std"]
@@ -108,6 +109,8 @@ def make_run(folder: Path, suite: Suite) -> Plan:
         tasks=tasks,
         protocol={"resolution": [32, 32], "seed_rule": "by image"},
         fingerprint="0123456789ab",
+        loaded={},
+        remotes=(),
         embeddings=folder / "embeddings",
         report_folder=folder / "report",
         report_inputs={},

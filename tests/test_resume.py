@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.plan import Plan, Task, make_plan
+from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.records import mark_done, read_done
 from ddmd_bench.run import run_tasks
 from ddmd_bench.stages.generate import generate
@@ -26,6 +26,7 @@ from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
 from ddmd_bench.stages.train import CHECKPOINT, train
 from ddmd_bench.suite import load_suite
+from ddmd_bench.tasks import Task
 
 STAGES = ("reference", "train", "generate", "score")
 NUM_ITERATIONS = 12

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ddmd_bench.errors import BenchError
@@ -83,6 +84,11 @@ class Backend:
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
     real_moments: tuple[float, float] | None
     teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps
+    dtype: str = "float32"  # of networks while they are sampled
+    # A published student's file, its format and the scale of a LoRA -> a network with `predict`, as
+    # schedulers call it; and the configuration that those schedulers start from.
+    load_published: Callable[[Path, str, float], nn.Module] | None = None
+    scheduler_config: Callable[[], dict[str, Any]] | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 

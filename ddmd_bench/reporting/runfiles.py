@@ -18,7 +18,8 @@ from ddmd_bench.suite import Student, Suite
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ddmd_bench.plan import Plan, Task
+    from ddmd_bench.plan import Plan
+    from ddmd_bench.tasks import Task
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
 

@@ -14,7 +14,8 @@ from ddmd_bench.sampling import draw_reference
 from ddmd_bench.scorers import METRICS, extract
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan, Task
+    from ddmd_bench.plan import Plan
+    from ddmd_bench.tasks import Task
 
 
 def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:

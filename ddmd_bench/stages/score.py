@@ -39,7 +39,8 @@ from ddmd_bench.scoring import (
 from ddmd_bench.stats.frechet import Reference
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan, Task
+    from ddmd_bench.plan import Plan
+    from ddmd_bench.tasks import Task
 
 
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:

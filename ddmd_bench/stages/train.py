@@ -22,7 +22,8 @@ from ddmd_bench.training.update import NotFinite, Training
 from ddmd_bench.world import open_backend
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan, Task
+    from ddmd_bench.plan import Plan
+    from ddmd_bench.tasks import Task
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
@@ -126,7 +127,7 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     settings = suite.train_settings(task.student)
     method = METHODS[suite.students[task.student].method or ""]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    backend = open_backend(plan)
+    backend = open_backend(plan, task.student)
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / FAILED).unlink(missing_ok=True)
     reset_peak_memory()

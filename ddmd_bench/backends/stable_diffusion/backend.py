@@ -22,6 +22,7 @@ from ddmd_bench.backends.stable_diffusion.encoders import (
     sd15_prompt_encoder,
     sdxl_prompt_encoder,
 )
+from ddmd_bench.backends.stable_diffusion.formats import load_unet
 from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
 from ddmd_bench.diffusion import NoiseLevel, ddpm_level, eps_weight, guided
@@ -85,21 +86,28 @@ class Parts:
 def parts_of(model: Model, family: Family) -> Parts:
     """The files that a suite's model needs: UNet and scheduler, text encoders, VAE."""
     assert model.repository is not None
-    main = partial(Remote, model.repository, model.revision)
+    main = partial(Remote, model.repository, model.revision, kind="model")
     suffix = f".{model.variant}.safetensors" if model.variant else ".safetensors"
     weights = f"*{suffix}" if model.variant else "*model.safetensors"
 
     def files(*folders: str) -> tuple[str, ...]:
-        return tuple(f"{f}/{name}" for f in folders for name in ("*.json", "*.txt", weights))
+        return tuple(f"{f}/{name}" for f in folders for name in ("*.json", weights))
 
     if model.vae is None:
         vae = main(files=files("vae"), what="VAE")
     else:
         names = ("config.json", "diffusion_pytorch_model.safetensors")
-        vae = Remote(model.vae, model.vae_revision, names, what="VAE")
+        vae = Remote(model.vae, model.vae_revision, names, kind="model", what="VAE")
     return Parts(
         main(files=("model_index.json", "scheduler/*.json", *files("unet")), what="UNet"),
-        main(files=("model_index.json", *files(*family.text_parts)), what="text encoders"),
+        main(
+            files=(
+                "model_index.json",
+                *files(*(part for part in family.text_parts if "encoder" in part)),
+                *(f"{part}/*" for part in family.text_parts if "tokenizer" in part),
+            ),
+            what="text encoders",
+        ),
         vae,
     )
 
@@ -152,6 +160,9 @@ def make_backend(model: Model, family: Family) -> Backend:
         draw_real=None,
         draw_real_latents=None,
         real_moments=None,
+        dtype=model.dtype,
+        load_published=lambda path, format, scale: published(load_teacher(), path, format, scale),
+        scheduler_config=partial(_scheduler_config, parts),
         encoders=Encoders(
             identity={"text": identity(parts.text), "dtype": model.dtype},
             load_prompt_encoder=lambda device: family.load_prompt_encoder(
@@ -164,6 +175,12 @@ def make_backend(model: Model, family: Family) -> Backend:
     )
 
 
+def published(base: nn.Module, path: Path, format: str, scale: float) -> nn.Module:
+    """A published student's network, of the base's architecture."""
+    assert isinstance(base, EpsDenoiser)
+    return EpsDenoiser(load_unet(base.unet, path, format, scale), base.level)
+
+
 def _unet_of(denoiser: nn.Module) -> Any:
     assert isinstance(denoiser, EpsDenoiser)
     return denoiser.unet
@@ -173,9 +190,15 @@ def _scheduler(parts: Parts) -> Any:
     """The repository's own scheduler, of the class that it names."""
     import diffusers
 
-    config = read_json(folder_of(parts.main) / "scheduler" / "scheduler_config.json")
-    name = config.get("_class_name", "EulerDiscreteScheduler")
-    return getattr(diffusers, name).from_config(config)
+    config = _scheduler_config(parts)
+    return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def _scheduler_config(parts: Parts) -> dict[str, Any]:
+    config: dict[str, Any] = read_json(
+        folder_of(parts.main) / "scheduler" / "scheduler_config.json"
+    )
+    return config
 
 
 def _lazy_level(parts: Parts) -> Callable[[Tensor], NoiseLevel]:

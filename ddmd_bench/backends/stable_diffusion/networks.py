@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ddmd_bench.backends.stable_diffusion.formats import guidance_embedding
 from ddmd_bench.backends.unets import step_labels
 from ddmd_bench.diffusion import NoiseLevel, ddpm_index, x0_from_eps
 from ddmd_bench.distill.terms import Cond
@@ -20,8 +21,17 @@ class EpsDenoiser(nn.Module):
         self.unet = unet
         self.level = level
 
-    def predict(self, x_t: Tensor, timestep: Tensor, cond: Cond) -> Tensor:
-        """x_t [B, 4, H, W], timestep (0 to 999; one, or [B]) -> eps in the dtype of x_t."""
+    def predict(
+        self,
+        x_t: Tensor,
+        timestep: Tensor,
+        cond: Cond,
+        embedded_guidance_scale: float | None = None,
+    ) -> Tensor:
+        """x_t [B, 4, H, W], timestep (0 to 999; one, or [B]) -> eps in the dtype of x_t.
+
+        embedded_guidance_scale: for a UNet that is told its guidance (LCM), and only for such.
+        """
         dtype = self.unet.dtype
         # SDXL's pooled text and size join the time embedding; SD 1.5 has neither.
         added = {k: cond[k].to(dtype) for k in ("text_embeds", "time_ids") if k in cond}
@@ -31,6 +41,7 @@ class EpsDenoiser(nn.Module):
             cond["prompt_embeds"].to(dtype),
             class_labels=step_labels(self.unet, len(x_t), cond, x_t.device),
             added_cond_kwargs=added,
+            timestep_cond=guidance_embedding(self.unet, embedded_guidance_scale, len(x_t)),
         )
         predicted: Tensor = eps.sample.to(x_t.dtype)
         return predicted

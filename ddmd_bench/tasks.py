@@ -1,0 +1,159 @@
+"""A plan's tasks: every stage of every student with the content key of all that determines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.evaluation_plan import evaluation_inputs
+from ddmd_bench.prompts import Prompt, prompts_key
+from ddmd_bench.provenance import source_sha256
+from ddmd_bench.records import DONE, FAILED, SCHEMA, content_key, read_done
+from ddmd_bench.scorers import needed_scorers, weights_sha256
+from ddmd_bench.student_plan import PIPELINE, Loaded, sampled_inputs
+from ddmd_bench.suite import Suite
+from ddmd_bench.training_plan import training_inputs
+
+# The sources that determine each stage's result, beside its inputs.
+_MODEL_SOURCES = (
+    "records.py",
+    "diffusion.py",
+    "distill/*.py",
+    "backends/__init__.py",
+    "images.py",
+    "world.py",
+)
+_SOURCES = {
+    "encode": ("records.py", "embeddings.py", "stages/encode.py"),
+    "train": ("methods.py", *_MODEL_SOURCES, "training/*.py", "stages/train.py"),
+    "generate": (
+        *_MODEL_SOURCES,
+        "sampling.py",
+        "contenders.py",
+        "training/networks.py",
+        "stages/generate.py",
+    ),
+    "reference": (*_MODEL_SOURCES, "sampling.py", "scorers/*.py", "stages/reference.py"),
+    "score": ("records.py", "scorers/*.py", "stats/*.py", "scoring.py", "stages/score.py"),
+}
+# Only students that were trained elsewhere depend on these.
+_LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py", "image_folders.py")
+_MODEL_STAGES = frozenset({"encode", "train", "generate", "reference"})  # run a backend's code
+
+NO_SEED = -1  # of what is the same for every seed
+TaskName = tuple[str, str, int]  # stage, student, seed
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one student with one seed ('' and `NO_SEED` for what all students share)."""
+
+    stage: str
+    student: str
+    seed: int
+    label: str  # the student as a message names it, with the seed where the suite has several
+    key: str
+    folder: Path
+    inputs: dict[str, Any]
+
+    def complete(self) -> bool:
+        """Whether the folder holds this very result, finished."""
+        done = read_done(self.folder)
+        return done is not None and done.get("key") == self.key
+
+    def last_record(self) -> Path | None:
+        """The file that says how the task ended: `done.json`, else `failed.json`, else none."""
+        failed = self.folder / FAILED
+        if self.complete():
+            return self.folder / DONE
+        return failed if failed.is_file() else None
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.label}".strip()
+
+
+def text_identity(backend: Backend) -> dict[str, str]:
+    """What determines the embedding of a prompt."""
+    return dict(backend.encoders.identity) if backend.encoders is not None else {}
+
+
+def _world(suite: Suite, backend: Backend) -> dict[str, Any]:
+    """What determines a backend's results."""
+    world: dict[str, Any] = {
+        "backend": suite.backend,
+        "weights": dict(backend.weights),
+        "resolution": backend.resolution,
+    }
+    if backend.encoders is not None:
+        world["text"] = text_identity(backend)
+    return world
+
+
+def make_tasks(
+    suite: Suite,
+    backend: Backend,
+    loaded: dict[str, Loaded],
+    prompts: tuple[Prompt, ...],
+    folder: Path,
+) -> dict[TaskName, Task]:
+    """All tasks by name, in the order in which a run needs them within a student."""
+    tasks: dict[TaskName, Task] = {}
+
+    def add(stage: str, student: str, seed: int, inputs: dict[str, Any]) -> Task:
+        sources = (*_SOURCES[stage], *(backend.sources if stage in _MODEL_STAGES else ()))
+        if stage == "generate" and student in loaded:
+            sources += _LOADING_SOURCES
+        inputs = {"schema": SCHEMA, "sources": source_sha256(*sources), **inputs}
+        key = content_key(inputs)
+        name = f"{student}-{key}" if student else key
+        label = f"{student}, seed {seed}" if student and seed != NO_SEED else student
+        label = label if len(suite.seeds) > 1 else student
+        task = Task(stage, student, seed, label, key, folder / stage / name, inputs)
+        tasks[stage, student, seed] = task
+        return task
+
+    asked = {"prompts": prompts_key(prompts), "images_per_prompt": suite.images_per_prompt()}
+    scorers = weights_sha256(needed_scorers(suite.metrics))
+    world = _world(suite, backend)
+    worlds = {}
+    if backend.encoders is not None:
+        add("encode", "", NO_SEED, {"text": world["text"], "prompts": asked["prompts"]})
+    for name, one in loaded.items():
+        own = BACKENDS[suite.backend](one.model)
+        worlds[name] = _world(suite, own)
+        if one.row.format != PIPELINE and text_identity(own) != text_identity(backend):
+            text = {"text": text_identity(own), "prompts": asked["prompts"]}
+            add("encode", name, NO_SEED, text)
+    reference: dict[str, Any] = {}
+    if backend.draw_real is not None:
+        per_prompt = {"images_per_prompt": suite.reference.images_per_prompt}
+        compared = {**world, "prompts": asked["prompts"], **per_prompt, "scorers": scorers}
+        reference["reference"] = add("reference", "", NO_SEED, compared).key
+    for (name, student), seed in product(suite.students.items(), suite.seeds):
+        if student.source == "train":
+            row = training_inputs(student.method or "", suite.train_settings(name))
+            trained = {**world, "seed": seed, **row}
+            if suite.evaluation is not None:
+                trained["evaluation"] = evaluation_inputs(suite, suite.evaluation, prompts)
+            sampled: dict[str, Any] = {"student": add("train", name, seed, trained).key}
+            sampled["dtype"] = backend.dtype
+        else:
+            in_dtype = {**worlds.get(name, world), "dtype": backend.dtype}
+            sampled = sampled_inputs(student, in_dtype, loaded.get(name))
+        generated = add("generate", name, seed, {**sampled, **asked, "seed": seed})
+        add(
+            "score",
+            name,
+            seed,
+            {
+                "images": generated.key,
+                **reference,
+                "scorers": scorers,
+                "metrics": sorted(suite.metrics),
+                "intervals_over": suite.intervals_over,
+            },
+        )
+    return tasks
