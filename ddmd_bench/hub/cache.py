@@ -24,13 +24,18 @@ class Found:
     sizes: dict[str, int] | None  # of every file of the place; None where no listing is here
 
 
+def hub_cache() -> Path:
+    """The folder of the Hub's cache, which HF_HOME and HF_HUB_CACHE move."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser().absolute()
+
+
 def storage(remote: Remote) -> Path:
     """The folder of a repository in the Hub's cache."""
-    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    name = repo_folder_name(repo_id=remote.repository, repo_type=remote.kind)
-    return Path(constants.HF_HUB_CACHE) / name
+    return hub_cache() / repo_folder_name(repo_id=remote.repository, repo_type=remote.kind)
 
 
 def commit_of(remote: Remote) -> str | None:

@@ -58,21 +58,21 @@ def _remember(path: Path, stamp: list[int], sha256: str) -> None:
         write_json(_memory(), {**known, str(path): [*stamp, sha256]})
 
 
-def blob_name(path: Path) -> str | None:
-    """The name of the blob behind a file of the Hub's cache: its sha256, or git's hash of it."""
+def blob_of(path: Path) -> Path | None:
+    """The blob behind a file of the Hub's cache, named by its sha256 or by git's hash of it."""
     if not path.is_symlink():
         return None
     # One link only: the blob may itself be a link into a store with names of another kind.
-    blob = path.parent / path.readlink()
+    blob = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
     repository = blob.parent.parent.name
     in_cache = blob.parent.name == "blobs" and repository.startswith(("models--", "datasets--"))
-    return blob.name if in_cache else None
+    return blob if in_cache else None
 
 
 def known_sha256(path: Path) -> str:
     """sha256 of a file: the name of its blob in the Hub's cache where it is one, else hashed."""
-    name = blob_name(path)
-    return name if name and _SHA256.fullmatch(name) else content_sha256(path)
+    blob = blob_of(path)
+    return blob.name if blob and _SHA256.fullmatch(blob.name) else content_sha256(path)
 
 
 def is_corrupted(path: Path) -> bool:
@@ -80,7 +80,8 @@ def is_corrupted(path: Path) -> bool:
 
     False where the name says nothing: in a cache without symbolic links.
     """
-    name = blob_name(path) or ""
+    blob = blob_of(path)
+    name = blob.name if blob else ""
     if _SHA256.fullmatch(name):
         return content_sha256(path) != name
     if _GIT_SHA1.fullmatch(name):

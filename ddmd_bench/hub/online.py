@@ -69,7 +69,7 @@ def ask_hub(remote: Remote) -> Offer:
 
 
 def _check_access(remote: Remote, offer: Offer) -> None:
-    """The listing of a gated repository is public; its files tell who may read them."""
+    """Raises what reading a file would: a listing does not tell who may read its files."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     name = next(iter(offer.files))
@@ -139,5 +139,9 @@ def bytes_here(remote: Remote, offer: Offer) -> int:
 
 
 def _half_downloaded(remote: Remote) -> list[str]:
-    halves = sorted((storage(remote) / "blobs").glob("*.incomplete"))
-    return [f"{remote.what}: {half} is half downloaded ({size_of(half)} bytes)" for half in halves]
+    halves = {half: size_of(half) for half in (storage(remote) / "blobs").glob("*.incomplete")}
+    return [
+        f"{remote.what}: {half} is half downloaded ({size} bytes). Fetching goes on from there"
+        for half, size in sorted(halves.items())
+        if size
+    ]

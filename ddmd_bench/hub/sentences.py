@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.remote import Remote
 
 
@@ -23,15 +20,6 @@ def failures() -> tuple[type[Exception], ...]:
         HFValidationError,
         json.JSONDecodeError,
     )
-
-
-@contextmanager
-def in_words(remote: Remote) -> Iterator[None]:
-    """Turns what the Hub raises into a `BenchError`."""
-    try:
-        yield
-    except failures() as error:
-        raise BenchError(sentence(remote, error)) from error
 
 
 def unreachable(error: BaseException | None) -> bool:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub.cache import find, folder_of, storage
-from ddmd_bench.hub.hashes import content_sha256, is_corrupted, remember_sha256
-from ddmd_bench.hub.online import ask_hub, bytes_here, partial_of, size_of
+from ddmd_bench.hub.cache import find, folder_of, hub_cache, storage
+from ddmd_bench.hub.hashes import blob_of, content_sha256, is_corrupted, remember_sha256
+from ddmd_bench.hub.online import Offer, ask_hub, bytes_here, partial_of, size_of
 from ddmd_bench.hub.remote import Remote, is_local
-from ddmd_bench.hub.sentences import in_words
+from ddmd_bench.hub.sentences import failures, sentence
 from ddmd_bench.records import file_sha256
 
 OnBytes = Callable[[int, int], None]  # bytes here, bytes wanted
@@ -32,33 +32,38 @@ def download(remote: Remote, progress: OnBytes = lambda done, total: None) -> Pa
     """
     if is_local(remote.repository):
         return folder_of(remote)
-    dropped = _drop_corrupted(remote)
-    if dropped or find(remote).missing:
-        with in_words(remote):
-            _fetch(remote, progress)
-        if corrupted := _drop_corrupted(remote):
-            raise BenchError(
-                f"{remote.what}: {', '.join(corrupted)} arrived with other bytes than the Hub "
-                "announced, and was removed. Fetch again; if it stays so, look at the proxy or disk"
-            )
+    corrupted = _corrupted(remote)
+    if corrupted or find(remote).missing:
+        try:
+            _fetch(remote, ask_hub(remote), corrupted, progress)
+        except failures() as error:
+            said = [*_sentences(remote, corrupted), sentence(remote, error)]
+            raise BenchError("\n".join(said)) from error
+        if corrupted := _corrupted(remote):
+            raise BenchError("\n".join(_sentences(remote, corrupted)))
     return folder_of(remote)
 
 
-def _drop_corrupted(remote: Remote) -> list[str]:
-    """Remove the wanted files whose bytes are not those their blob is named after."""
-    corrupted = {name: path for name, path in find(remote).files.items() if is_corrupted(path)}
-    for path in corrupted.values():
-        (path.parent / path.readlink()).unlink(missing_ok=True)  # two names may share a blob
-        path.unlink()
-    return list(corrupted)
+def _corrupted(remote: Remote) -> list[Path]:
+    """The wanted files in the cache whose bytes are not those their blob is named after."""
+    return [path for path in find(remote).files.values() if is_corrupted(path)]
 
 
-def _fetch(remote: Remote, progress: OnBytes) -> None:
+def _sentences(remote: Remote, corrupted: list[Path]) -> list[str]:
+    todo = "Fetch it again; if it stays so, look at the proxy or the disk"
+    said = "has not the bytes that the Hub announced for it"
+    return [f"{remote.what}: {path} {said}. {todo}" for path in corrupted if path.is_file()]
+
+
+def _fetch(remote: Remote, offer: Offer, corrupted: list[Path], progress: OnBytes) -> None:
     from huggingface_hub import constants, snapshot_download
 
-    offer = ask_hub(remote)
     if offer.problems:
         raise BenchError("\n".join(offer.problems))
+    for path in corrupted:
+        if blob := blob_of(path):
+            blob.unlink(missing_ok=True)  # two names may share it
+        path.unlink()
     total = sum(file.size for file in offer.files.values())
     done = bytes_here(remote, offer)
     progress(done, total)
@@ -88,14 +93,14 @@ def _fetch_large(
 ) -> None:
     """One file into its blob, going on where an earlier attempt, of any process, stopped."""
     import httpx2
-    from huggingface_hub import constants, hf_hub_url
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
     partial = partial_of(remote, sha256)
     blob = partial.with_suffix("")
     # The lock of the Hub's own client: it may be fetching the same blob.
-    lock = Path(constants.HF_HUB_CACHE, ".locks", storage(remote).name, f"{sha256}.lock")
+    lock = hub_cache() / ".locks" / storage(remote).name / f"{sha256}.lock"
     for path in (partial, lock):
         path.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
