@@ -1,0 +1,73 @@
+"""Everything that a suite needs from elsewhere, fetched or described as a whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import Look, Remote, download, look
+from ddmd_bench.hub.cache import hub_cache
+
+OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
+
+
+def look_at(remotes: Sequence[Remote]) -> list[Look]:
+    """What is known of each; once the Hub cannot be reached it is not asked again."""
+    looks: list[Look] = []
+    for remote in remotes:
+        looks.append(look(remote, ask=all(seen.reached for seen in looks)))
+    return looks
+
+
+def download_lines(remotes: Sequence[Remote]) -> list[str]:
+    """One line for each remote: what it is, from where, and what is still to come."""
+    looks = zip(remotes, look_at(remotes), strict=True)
+    return [f"{remote.what}: {remote.place}  {_state(seen)}" for remote, seen in looks]
+
+
+def _state(seen: Look) -> str:
+    missing = seen.size.missing
+    if missing is None:
+        return "size unknown: " + ("the Hub refused" if seen.reached else "no network")
+    if seen.problems:
+        return "has problems"
+    return f"to download {gigabytes(missing)}" if missing else "complete"
+
+
+def gigabytes(num_bytes: int) -> str:
+    """10^9 bytes, with as many digits as tell a small file from none."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.3f} MB"
+
+
+def fetch(
+    remotes: Sequence[Remote], progress: OnDownload = lambda remote, done, total: None
+) -> list[Path]:
+    """Download all of them, or as many as can be, and then say everything that went wrong.
+
+    Stops before the first byte if the disk has no room for all.
+    """
+    remotes = list(dict.fromkeys(remotes))
+    _check_disk(sum(seen.size.missing or 0 for seen in look_at(remotes)))
+    folders, problems = [], []
+    for remote in remotes:
+        try:
+            folders.append(download(remote, partial(progress, remote)))
+        except BenchError as error:
+            problems.append(str(error))
+    if problems:
+        raise BenchError("\n".join(problems))
+    return folders
+
+
+def _check_disk(needed: int) -> None:
+    folder = hub_cache()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise BenchError(
+            f"{gigabytes(needed)} are to be downloaded into {folder}, where {gigabytes(free)} are "
+            "free. Make room, or set HF_HOME to a folder on another disk"
+        )

@@ -1,0 +1,27 @@
+"""The Hugging Face Hub: what is here, what is missing, and fetching it.
+
+`remote` names files, `cache` finds them without network, `hashes` knows their sha256, `online`
+asks the Hub, `transfer` downloads, `sentences` says what went wrong. huggingface_hub loads inside
+functions only.
+"""
+
+from __future__ import annotations
+
+from ddmd_bench.hub.cache import folder_of, identity
+from ddmd_bench.hub.online import Look, Size, download_size, look, problems
+from ddmd_bench.hub.remote import Remote, is_local
+from ddmd_bench.hub.transfer import OnBytes, download
+
+__all__ = [
+    "Look",
+    "OnBytes",
+    "Remote",
+    "Size",
+    "download",
+    "download_size",
+    "folder_of",
+    "identity",
+    "is_local",
+    "look",
+    "problems",
+]

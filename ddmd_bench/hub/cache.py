@@ -1,0 +1,161 @@
+"""What is on this machine, found without network: files, commits, damage."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.hub.remote import Remote, is_local, no_such_file, shortened, unmatched, wanted
+from ddmd_bench.records import canonical_json, read_json
+
+FETCH = "Run `python -m ddmd_bench fetch SUITE`"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The wanted files of a remote that are here, and what is not."""
+
+    folder: Path | None
+    files: dict[str, Path]
+    missing: tuple[str, ...]  # names, and patterns that nothing fits
+    sizes: dict[str, int] | None  # of every file of the place; None where no listing is here
+
+
+def hub_cache() -> Path:
+    """The folder of the Hub's cache, which HF_HOME and HF_HUB_CACHE move."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser().absolute()
+
+
+def storage(remote: Remote) -> Path:
+    """The folder of a repository in the Hub's cache."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return hub_cache() / repo_folder_name(repo_id=remote.repository, repo_type=remote.kind)
+
+
+def commit_of(remote: Remote) -> str | None:
+    """The commit that a revision on the Hub means here: itself, or as last seen; None if never."""
+    ref = storage(remote) / "refs" / (remote.revision or "main")
+    return remote.commit or (ref.read_text().strip() if ref.is_file() else None)
+
+
+def find(remote: Remote) -> Found:
+    """Which of the wanted files are on this machine."""
+    if (folder := _folder(remote)) is None:
+        return Found(None, {}, remote.files, None)
+    # A link whose blob is gone is no file.
+    paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    files = {name: paths[name] for name in wanted(remote.files, sorted(paths))}
+    if is_local(remote.repository):
+        sizes: dict[str, int] | None = {name: path.stat().st_size for name, path in paths.items()}
+    else:
+        sizes = _listed_sizes(remote, folder.name)
+    listed = list(files) if sizes is None else wanted(remote.files, sizes)
+    missing = [*unmatched(remote.files, listed), *(name for name in listed if name not in files)]
+    return Found(folder, files, tuple(missing), sizes)
+
+
+def _folder(remote: Remote) -> Path | None:
+    if is_local(remote.repository):
+        folder = Path(remote.repository).expanduser()
+        return folder if folder.is_dir() else None
+    commit = commit_of(remote)
+    folder = storage(remote) / "snapshots" / (commit or "")
+    return folder if commit and folder.is_dir() else None
+
+
+def _listed_sizes(remote: Remote, commit: str) -> dict[str, int] | None:
+    """Sizes of all files of a commit, which the cache keeps of a snapshot; None if it does not."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        tree = get_cached_repo_tree(remote.repository, repo_type=remote.kind, revision=commit)
+    except CachedRepoTreeNotFoundError:
+        return None
+    return {file.path: file.size for file in tree}
+
+
+def absent(remote: Remote, found: Found) -> list[str]:
+    """Sentences for what is not here: one for each name that the place is known not to have."""
+    place = f"{remote.what}: {remote.place}"
+    if found.folder is None and is_local(remote.repository):
+        return [f"{place} is no folder; expected one with {shortened(remote.files)}"]
+    if found.sizes is not None and (lacking := unmatched(remote.files, found.sizes)):
+        return [no_such_file(place, file, found.sizes) for file in lacking]
+    if found.missing:
+        return [f"{place} is not on this machine, or not all of it: {shortened(found.missing)}"]
+    return []
+
+
+def folder_of(remote: Remote) -> Path:
+    """The folder with the wanted files, without network: a snapshot of the cache, or the folder."""
+    return _all_of(remote)[0]
+
+
+def _all_of(remote: Remote) -> tuple[Path, dict[str, Path]]:
+    found = find(remote)
+    if found.folder is None or found.missing:
+        todo = "Correct the path or the names" if is_local(remote.repository) else FETCH
+        raise BenchError("\n".join(f"{line}. {todo}" for line in absent(remote, found)))
+    return found.folder, found.files
+
+
+def identity(remote: Remote) -> str:
+    """What a content key takes of a remote: owner/name@commit, or of a folder its files' hash.
+
+    Needs no network, and for a full commit hash not even the files.
+    """
+    if not is_local(remote.repository):
+        if (commit := commit_of(remote)) is None:
+            raise BenchError(
+                f"{remote.what}: this machine does not know which commit {remote.place} is. "
+                f"{FETCH}, or name a full commit hash as the revision"
+            )
+        return f"{remote.repository}@{commit}"
+    _, files = _all_of(remote)
+    rows = [[name, known_sha256(path)] for name, path in sorted(files.items())]
+    return f"sha256:{hashlib.sha256(canonical_json(rows).encode()).hexdigest()}"
+
+
+def damage(remote: Remote, found: Found) -> list[str]:
+    """Files that are here and cannot be whole, as far as sizes and headers tell."""
+    todo = "Copy it again" if is_local(remote.repository) else f"{FETCH}: it is replaced"
+    broken = ((name, _fault(name, path, found)) for name, path in found.files.items())
+    return [f"{remote.what}: {found.files[n]} {fault}. {todo}" for n, fault in broken if fault]
+
+
+def _fault(name: str, path: Path, found: Found) -> str | None:
+    size, expected = path.stat().st_size, (found.sizes or {}).get(name)
+    if expected is not None and size != expected:
+        return f"has {size} bytes, expected {expected}"
+    if name.endswith(".safetensors"):
+        return _safetensors_fault(path)
+    if ".safetensors.index." in name and name.endswith(".json"):
+        return _index_fault(path)
+    return None
+
+
+def _safetensors_fault(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # Reads the header and holds it against the file's size; no weights.
+        with safe_open(path, "np"):
+            return None
+    except SafetensorError as error:
+        return f"is no whole safetensors file ({error})"
+
+
+def _index_fault(path: Path) -> str | None:
+    try:
+        shards = sorted(set(read_json(path)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"is no index of safetensors files ({type(error).__name__}: {error})"
+    gone = [shard for shard in shards if not (path.parent / shard).is_file()]
+    return f"names {shortened(gone)}, which is not beside it" if gone else None

@@ -1,0 +1,207 @@
+"""A Hub on 127.0.0.1: the parts of its protocol that its client uses, over real HTTP.
+
+Large files (as on the Hub: those with a sha256) are redirected to a store of another origin, which
+serves ranges; they are also offered by xet, which no one here serves. A test makes repositories,
+breaks things, and reads what was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_good"
+
+
+@dataclass
+class Repository:
+    files: dict[str, bytes]
+    large: frozenset[str]
+    branches: frozenset[str] = frozenset({"main"})
+    gated: bool = False
+    cut_once: dict[str, int] = field(default_factory=dict)  # bytes before the line breaks
+    served_instead: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def commit(self) -> str:
+        rows = sorted((name, git_sha1(data)) for name, data in self.files.items())
+        return hashlib.sha1(json.dumps(rows).encode()).hexdigest()
+
+    def sha256(self, name: str) -> str:
+        return hashlib.sha256(self.files[name]).hexdigest()
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    has_token: bool
+    num_bytes: int = 0
+
+
+def git_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+class Hub:
+    """Repositories by owner/name (datasets/owner/name for a data set), and what was asked."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.requests: list[Request] = []
+        self.answer_to_all: tuple[int, dict[str, str], bytes] | None = None
+        self.endpoint = self.store = ""
+
+    def add(self, name: str, files: dict[str, bytes], **options: object) -> Repository:
+        large = frozenset(f for f in files if f.endswith(".safetensors"))
+        self.repositories[name] = Repository(files, large, **options)  # type: ignore[arg-type]
+        return self.repositories[name]
+
+    def bytes_served(self, part: str) -> int:
+        return sum(request.num_bytes for request in self.requests if part in request.path)
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    """The hub and its store in two threads, until the end of the block."""
+    servers = []
+    for answer in (_answer, _answer_of_store):
+        handler = type("Handler", (_Handler,), {"hub": hub, "answer": answer})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+    hub.endpoint, hub.store = (f"http://127.0.0.1:{s.server_port}" for s in servers)
+    try:
+        yield hub
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.request_seen = Request(self.command, self.path, "Authorization" in self.headers)
+        self.hub.requests.append(self.request_seen)
+        self.answer(self)  # type: ignore[attr-defined]
+
+    do_HEAD = do_GET
+
+    def send(self, status: int, headers: dict[str, str], data: bytes = b"", cut: int = -1) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            sent = data if cut < 0 else data[:cut]
+            self.wfile.write(sent)
+            self.wfile.flush()
+            self.request_seen.num_bytes += len(sent)
+            self.close_connection = cut >= 0
+
+    def refuse(self, status: int, code: str) -> None:
+        self.send(status, {"X-Error-Code": code, "X-Error-Message": code}, b"")
+
+
+def _answer(handler: _Handler, _: object = None) -> None:
+    hub = handler.hub
+    if hub.answer_to_all is not None:
+        return handler.send(*hub.answer_to_all)
+    parts = [unquote(part) for part in urlsplit(handler.path).path.strip("/").split("/")]
+    is_api = parts[0] == "api"
+    if is_api:
+        parts = parts[1:]
+        parts = parts[1:] if parts[0] == "models" else parts
+    size = 3 if parts[0] == "datasets" else 2
+    name, rest = "/".join(parts[:size]), parts[size:]
+    repository = hub.repositories.get(name)
+    if repository is None:
+        return handler.refuse(401, "RepoNotFound")
+    revision = rest[1] if len(rest) > 1 else "main"
+    if revision not in repository.branches | {repository.commit}:
+        return handler.refuse(404, "RevisionNotFound")
+    if is_api:
+        rows = _tree(repository) if rest[:1] == ["tree"] else _info(name, repository)
+        return handler.send(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
+    if repository.gated and handler.headers.get("Authorization") != f"Bearer {TOKEN}":
+        return handler.refuse(403, "GatedRepo")
+    file = "/".join(rest[2:])
+    headers = {"X-Repo-Commit": repository.commit}
+    if file not in repository.files:
+        return handler.refuse(404, "EntryNotFound")
+    if file not in repository.large:
+        data = repository.served_instead.get(file, repository.files[file])
+        return handler.send(200, {**headers, "ETag": f'"{git_sha1(repository.files[file])}"'}, data)
+    headers |= {
+        "Location": f"{hub.store}/{name}/{file}",
+        "X-Linked-Etag": f'"{repository.sha256(file)}"',
+        "X-Linked-Size": str(len(repository.files[file])),
+        "X-Xet-Hash": _xet_hash(repository, file),
+        "X-Xet-Refresh-Route": f"{hub.endpoint}/api/models/{name}/xet-read-token/{revision}",
+    }
+    return handler.send(302, headers)
+
+
+def _answer_of_store(handler: _Handler, _: object = None) -> None:
+    path = unquote(handler.path).strip("/")
+    name = next(name for name in handler.hub.repositories if path.startswith(f"{name}/"))
+    repository, file = handler.hub.repositories[name], path.removeprefix(f"{name}/")
+    data = repository.served_instead.get(file, repository.files[file])
+    cut = repository.cut_once.pop(file, -1) if handler.command == "GET" else -1
+    if wanted := handler.headers.get("Range"):
+        begin = int(wanted.removeprefix("bytes=").split("-")[0])
+        span = {"Content-Range": f"bytes {begin}-{len(data) - 1}/{len(data)}"}
+        return handler.send(206, span, data[begin:], cut)
+    return handler.send(200, {}, data, cut)
+
+
+def _xet_hash(repository: Repository, file: str) -> str:
+    return hashlib.sha256(repository.sha256(file).encode()).hexdigest()
+
+
+def _large(repository: Repository, file: str, hash_name: str) -> dict[str, object]:
+    if file not in repository.large:
+        return {}
+    size = len(repository.files[file])
+    return {"lfs": {"size": size, hash_name: repository.sha256(file), "pointerSize": 134}}
+
+
+def _info(name: str, repository: Repository) -> dict[str, object]:
+    siblings = [
+        {
+            "rfilename": file,
+            "size": len(data),
+            "blobId": git_sha1(data),
+            **_large(repository, file, "sha256"),
+        }
+        for file, data in repository.files.items()
+    ]
+    gated = "manual" if repository.gated else False
+    return {"id": name, "sha": repository.commit, "siblings": siblings, "gated": gated}
+
+
+def _tree(repository: Repository) -> list[dict[str, object]]:
+    return [
+        {
+            "type": "file",
+            "path": file,
+            "size": len(data),
+            "oid": git_sha1(data),
+            **_large(repository, file, "oid"),
+            **({"xetHash": _xet_hash(repository, file)} if file in repository.large else {}),
+        }
+        for file, data in repository.files.items()
+    ]
