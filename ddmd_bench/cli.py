@@ -18,10 +18,13 @@ import typer
 from rich.console import Console
 
 from ddmd_bench.display import shown
+from ddmd_bench.downloads import download_lines, require_here
+from ddmd_bench.downloads import fetch as fetch_all
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.hub import Remote
+from ddmd_bench.plan import Plan, make_plan, suite_remotes
 from ddmd_bench.records import read_json, write_whole
-from ddmd_bench.run import Outcome, run_tasks
+from ddmd_bench.run import Event, Outcome, run_tasks
 from ddmd_bench.suite import Suite, load_suite
 
 app = typer.Typer(
@@ -68,6 +71,7 @@ def _make_plan(suite: str, overrides: list[str] | None, runs: Path, reports: Pat
 
 
 def _run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
+    require_here(plan.remotes)
     with shown(console) as on_event:
         return run_tasks(plan, stages, on_event, workers)
 
@@ -123,9 +127,27 @@ def plan(
     seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
     console.print(
         f"{len(made.prompts)} prompts, {num_images} images a student, "
-        f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}; no downloads",
+        f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}",
         highlight=False,
     )
+    for line in download_lines(made.remotes) or ["no downloads"]:
+        console.print(line, markup=False, highlight=False)
+
+
+@app.command()
+@_stop_cleanly
+def fetch(suite: SuiteName, set_: Overrides = None) -> None:
+    """Download and verify all that a suite needs; then a run needs no network."""
+    remotes = suite_remotes(load_suite(suite, set_ or []))
+    with shown(console) as on_event:
+
+        def on_download(remote: Remote, done: int, total: int) -> None:
+            here = Event(f"{remote.what} of {remote.place}, MB", done // 10**6, total // 10**6)
+            on_event(here)
+
+        fetch_all(remotes, on_download)
+    for line in download_lines(remotes) or ["nothing to download"]:
+        console.print(line, markup=False, highlight=False)
 
 
 def _stage_command(name: str, needs: tuple[str, ...], text: str) -> None:

@@ -37,6 +37,14 @@ def _state(seen: Look) -> str:
     return f"to download {gigabytes(missing)}" if missing else "complete"
 
 
+def require_here(remotes: Sequence[Remote]) -> None:
+    """Raise unless all is on this machine, whole; the Hub is not asked."""
+    problems = [problem for remote in remotes for problem in look(remote, ask=False).problems]
+    if problems:
+        todo = "Run `python -m ddmd_bench fetch SUITE`, or correct the paths"
+        raise BenchError("\n".join([*dict.fromkeys(problems), todo]))
+
+
 def gigabytes(num_bytes: int) -> str:
     """10^9 bytes, with as many digits as tell a small file from none."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.3f} MB"

@@ -117,6 +117,16 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     )
 
 
+def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
+    """All that a suite needs from elsewhere, known before anything of it is here."""
+    if suite.backend not in BACKENDS:
+        raise BenchError(f"suite {suite.name}: " + unknown("backend", suite.backend, BACKENDS))
+    loaded, problems = loaded_students(suite)
+    if problems:
+        raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
+    return tuple(remotes_of(BACKENDS[suite.backend](suite.model), loaded, suite.backend))
+
+
 def _prompts(suite: Suite, backend: Backend) -> tuple[tuple[Prompt, ...], list[str]]:
     chosen: list[Prompt] = []
     problems = []

@@ -46,9 +46,9 @@ def remote_of(row: Published) -> Remote:
     """The files that hold the student's own weights."""
     local = local_path(replace(row, file=None))
     if local is not None and local.is_file():
-        return Remote(str(local.parent), None, (local.name,), what=row.title)
-    files = (row.file,) if row.file else ("*.json", "*.txt", "*.safetensors", "*.model")
-    return Remote(row.repository, row.revision, files, what=row.title)
+        return Remote(str(local.parent), None, (local.name,), kind="model", what=row.title)
+    files = (row.file,) if row.file else ("*.json", "*.safetensors", "tokenizer/*")
+    return Remote(row.repository, row.revision, files, kind="model", what=row.title)
 
 
 def weights_path(row: Published) -> Path:

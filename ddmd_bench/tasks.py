@@ -77,14 +77,14 @@ class Task:
 
 def text_identity(backend: Backend) -> dict[str, str]:
     """What determines the embedding of a prompt."""
-    return dict(backend.encoders.identity) if backend.encoders is not None else {}
+    return dict(backend.encoders.identity()) if backend.encoders is not None else {}
 
 
 def _world(suite: Suite, backend: Backend) -> dict[str, Any]:
     """What determines a backend's results."""
     world: dict[str, Any] = {
         "backend": suite.backend,
-        "weights": dict(backend.weights),
+        "weights": dict(backend.weights()),
         "resolution": backend.resolution,
     }
     if backend.encoders is not None:

@@ -25,7 +25,7 @@ def backend_of(plan: Plan, student: str) -> Backend:
 def store_of(plan: Plan, backend: Backend) -> Store:
     """The embeddings of the backend's text encoders, of every suite under the same folder."""
     assert backend.encoders is not None, "only text encoders have a store"
-    return Store(plan.embeddings / content_key(dict(backend.encoders.identity)))
+    return Store(plan.embeddings / content_key(dict(backend.encoders.identity())))
 
 
 def open_backend(plan: Plan, student: str) -> Backend:

@@ -27,7 +27,6 @@ FLOORS = {
     "ddmd_bench.records": 1,
     "ddmd_bench.images": 1,
     "ddmd_bench.provenance": 1,
-    "ddmd_bench.hub": 1,
     "ddmd_bench.distill": 1,
     "ddmd_bench.embeddings": 1,
     "ddmd_bench.hub": 1,

@@ -42,7 +42,8 @@ class SampleTeacher(Protocol):
 class Encoders:
     """Networks that run once, before any training; their results are kept on disk."""
 
-    identity: Mapping[str, str]  # of the text encoders' weights: what determines an embedding
+    # Of the text encoders' weights: what determines an embedding.
+    identity: Callable[[], Mapping[str, str]]
     # On a device: prompts -> for each its tensors without a batch dimension, on the CPU.
     load_prompt_encoder: Callable[[str], Callable[[Sequence[str]], list[dict[str, Tensor]]]]
     # The kept tensors of a batch's prompts -> what the network reads.
@@ -63,7 +64,8 @@ class Backend:
     sources: tuple[str, ...]  # files of the package that determine its networks' results
     resolution: int  # pixels per side
     latent_shape: tuple[int, int, int]  # C, H, W
-    weights: Mapping[str, str]  # what determines the networks: a sha256 or a commit, in every key
+    # What determines the networks, a sha256 or a commit each; in every key.
+    weights: Callable[[], Mapping[str, str]]
     prompt_sets: Mapping[str, Callable[[], Sequence[str]]]
     check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
     draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts

@@ -148,7 +148,7 @@ def make_backend() -> Backend:
         sources=("backends/unets.py", "backends/shapes/*.py"),
         resolution=IMAGE_SIZE,
         latent_shape=LATENT_SHAPE,
-        weights={"teacher": _teacher_sha256()},
+        weights=lambda: {"teacher": _teacher_sha256()},
         prompt_sets={
             "shapes/seen": lambda: [prompt_of(row) for row in seen_labels()],
             "shapes/held_out": lambda: [prompt_of(row) for row in held_out_labels()],

@@ -143,7 +143,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         sources=("backends/unets.py", "backends/stable_diffusion/*.py"),
         resolution=model.resolution,
         latent_shape=(4, model.resolution // 8, model.resolution // 8),
-        weights={"unet": identity(parts.main), "vae": identity(parts.vae)},
+        weights=lambda: {"unet": identity(parts.main), "vae": identity(parts.vae)},
         prompt_sets={},
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
@@ -164,7 +164,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         load_published=lambda path, format, scale: published(load_teacher(), path, format, scale),
         scheduler_config=partial(_scheduler_config, parts),
         encoders=Encoders(
-            identity={"text": identity(parts.text), "dtype": model.dtype},
+            identity=lambda: {"text": identity(parts.text), "dtype": model.dtype},
             load_prompt_encoder=lambda device: family.load_prompt_encoder(
                 folder_of(parts.text), model.variant, dtype, device
             ),
