@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.backends import Backend
+from ddmd_bench.backends import Backend, twice_guided
 from ddmd_bench.backends.schedulers import make_scheduler
 from ddmd_bench.diffusion import guided
 from ddmd_bench.distill.sampler import scheduler_sample
@@ -74,7 +74,7 @@ def _teacher(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:
         )
         return backend.decode(latents)
 
-    return Sampler(draw, num_steps, num_steps * (1 if scale == 1 else 2))
+    return Sampler(draw, num_steps, backend.teacher_evaluations(num_steps, scale, **options))
 
 
 def _published(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:
@@ -111,7 +111,7 @@ def _of_weights(row: Published, seed: int, backend: Backend, device: str) -> Sam
 
         return backend.decode(scheduler_sample(predict, scheduler, noise.to(device), generators))
 
-    return Sampler(draw, num_steps, num_steps * (1 if scale == 1 else 2))
+    return Sampler(draw, num_steps, twice_guided(num_steps, scale))
 
 
 def own_noise(
@@ -146,7 +146,7 @@ def _of_pipeline(row: Published, seed: int, backend: Backend, device: str) -> Sa
         pixels: Tensor = result.images.float() * 2 - 1
         return pixels
 
-    return Sampler(draw, num_steps, num_steps * (1 if scale == 1 else 2), clipped=True)
+    return Sampler(draw, num_steps, twice_guided(num_steps, scale), clipped=True)
 
 
 def _images(plan: Plan, task: Task, backend: Backend, device: str) -> Sampler:

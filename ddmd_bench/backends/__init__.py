@@ -52,6 +52,11 @@ class Encoders:
     load_image_encoder: Callable[[str], Callable[[Tensor], Tensor]]
 
 
+def twice_guided(num_inference_steps: int, guidance_scale: float, **options: Any) -> int:
+    """Passes of the network for one image of a teacher: two a step, or one without guidance."""
+    return num_inference_steps * (1 if guidance_scale == 1 else 2)
+
+
 @dataclass(frozen=True)
 class Backend:
     """What a stage may ask of a family of models; conversions to x0 end in here.
@@ -86,6 +91,8 @@ class Backend:
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
     real_moments: tuple[float, float] | None
     teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps
+    # Steps, guidance and options of a teacher -> passes of its network for one image.
+    teacher_evaluations: Callable[..., int] = twice_guided
     dtype: str = "float32"  # of networks while they are sampled
     # A published student's file, its format and the scale of a LoRA -> a network with `predict`, as
     # schedulers call it; and the configuration that those schedulers start from.
@@ -115,8 +122,15 @@ def _sd15(model: Model) -> Backend:
     return make_backend(model, SD15)
 
 
+def _lumina2(model: Model) -> Backend:
+    from ddmd_bench.backends.lumina2.backend import make_backend
+
+    return make_backend(model)
+
+
 BACKENDS: dict[str, Callable[[Model], Backend]] = {
     "shapes": _shapes,
     "sdxl": _sdxl,
     "sd15": _sd15,
+    "lumina2": _lumina2,
 }

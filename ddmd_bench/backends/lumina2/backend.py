@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, Encoders
+from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
 from ddmd_bench.backends.lumina2.encoders import (
     collate,
     decode,
@@ -24,95 +23,90 @@ from ddmd_bench.backends.lumina2.networks import (
     add_step_embedding,
     bottleneck,
 )
-from ddmd_bench.diffusion import flow_level, guided
+from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
+from ddmd_bench.diffusion import flow_level, guided, velocity_weight
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
-from ddmd_bench.records import content_key, file_sha256, read_json
+from ddmd_bench.hub import folder_of, identity, is_local
+from ddmd_bench.records import read_json
 from ddmd_bench.settings import Model
 
-REPOSITORY = "Alpha-VLLM/Lumina-Image-2.0"
-RESOLUTION = 1024
+DEFAULTS = Model(
+    repository="Alpha-VLLM/Lumina-Image-2.0",
+    resolution=1024,
+    images_at_once=4,
+)
 # What the model card calls the pipeline with.
 TEACHER_OPTIONS: dict[str, Any] = {"cfg_trunc_ratio": 0.25, "cfg_normalization": True}
 
 
 def make_backend(model: Model) -> Backend:
     """The row behind `backend: lumina2`; loads no weights."""
-    folder, vae_folder = _folder(model), _vae_folder(model)
-    resolution = model.resolution or RESOLUTION
+    model = with_defaults(model, DEFAULTS)
+    assert model.resolution is not None
+    assert model.images_at_once is not None
+    parts = parts_of(model, "transformer", ("text_encoder",), ("tokenizer",))
+    dtype = getattr(torch, model.dtype)
 
     def load_teacher() -> nn.Module:
         from diffusers import Lumina2Transformer2DModel
 
         transformer = Lumina2Transformer2DModel.from_pretrained(
-            folder, subfolder="transformer", variant=model.variant, torch_dtype=torch.float32
+            folder_of(parts.main),
+            subfolder="transformer",
+            variant=model.variant,
+            torch_dtype=torch.float32,
         )
         return VelocityDenoiser(transformer).requires_grad_(False).eval()
 
     def vae_on(device: torch.device | str) -> Any:
         variant = model.variant if model.vae is None else None
-        return load_vae(vae_folder, variant, str(device))
+        return load_vae(parts.vae_folder(), variant, dtype, str(device))
 
     return Backend(
-        resolution=resolution,
-        latent_shape=_latent_shape(folder, vae_folder, resolution),
-        weights={
-            "transformer": _identity(folder / "transformer"),
-            "scheduler": _identity(folder / "scheduler"),
-            "vae": _identity(vae_folder),
-        },
+        sources=("backends/encoded.py", "backends/repository.py", "backends/lumina2/*.py"),
+        resolution=model.resolution,
+        latent_shape=_latent_shape(parts, model.resolution),
+        weights=lambda: {"transformer": identity(parts.main), "vae": identity(parts.vae)},
         prompt_sets={},
-        check_prompt=_check_prompt,
-        draw_prompts=_draw_prompts,
+        check_prompt=refuse_empty,
+        draw_prompts=draw_prompts,
         level=flow_level,
+        denoising_weight=velocity_weight,
         load_teacher=load_teacher,
-        sample_teacher=partial(_sample_teacher, folder),
+        sample_teacher=partial(_sample_teacher, parts),
         add_step_embedding=add_step_embedding,
         bottleneck=bottleneck,
         lora_targets=LORA_TARGETS,
-        encode_prompts=_encode_prompts,
+        encode_prompts=encode_prompts,
+        images_at_once=model.images_at_once,
         decode=lambda latents: decode(vae_on(latents.device), latents),
         draw_real=None,
         draw_real_latents=None,
         real_moments=None,
         teacher_options=frozenset(TEACHER_OPTIONS),
+        teacher_evaluations=_evaluations,
+        dtype=model.dtype,
+        remotes=(parts.main, parts.text, parts.vae),
         encoders=Encoders(
-            identity={part: _identity(folder / part) for part in ("text_encoder", "tokenizer")},
-            load_prompt_encoder=partial(prompt_encoder, folder, model.variant),
+            identity=lambda: {"text": identity(parts.text), "dtype": model.dtype},
+            load_prompt_encoder=lambda device: prompt_encoder(
+                folder_of(parts.text), model.variant, dtype, device
+            ),
             collate=collate,
             load_image_encoder=lambda device: partial(encode_images, vae_on(device)),
         ),
     )
 
 
-def _folder(model: Model) -> Path:
-    """The model in diffusers' format on this machine."""
-    folder = Path(model.repository or REPOSITORY)
-    if not (folder / "model_index.json").is_file():
-        raise BenchError(
-            f"model.repository: {folder} is no folder of a model in diffusers' format, with a "
-            f"model_index.json. Download {REPOSITORY} and name its folder"
-        )
-    return folder
-
-
-def _vae_folder(model: Model) -> Path:
-    """The VAE's own folder: of a repository of its own, or a part of the model's."""
-    folder = Path(model.vae) if model.vae is not None else _folder(model)
-    return folder / "vae" if (folder / "vae").is_dir() else folder
-
-
-def _identity(folder: Path) -> str:
-    """What determines a part: its files' bytes."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return content_key({path.name: file_sha256(path) for path in files})
-
-
-def _latent_shape(folder: Path, vae_folder: Path, resolution: int) -> tuple[int, int, int]:
-    """C, H, W from the configurations of transformer and VAE."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    vae = read_json(vae_folder / "config.json")
+def _latent_shape(parts: Parts, resolution: int) -> tuple[int, int, int]:
+    """C, H, W from the configurations of transformer and VAE; the published ones' where neither is
+    here yet."""
+    if not is_local(parts.main.repository):
+        return 16, resolution // 8, resolution // 8
+    transformer = read_json(folder_of(parts.main) / "transformer" / "config.json")
+    vae = read_json(parts.vae_folder() / "config.json")
     channels, factor = transformer["in_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
     if vae["latent_channels"] != channels:
         raise BenchError(
@@ -129,21 +123,15 @@ def _latent_shape(folder: Path, vae_folder: Path, resolution: int) -> tuple[int,
     return channels, resolution // factor, resolution // factor
 
 
-def _check_prompt(prompt: str) -> None:
-    if not prompt.strip():
-        raise BenchError("prompts: an empty prompt; '' stands for no prompt. Leave it out")
-
-
-def _draw_prompts(num: int, generator: torch.Generator) -> NoReturn:
-    raise BenchError("no training prompts: run the encode stage on prompts of the suite first")
-
-
-def _encode_prompts(prompts: Sequence[str]) -> NoReturn:
-    raise BenchError("prompts are not encoded here: run the encode stage first")
+def _evaluations(num_inference_steps: int, guidance_scale: float, **options: Any) -> int:
+    """Passes of the network for one image: two for each guided step."""
+    share = {**TEACHER_OPTIONS, **options}["cfg_trunc_ratio"] if guidance_scale != 1 else 0.0
+    steps = range(1, num_inference_steps + 1)
+    return num_inference_steps + sum(k / num_inference_steps <= share for k in steps)
 
 
 def _sample_teacher(
-    folder: Path,
+    parts: Parts,
     teacher: nn.Module,
     num_inference_steps: int,
     guidance_scale: float,
@@ -161,7 +149,7 @@ def _sample_teacher(
 
     assert isinstance(teacher, VelocityDenoiser)
     settings = {**TEACHER_OPTIONS, **options}
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler_config())
 
     def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
         t = (timestep / scheduler.config.num_train_timesteps).expand(len(x))

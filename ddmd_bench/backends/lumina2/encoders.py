@@ -19,9 +19,9 @@ Rows = list[dict[str, Tensor]]
 
 
 def prompt_encoder(
-    folder: Path, variant: str | None, device: str
+    folder: Path, variant: str | None, dtype: torch.dtype, device: str
 ) -> Callable[[Sequence[str]], Rows]:
-    """Prompts -> for each prompt_embeds [L, D], float32 on the CPU, a row for each of its tokens.
+    """Prompts -> for each prompt_embeds [L, D] on the CPU, a row for each of its tokens.
 
     Gemma-2's last but one hidden state. A system prompt stands before every prompt, but not before
     '', which is encoded alone: the pipeline's negative prompt. Text beyond 256 tokens is cut off.
@@ -30,7 +30,7 @@ def prompt_encoder(
 
     absent = dict.fromkeys(("transformer", "vae", "scheduler"))
     pipeline = Lumina2Pipeline.from_pretrained(
-        folder, variant=variant, torch_dtype=torch.float32, **absent
+        folder, variant=variant, torch_dtype=dtype, **absent
     ).to(device)
 
     def rows(embeds: Tensor, mask: Tensor) -> Rows:
@@ -68,11 +68,11 @@ def collate(rows: Sequence[Mapping[str, Tensor]]) -> Cond:
 
 
 @cache
-def load_vae(folder: Path, variant: str | None, device: str) -> Any:
-    """The VAE in float32, once for a process and device."""
+def load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str) -> Any:
+    """The VAE, once for a process and device."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder, variant=variant, torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(folder, variant=variant, torch_dtype=dtype)
     return vae.requires_grad_(False).eval().to(device)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, Encoders
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
+from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
@@ -28,8 +29,7 @@ from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
 from ddmd_bench.diffusion import NoiseLevel, ddpm_level, eps_weight, guided
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
-from ddmd_bench.hub import Remote, folder_of, identity
-from ddmd_bench.records import read_json
+from ddmd_bench.hub import folder_of, identity
 from ddmd_bench.settings import Model
 
 
@@ -39,7 +39,8 @@ class Family:
 
     model: Model  # the defaults
     load_prompt_encoder: Callable[..., Any]
-    text_parts: tuple[str, ...]
+    encoders: tuple[str, ...]
+    tokenizers: tuple[str, ...]
     has_size: bool  # whether the UNet reads the image's size
 
 
@@ -54,7 +55,8 @@ SDXL = Family(
         images_at_once=8,
     ),
     sdxl_prompt_encoder,
-    ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+    ("text_encoder", "text_encoder_2"),
+    ("tokenizer", "tokenizer_2"),
     has_size=True,
 )
 SD15 = Family(
@@ -64,64 +66,19 @@ SD15 = Family(
         images_at_once=16,
     ),
     sd15_prompt_encoder,
-    ("text_encoder", "tokenizer"),
+    ("text_encoder",),
+    ("tokenizer",),
     has_size=False,
 )
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Where the files of a model are, or are to come from."""
-
-    main: Remote
-    text: Remote
-    vae: Remote
-
-    def vae_folder(self) -> Path:
-        """The VAE's own folder: of a repository of its own, or a part of the main one."""
-        folder = folder_of(self.vae)
-        return folder / "vae" if (folder / "vae").is_dir() else folder
-
-
-def parts_of(model: Model, family: Family) -> Parts:
-    """The files that a suite's model needs: UNet and scheduler, text encoders, VAE."""
-    assert model.repository is not None
-    main = partial(Remote, model.repository, model.revision, kind="model")
-    suffix = f".{model.variant}.safetensors" if model.variant else ".safetensors"
-    weights = f"*{suffix}" if model.variant else "*model.safetensors"
-
-    def files(*folders: str) -> tuple[str, ...]:
-        return tuple(f"{f}/{name}" for f in folders for name in ("*.json", weights))
-
-    if model.vae is None:
-        vae = main(files=files("vae"), what="VAE")
-    else:
-        names = ("config.json", "diffusion_pytorch_model.safetensors")
-        vae = Remote(model.vae, model.vae_revision, names, kind="model", what="VAE")
-    return Parts(
-        main(files=("model_index.json", "scheduler/*.json", *files("unet")), what="UNet"),
-        main(
-            files=(
-                "model_index.json",
-                *files(*(part for part in family.text_parts if "encoder" in part)),
-                *(f"{part}/*" for part in family.text_parts if "tokenizer" in part),
-            ),
-            what="text encoders",
-        ),
-        vae,
-    )
-
-
 def make_backend(model: Model, family: Family) -> Backend:
     """The row behind `backend: sdxl` and `backend: sd15`; loads no weights."""
-    own = model.repository is not None
-    # A repository of the user's own has its own revision and, if it names no other, its own VAE.
-    left = {"revision", "vae", "vae_revision"} if own else set()
-    defaults = family.model.model_dump(exclude_none=True, exclude=left)
-    model = Model(**{**defaults, **model.model_dump(exclude_unset=True)})
+    model = with_defaults(model, family.model)
     assert model.resolution is not None
     assert model.images_at_once is not None
-    parts, dtype = parts_of(model, family), getattr(torch, model.dtype)
+    parts = parts_of(model, "unet", family.encoders, family.tokenizers)
+    dtype = getattr(torch, model.dtype)
     level = _lazy_level(parts)
 
     def load_teacher() -> nn.Module:
@@ -140,7 +97,13 @@ def make_backend(model: Model, family: Family) -> Backend:
         return load_vae(parts.vae_folder(), variant, dtype, str(device))
 
     return Backend(
-        sources=("backends/unets.py", "backends/stable_diffusion/*.py"),
+        sources=(
+            "backends/unets.py",
+            "backends/encoded.py",
+            "backends/repository.py",
+            "backends/weights.py",
+            "backends/stable_diffusion/*.py",
+        ),
         resolution=model.resolution,
         latent_shape=(4, model.resolution // 8, model.resolution // 8),
         weights=lambda: {"unet": identity(parts.main), "vae": identity(parts.vae)},
@@ -162,7 +125,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         real_moments=None,
         dtype=model.dtype,
         load_published=lambda path, format, scale: published(load_teacher(), path, format, scale),
-        scheduler_config=partial(_scheduler_config, parts),
+        scheduler_config=parts.scheduler_config,
         encoders=Encoders(
             identity=lambda: {"text": identity(parts.text), "dtype": model.dtype},
             load_prompt_encoder=lambda device: family.load_prompt_encoder(
@@ -190,15 +153,8 @@ def _scheduler(parts: Parts) -> Any:
     """The repository's own scheduler, of the class that it names."""
     import diffusers
 
-    config = _scheduler_config(parts)
+    config = parts.scheduler_config()
     return getattr(diffusers, config["_class_name"]).from_config(config)
-
-
-def _scheduler_config(parts: Parts) -> dict[str, Any]:
-    config: dict[str, Any] = read_json(
-        folder_of(parts.main) / "scheduler" / "scheduler_config.json"
-    )
-    return config
 
 
 def _lazy_level(parts: Parts) -> Callable[[Tensor], NoiseLevel]:

@@ -1,0 +1,69 @@
+"""The parts of a published model's repository, in diffusers' layout, as files to fetch and find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.hub import Remote, folder_of
+from ddmd_bench.records import read_json
+from ddmd_bench.settings import Model
+
+INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the files of a model are, or are to come from."""
+
+    main: Remote  # the denoising network and the scheduler
+    text: Remote  # text encoders and tokenizers
+    vae: Remote
+
+    def vae_folder(self) -> Path:
+        """The VAE's own folder: of a repository of its own, or a part of the main one."""
+        folder = folder_of(self.vae)
+        return folder / "vae" if (folder / "vae").is_dir() else folder
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The repository's scheduler_config.json."""
+        path = folder_of(self.main) / "scheduler" / "scheduler_config.json"
+        config: dict[str, Any] = read_json(path)
+        return config
+
+
+def parts_of(
+    model: Model, network: str, encoders: tuple[str, ...], tokenizers: tuple[str, ...]
+) -> Parts:
+    """The files that a suite's model needs; `network` and the others are its folders' names."""
+    assert model.repository is not None, "backends have a default"
+    repository, revision = model.repository, model.revision
+
+    def remote(what: str, *files: str) -> Remote:
+        return Remote(repository, revision, files, kind="model", what=what)
+
+    def weights(*folders: str) -> list[str]:
+        # Shards end in -00001-of-00002.safetensors, a variant's in .fp16.safetensors.
+        mark = f"*.{model.variant}*.safetensors" if model.variant else "*model*.safetensors"
+        return [f"{folder}/{name}" for folder in folders for name in ("*.json", mark)]
+
+    if model.vae is None:
+        vae = remote("VAE", *weights("vae"))
+    else:
+        files = ("config.json", "diffusion_pytorch_model.safetensors")
+        vae = Remote(model.vae, model.vae_revision, files, kind="model", what="VAE")
+    return Parts(
+        remote(network, INDEX, "scheduler/*.json", *weights(network)),
+        remote("text encoders", INDEX, *weights(*encoders), *(f"{name}/*" for name in tokenizers)),
+        vae,
+    )
+
+
+def with_defaults(model: Model, defaults: Model) -> Model:
+    """The suite's model, with the backend's own values for what it leaves out."""
+    # A repository of the user's own has its own revision and, if it names no other, its own VAE.
+    own = model.repository is not None
+    left = {"revision", "vae", "vae_revision"} if own else set()
+    chosen = defaults.model_dump(exclude_none=True, exclude=left)
+    return Model(**{**chosen, **model.model_dump(exclude_unset=True)})
