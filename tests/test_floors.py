@@ -30,6 +30,11 @@ FLOORS = {
     "ddmd_bench.distill": 1,
     "ddmd_bench.backends": 2,
     "ddmd_bench.scorers": 2,
+    "ddmd_bench.data_files": 2,
+    "ddmd_bench.prompt_downloads": 2,
+    "ddmd_bench.prompt_readers": 2,
+    "ddmd_bench.prompt_sources": 2,
+    "ddmd_bench.train_streams": 2,
     "ddmd_bench.plan": 3,
     "ddmd_bench.training": 3,
     "ddmd_bench.training_plan": 3,
@@ -59,6 +64,11 @@ LIGHT = (
     "ddmd_bench.stats.frechet",
     "ddmd_bench.scorers",
     "ddmd_bench.backends",
+    "ddmd_bench.data_files",
+    "ddmd_bench.prompt_downloads",
+    "ddmd_bench.prompt_readers",
+    "ddmd_bench.prompt_sources",
+    "ddmd_bench.train_streams",
     "ddmd_bench.evaluation_plan",
     "ddmd_bench.plan",
     "ddmd_bench.stages.check",
@@ -145,7 +155,7 @@ def test_light_modules_load_nothing_heavy() -> None:
         "import sys, importlib\n"
         f"for name in {LIGHT!r}:\n"
         "    importlib.import_module(name)\n"
-        "    for heavy in ('torch', 'diffusers', 'matplotlib'):\n"
+        "    for heavy in ('torch', 'diffusers', 'matplotlib', 'datasets'):\n"
         "        assert heavy not in sys.modules, f'{name} loads {heavy}'\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
