@@ -26,8 +26,8 @@ BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".parquet": ("parquet", {}),
 }
 TEXT_COLUMNS = ("prompt", "caption", "text")
-BATCH = 1000  # rows, of texts alone: row by row is ten times slower
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 FETCH = (
     "Fetch it where there is a network: python -m ddmd_bench fetch SUITE. Or give a local file as "
     f"source ({', '.join(BUILDERS)})"
@@ -63,7 +63,7 @@ def local_path(data: DataSource) -> Path:
 
 def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of one local file in its order; a text file's only column is `text`."""
-    return rows_in(str(path), open_file(path))
+    return readable(str(path), open_file(path))
 
 
 def open_file(path: Path) -> Any:
@@ -89,22 +89,10 @@ def open_builder(where: str, kind: str, **options: Any) -> Any:
         return load_dataset(kind, split="train", streaming=True, **options)
 
 
-def rows_in(where: str, dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """The rows of a dataset that has no images, read many at a time."""
-    for batch in readable(where, dataset.iter(batch_size=BATCH)):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
-
-
 def readable(where: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """The same rows; what cannot be parsed is said with the file's name."""
-    iterator = iter(rows)
-    while True:
-        with problems(where):
-            row = next(iterator, None)
-        if row is None:
-            return
-        yield row
+    with problems(where):
+        yield from rows
 
 
 @contextmanager
@@ -133,7 +121,6 @@ def problems(where: str) -> Iterator[None]:
         ArrowException,
         DatasetGenerationError,
         RuntimeError,  # a repository that is a script
-        StopIteration,  # a file without any row
     ) as error:
         raise BenchError(f"{where}: cannot be read: {_first(error)}") from error
 
@@ -149,6 +136,11 @@ def open_hub(data: DataSource, streaming: bool) -> tuple[Any, str]:
 
     if data.column is None:
         raise BenchError(f"{data.source}: a dataset of the Hub needs the column of its text")
+    if data.revision is not None and not _COMMIT.fullmatch(data.revision):
+        raise BenchError(
+            f"{data.source}: revision must be a commit, 40 hex digits, found {data.revision!r}: a "
+            "branch moves, and cannot be told from another one without a network"
+        )
     with problems(data.source):
         builder = load_dataset_builder(data.source, name=data.config, revision=data.revision)
         splits = list(builder.info.splits or builder.config.data_files or {})
@@ -156,6 +148,12 @@ def open_hub(data: DataSource, streaming: bool) -> tuple[Any, str]:
         if split is None or (splits and split not in splits):
             found = f"no split {split!r}" if split else "it has several splits"
             raise BenchError(f"{data.source}: {found}; give one of: {', '.join(map(str, splits))}")
+        # Without a network `datasets` takes whatever commit it has.
+        if data.revision not in (None, builder.hash):
+            raise BenchError(
+                f"{data.source}: revision {data.revision} is not in the cache, which has "
+                f"{builder.hash}. {FETCH}"
+            )
         if streaming:
             return builder.as_streaming_dataset(split=split), str(builder.hash)
         builder.download_and_prepare()

@@ -47,14 +47,15 @@ def _hub(repo_type: str) -> Host:
     ) -> tuple[list[Path], str]:
         from huggingface_hub import hf_hub_download
 
-        paths = []
+        paths: list[Path] = []
         for name in names:
             with problems(f"{repository}: {name}"):
-                paths.append(
-                    hf_hub_download(repository, name, repo_type=repo_type, revision=revision)
-                )
-        parts = Path(paths[0]).parts
-        return [Path(path) for path in paths], parts[parts.index("snapshots") + 1]
+                path = hf_hub_download(repository, name, repo_type=repo_type, revision=revision)
+            paths.append(Path(path))
+            parts = paths[-1].parts
+            revision = parts[parts.index("snapshots") + 1]  # the others at the same commit
+        assert revision is not None, f"{repository}: a row names its files"
+        return paths, revision
 
     return download
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from ddmd_bench.data_files import (
     exactly,
     open_builder,
-    rows_in,
+    readable,
     rows_of,
     text_column,
     text_of,
@@ -50,7 +50,7 @@ def _document(paths: Sequence[Path], column: str | None, category: str | None) -
     """A text file for each prompt."""
     where = str(paths[0].parent)
     rows = open_builder(where, "text", data_files=exactly(paths), sample_by="document")
-    for path, row in zip(paths, rows_in(where, rows), strict=True):
+    for path, row in zip(paths, readable(where, rows), strict=True):
         yield path, text_of(str(path), "text", 0, row["text"]), None
 
 

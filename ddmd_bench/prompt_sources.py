@@ -19,8 +19,8 @@ from ddmd_bench.data_files import (
     is_local,
     local_path,
     open_hub,
+    readable,
     refuse_hub_options,
-    rows_in,
     rows_of,
     text_column,
 )
@@ -191,8 +191,13 @@ def find_prompts(
     if data.source in prompt_sets:
         _refuse_options(data, "a backend's own source")
         texts = tuple(prompt_sets[data.source]())
-        nothing = (None,) * len(texts)
-        return PromptList(data.source, texts, tuple(range(len(texts))), nothing)
+        return PromptList(
+            source=data.source,
+            texts=texts,
+            positions=tuple(range(len(texts))),
+            categories=(None,) * len(texts),
+            n_duplicates=len(texts) - len(set(texts)),
+        )
     return load_prompts(data, others=prompt_sets)
 
 
@@ -214,7 +219,7 @@ def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
         dataset, commit = open_hub(data, streaming=False)
         text_column(data.source, dataset.column_names, data.column)
         wanted = [c for c in (data.column, CATEGORY_COLUMN) if c in dataset.column_names]
-        columns = rows_in(data.source, dataset.select_columns(wanted))  # without any images
+        columns = readable(data.source, dataset.select_columns(wanted))  # without any images
         rows = table_rows(data.source, columns, data.column, None)
         facts = (data.source, commit, hub_licence(data.source, commit))
         return _listed(data.source, rows, False, *facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ddmd_bench.data_files import (
@@ -20,7 +21,6 @@ from ddmd_bench.data_files import (
     open_file,
     open_hub,
     readable,
-    rows_in,
     text_column,
     text_of,
 )
@@ -65,9 +65,7 @@ def iter_captions(data: DataSource, skip: int = 0) -> Stream[tuple[int, str]]:
     rows = _open(data)
     column = text_column(data.source, _names(data.source, rows), data.column)
     stream: Stream[tuple[int, str]] = Stream(data.source, iter(()))
-    texts = _captioned(
-        data.source, rows.select_columns([column]), column, skip, stream.skipped, rows_in
-    )
+    texts = _captioned(data.source, rows.select_columns([column]), column, skip, stream.skipped)
     stream.items = ((position, text) for position, text, _ in texts)
     return stream
 
@@ -87,7 +85,7 @@ def iter_images(
     caption = text_column(data.source, names, data.column)
     decode, rows = _undecoded(rows.select_columns([image, caption]), image)
     stream: Stream[tuple[int, str, Tensor]] = Stream(data.source, iter(()))
-    rows = _captioned(data.source, rows, caption, skip, stream.skipped, readable)
+    rows = _captioned(data.source, rows, caption, skip, stream.skipped)
     stream.items = _decoded(rows, image, decode, resolution, stream.skipped)
     return stream
 
@@ -162,11 +160,10 @@ def _captioned(
     column: str,
     skip: int,
     skipped: list[tuple[int, str]],
-    read: Callable[[str, Any], Iterator[Mapping[str, Any]]],
 ) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     if skip < 0:
         raise BenchError(f"{where}: cannot begin at position {skip}")
-    for position, row in enumerate(read(where, rows.skip(skip)), start=skip):
+    for position, row in enumerate(readable(where, rows.skip(skip)), start=skip):
         text = text_of(where, column, position, row[column])
         if text:
             yield position, text, row
@@ -185,7 +182,9 @@ def _decoded(
 
     for position, caption, row in rows:
         try:
-            image = square(rgb(decode(row[column])), resolution)
+            image = square(rgb(decode(_loaded(row[column]))), resolution)
+        except (ConnectionError, TimeoutError) as error:
+            raise BenchError(f"image {position}: the network failed: {error}") from error
         except (
             OSError,  # no such file, no image, an image cut off
             ValueError,
@@ -196,6 +195,13 @@ def _decoded(
             skipped.append((position, f"{type(error).__name__}: {error}"))
             continue
         yield position, caption, to_tensor(image)
+
+
+def _loaded(value: Any) -> Any:
+    """The bytes of a local file in the place of its path: of a cut file none stays open."""
+    if value is not None and value["bytes"] is None and Path(value["path"] or "").is_file():
+        return {"bytes": Path(value["path"]).read_bytes(), "path": None}
+    return value
 
 
 def rgb(image: Image.Image) -> Image.Image:
