@@ -14,6 +14,7 @@ from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.evaluation_plan import evaluation_problems
 from ddmd_bench.hub import Remote
+from ddmd_bench.prompt_sources import find_prompts
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
 from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json
@@ -33,12 +34,14 @@ class Plan:
 
     suite: Suite
     prompts: tuple[Prompt, ...]
+    prompt_lists: dict[str, dict[str, Any]]  # where each prompt set is from, as its facts
     tasks: dict[TaskName, Task]
     protocol: dict[str, Any]
     fingerprint: str
     loaded: dict[str, Loaded]  # the students that were trained elsewhere, by name
     remotes: tuple[Remote, ...]  # what must be on this machine
     embeddings: Path  # of prompts, for every suite: a folder for each text encoder
+    training_data: Path  # captions and real images, for every suite: a folder for each source
     report_folder: Path
     report_inputs: dict[str, Any]
 
@@ -75,7 +78,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     if suite.backend not in BACKENDS:
         raise BenchError(f"suite {suite.name}: " + unknown("backend", suite.backend, BACKENDS))
     backend = BACKENDS[suite.backend](suite.model)
-    prompts, problems = _prompts(suite, backend)
+    prompts, prompt_lists, problems = _prompts(suite, backend)
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
     problems += training_problems(suite, backend)
@@ -106,12 +109,14 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     return Plan(
         suite=suite,
         prompts=prompts,
+        prompt_lists=prompt_lists,
         tasks=tasks,
         protocol=protocol,
         fingerprint=content_key(protocol),
         loaded=loaded,
         remotes=tuple(remotes_of(backend, loaded, suite.backend)),
         embeddings=runs / "embeddings",
+        training_data=runs / "training_data",
         report_folder=reports / suite.name,
         report_inputs=reported,
     )
@@ -127,24 +132,30 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
     return tuple(remotes_of(BACKENDS[suite.backend](suite.model), loaded, suite.backend))
 
 
-def _prompts(suite: Suite, backend: Backend) -> tuple[tuple[Prompt, ...], list[str]]:
+def _prompts(
+    suite: Suite, backend: Backend
+) -> tuple[tuple[Prompt, ...], dict[str, dict[str, Any]], list[str]]:
+    """The suite's prompts, what is known of their sources by prompt set, and problems."""
     chosen: list[Prompt] = []
+    lists: dict[str, dict[str, Any]] = {}
     problems = []
     for name, prompt_set in suite.prompts.items():
-        if prompt_set.source not in backend.prompt_sets:
-            known = unknown("prompt source", prompt_set.source, backend.prompt_sets)
-            problems.append(f"prompts.{name}.source: {known}")
-            continue
         try:
-            texts = backend.prompt_sets[prompt_set.source]()
-            part = choose(name, texts, prompt_set.num_prompts)
+            found = find_prompts(prompt_set, backend.prompt_sets)
+        except BenchError as error:
+            problems.append(f"prompts.{name}.source: {error}")
+            continue
+        lists[name] = found.facts()
+        wanted = prompt_set.num_prompts
+        try:
+            part = choose(name, found.texts, wanted, found.positions, found.categories)
             for prompt in part:
                 backend.check_prompt(prompt.text)
         except BenchError as error:
             problems.append(str(error))
             continue
         chosen += part
-    return tuple(chosen), problems
+    return tuple(chosen), lists, problems
 
 
 NO_DIRECTION = ("same", "above")  # claims that need no better direction

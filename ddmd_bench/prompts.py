@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
+from typing import Any
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.records import content_key, seed_of
+from ddmd_bench.records import canonical_json, content_key, seed_of
 
 
 @dataclass(frozen=True)
@@ -19,20 +21,71 @@ class Prompt:
     prompt_id: str
     prompt_set: str
     text: str
+    category: str | None = None  # e.g. its style, where the source has one
 
 
-def choose(prompt_set: str, texts: Sequence[str], num_prompts: int) -> list[Prompt]:
+@dataclass(frozen=True)
+class PromptList:
+    """The prompts of a source in its order, and where they come from."""
+
+    source: str
+    texts: tuple[str, ...]
+    positions: tuple[int, ...]  # of each in the source, from 0: what an id refers to
+    categories: tuple[str | None, ...]
+    repository: str | None = None
+    revision: str | None = None  # the commit that was read
+    licence: str | None = None
+    n_duplicates: int = 0  # texts that an earlier position has too
+    n_empty: int = 0  # left out
+
+    @property
+    def sha256(self) -> str:
+        """Of the texts, in order."""
+        return sha256(canonical_json(list(self.texts)).encode()).hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of the list."""
+        return {
+            "source": self.source,
+            "repository": self.repository,
+            "revision": self.revision,
+            "licence": self.licence,
+            "n": len(self.texts),
+            "sha256": self.sha256,
+            "n_duplicates": self.n_duplicates,
+            "n_empty": self.n_empty,
+        }
+
+
+def choose(
+    prompt_set: str,
+    texts: Sequence[str],
+    num_prompts: int,
+    positions: Sequence[int] | None = None,
+    categories: Sequence[str | None] | None = None,
+) -> list[Prompt]:
     """The first `num_prompts` of a shuffle that depends on the set's name alone.
 
-    A larger subset contains the smaller one; the suite's seed changes neither.
+    A larger subset contains the smaller one; the suite's seed changes neither. An id is the
+    position in the source, which is the place among `texts` where no positions are given, with
+    four digits, or with as many as the last one has.
     """
+    places = range(len(texts)) if positions is None else positions
+    styles = [None] * len(texts) if categories is None else categories
     if num_prompts > len(texts):
+        left_out = max(places, default=-1) + 1 - len(texts)
+        without = f", without {left_out} empty or repeated ones" if left_out else ""
         raise BenchError(
-            f"prompts.{prompt_set}: asks for {num_prompts} prompts, its source has {len(texts)}"
+            f"prompts.{prompt_set}: asks for {num_prompts} prompts, its source has "
+            f"{len(texts)}{without}"
         )
     order = list(range(len(texts)))
     random.Random(seed_of("prompts", prompt_set)).shuffle(order)
-    return [Prompt(f"{prompt_set}/{k:04d}", prompt_set, texts[k]) for k in order[:num_prompts]]
+    digits = max(4, len(str(max(places, default=0))))
+    return [
+        Prompt(f"{prompt_set}/{places[k]:0{digits}d}", prompt_set, texts[k], styles[k])
+        for k in order[:num_prompts]
+    ]
 
 
 def head_in_proportion(prompts: Sequence[Prompt], num_prompts: int) -> list[Prompt]:

@@ -42,6 +42,37 @@ class Model(Strict):
     images_at_once: Positive | None = None
 
 
+class DataSource(Strict):
+    """Where texts or images come from: a name, a local file or folder, or owner/name on the Hub."""
+
+    source: str
+    # Of the text; a file's own where it is called prompt, caption or text.
+    column: str | None = None
+    # Of a dataset on the Hub.
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+
+class TrainPrompts(DataSource):
+    """Captions that a student trains on: the first so many of their source."""
+
+    num_prompts: Positive
+
+
+class TrainImages(DataSource):
+    """Real images with their captions, for a GAN: the first so many of their source."""
+
+    num_images: Positive
+
+
+class TrainData(Strict):
+    """What a training reads beside its models."""
+
+    prompts: TrainPrompts | None = None
+    images: TrainImages | None = None
+
+
 class TrainSettings(Strict):
     """Distillation settings, the same for every method; a student may override single values.
 

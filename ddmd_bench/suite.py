@@ -15,13 +15,26 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import Model, Name, Positive, Strict, TrainSettings, Unit
+from ddmd_bench.settings import (
+    DataSource,
+    Model,
+    Name,
+    Positive,
+    Strict,
+    TrainData,
+    TrainImages,
+    TrainPrompts,
+    TrainSettings,
+    Unit,
+)
 
 
-class PromptSet(Strict):
-    """Prompts of one source; the subset is the head of a fixed shuffle, the same for every seed."""
+class PromptSet(DataSource):
+    """Prompts of one source; the subset is the head of a fixed shuffle, the same for every seed.
 
-    source: str
+    Column, config, split and revision are for files and datasets of the Hub alone.
+    """
+
     num_prompts: Positive
     images_per_prompt: Positive = 2
 
@@ -165,6 +178,7 @@ class Suite(Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     prompts: Annotated[dict[Name, PromptSet], Field(min_length=1)]
     train: TrainSettings = TrainSettings()
+    train_data: TrainData | None = None
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)]
     reference: Reference = Reference()
@@ -310,7 +324,10 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "prompts": PromptSet,
         "claims": Claim,
     }
-    if steps and steps[0] in nested:
+    parts: dict[str, type[BaseModel]] = {"prompts": TrainPrompts, "images": TrainImages}
+    if steps and steps[0] == "train_data":
+        model = parts[steps[1]] if len(steps) > 1 else TrainData
+    elif steps and steps[0] in nested:
         model = nested[steps[0]]
     elif steps and steps[0] in listed:
         model = listed[steps[0]]

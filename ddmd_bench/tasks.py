@@ -15,6 +15,7 @@ from ddmd_bench.records import DONE, FAILED, SCHEMA, content_key, read_done
 from ddmd_bench.scorers import needed_scorers, weights_sha256
 from ddmd_bench.student_plan import PIPELINE, Loaded, sampled_inputs
 from ddmd_bench.suite import Suite
+from ddmd_bench.training_data import data_identity
 from ddmd_bench.training_plan import training_inputs
 
 # The sources that determine each stage's result, beside its inputs.
@@ -27,7 +28,14 @@ _MODEL_SOURCES = (
     "world.py",
 )
 _SOURCES = {
-    "encode": ("records.py", "embeddings.py", "stages/encode.py"),
+    "encode": (
+        "records.py",
+        "embeddings.py",
+        "latents.py",
+        "train_streams.py",
+        "training_data.py",
+        "stages/encode.py",
+    ),
     "train": ("methods.py", *_MODEL_SOURCES, "training/*.py", "stages/train.py"),
     "generate": (
         *_MODEL_SOURCES,
@@ -118,9 +126,15 @@ def make_tasks(
     asked = {"prompts": prompts_key(prompts), "images_per_prompt": suite.images_per_prompt()}
     scorers = weights_sha256(needed_scorers(suite.metrics))
     world = _world(suite, backend)
-    worlds = {}
+    worlds: dict[str, dict[str, Any]] = {}
+    training: dict[str, Any] = {}
     if backend.encoders is not None:
-        add("encode", "", NO_SEED, {"text": world["text"], "prompts": asked["prompts"]})
+        encoded = {"text": world["text"], "prompts": asked["prompts"]}
+        if suite.train_data is not None:
+            data = data_identity(suite.train_data, backend.resolution)
+            training = {"train_data": data}
+            encoded |= training | ({"vae": world["weights"]["vae"]} if "images" in data else {})
+        add("encode", "", NO_SEED, encoded)
     for name, one in loaded.items():
         own = BACKENDS[suite.backend](one.model)
         worlds[name] = _world(suite, own)
@@ -135,7 +149,7 @@ def make_tasks(
     for (name, student), seed in product(suite.students.items(), suite.seeds):
         if student.source == "train":
             row = training_inputs(student.method or "", suite.train_settings(name))
-            trained = {**world, "seed": seed, **row}
+            trained = {**world, **training, "seed": seed, **row}
             if suite.evaluation is not None:
                 trained["evaluation"] = evaluation_inputs(suite, suite.evaluation, prompts)
             sampled: dict[str, Any] = {"student": add("train", name, seed, trained).key}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import NOT_IN_KEY, TrainSettings
+from ddmd_bench.settings import NOT_IN_KEY, TrainData, TrainSettings
 from ddmd_bench.suite import Suite
 
 # What a choice needs beside the package's own dependencies: choice -> package.
@@ -31,12 +31,20 @@ def training_problems(suite: Suite, backend: Backend) -> list[str]:
 
 def _student_problems(suite: Suite, method: str, backend: Backend, name: str) -> list[str]:
     row, settings, problems = METHODS[method], suite.train_settings(name), []
-    if row.gan and backend.draw_real_latents is None:
+    given = suite.train_data or TrainData()
+    has_images = backend.draw_real_latents is not None or given.images is not None
+    if row.gan and not has_images:
         problems.append(
             f"method {method} has a GAN loss, which learns from real images, and backend "
-            f"{suite.backend} has none. Take a method without GAN, or a backend with real images"
+            f"{suite.backend} has none. Take a method without GAN, or name real images under "
+            "train_data.images"
         )
-    if row.mean_variance and (settings.mean_variance_targets or backend.real_moments) is None:
+    if backend.encoders is not None and given.prompts is None:
+        problems.append(
+            "it trains on captions, and the suite names none. Name them under train_data.prompts"
+        )
+    moments = settings.mean_variance_targets or backend.real_moments
+    if row.mean_variance and moments is None and given.images is None:
         problems.append(
             f"method {method} pulls the mean and variance of images to those of real ones, which "
             f"backend {suite.backend} does not know. Give them: train.mean_variance_targets"

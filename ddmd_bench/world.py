@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.embeddings import Store
 from ddmd_bench.errors import BenchError
+from ddmd_bench.latents import Latents
 from ddmd_bench.records import content_key
+from ddmd_bench.training_data import TrainingData
 
 if TYPE_CHECKING:
     from ddmd_bench.distill.terms import Cond
@@ -28,6 +30,21 @@ def store_of(plan: Plan, backend: Backend) -> Store:
     return Store(plan.embeddings / content_key(dict(backend.encoders.identity())))
 
 
+def training_data_of(plan: Plan) -> TrainingData | None:
+    """The suite's training data, of every suite under the same folder."""
+    data = plan.suite.train_data
+    if data is None:
+        return None
+    return TrainingData(data, backend_of(plan, "").resolution, plan.training_data)
+
+
+def latents_of(plan: Plan) -> Latents:
+    """Latents of the suite's real images."""
+    task = plan.shared("encode")
+    assert task is not None, "only a backend with encoders makes latents"
+    return Latents(task.folder / "latents")
+
+
 def open_backend(plan: Plan, student: str) -> Backend:
     """The backend as training and drawing use it."""
     backend = backend_of(plan, student)
@@ -41,4 +58,23 @@ def open_backend(plan: Plan, student: str) -> Backend:
     def encode_prompts(prompts: Sequence[str]) -> Cond:
         return collate(store.rows(prompts))
 
-    return replace(backend, encode_prompts=encode_prompts)
+    backend = replace(backend, encode_prompts=encode_prompts)
+    training = training_data_of(plan)
+    return _with_training_data(plan, backend, training) if training else backend
+
+
+def _with_training_data(plan: Plan, backend: Backend, training: TrainingData) -> Backend:
+    import torch
+
+    captions = training.draw_captions()
+
+    def draw_prompts(num: int, generator: torch.Generator) -> list[str]:
+        return [captions[k] for k in torch.randint(len(captions), (num,), generator=generator)]
+
+    if captions:
+        backend = replace(backend, draw_prompts=draw_prompts)
+    latents = latents_of(plan)
+    if latents.captions:
+        moments = latents.moments()
+        backend = replace(backend, draw_real_latents=latents.draw, real_moments=moments)
+    return backend

@@ -109,9 +109,11 @@ def make_run(folder: Path, suite: Suite) -> Plan:
         tasks=tasks,
         protocol={"resolution": [32, 32], "seed_rule": "by image"},
         fingerprint="0123456789ab",
+        prompt_lists={},
         loaded={},
         remotes=(),
         embeddings=folder / "embeddings",
+        training_data=folder / "training_data",
         report_folder=folder / "report",
         report_inputs={},
     )

@@ -29,6 +29,7 @@ FLOORS = {
     "ddmd_bench.provenance": 1,
     "ddmd_bench.distill": 1,
     "ddmd_bench.embeddings": 1,
+    "ddmd_bench.latents": 1,
     "ddmd_bench.hub": 1,
     "ddmd_bench.backends": 2,
     "ddmd_bench.published": 2,
@@ -38,6 +39,12 @@ FLOORS = {
     "ddmd_bench.student_plan": 3,
     "ddmd_bench.tasks": 3,
     "ddmd_bench.contenders": 3,
+    "ddmd_bench.data_files": 2,
+    "ddmd_bench.prompt_downloads": 2,
+    "ddmd_bench.prompt_readers": 2,
+    "ddmd_bench.prompt_sources": 2,
+    "ddmd_bench.train_streams": 2,
+    "ddmd_bench.training_data": 3,
     "ddmd_bench.plan": 3,
     "ddmd_bench.downloads": 3,
     "ddmd_bench.training": 3,
@@ -73,6 +80,11 @@ LIGHT = (
     "ddmd_bench.backends",
     "ddmd_bench.backends.schedulers",
     "ddmd_bench.published",
+    "ddmd_bench.data_files",
+    "ddmd_bench.prompt_downloads",
+    "ddmd_bench.prompt_readers",
+    "ddmd_bench.prompt_sources",
+    "ddmd_bench.train_streams",
     "ddmd_bench.evaluation_plan",
     "ddmd_bench.downloads",
     "ddmd_bench.plan",
@@ -160,7 +172,7 @@ def test_light_modules_load_nothing_heavy() -> None:
         "import sys, importlib\n"
         f"for name in {LIGHT!r}:\n"
         "    importlib.import_module(name)\n"
-        "    for heavy in ('torch', 'diffusers', 'matplotlib'):\n"
+        "    for heavy in ('torch', 'diffusers', 'matplotlib', 'datasets'):\n"
         "        assert heavy not in sys.modules, f'{name} loads {heavy}'\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,26 +1,29 @@
-"""Encode every prompt of a suite once, then let the text encoders go."""
+"""Encode every prompt and every real image of a suite once, then let the encoders go."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ddmd_bench.embeddings import SHARD_SIZE
+from ddmd_bench.backends import Encoders
+from ddmd_bench.embeddings import SHARD_SIZE, Store
+from ddmd_bench.latents import encode_missing
 from ddmd_bench.provenance import provenance
 from ddmd_bench.records import mark_done
-from ddmd_bench.world import backend_of, store_of
+from ddmd_bench.training_data import read_square
+from ddmd_bench.world import backend_of, latents_of, store_of, training_data_of
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.plan import Plan, Task
 
 BATCH_SIZE = 32
+Progress = Callable[[int, int], None]
 
 
-def encode(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
-    """Add the prompts that the store does not hold yet; an interrupted stage goes on."""
+def encode(plan: Plan, task: Task, progress: Progress) -> None:
+    """Add what the stores do not hold yet; an interrupted stage goes on."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,20 +34,36 @@ def encode(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None
     store.verify()
     # '' stands for no prompt: what the unconditional branch is given.
     wanted = ["", *(prompt.text for prompt in plan.prompts)]
-    missing = store.missing(wanted)
-    if missing:
-        encode_prompts = backend.encoders.load_prompt_encoder(device)
-        for first in range(0, len(missing), SHARD_SIZE):
-            store.add(missing[first : first + SHARD_SIZE], encode_prompts, BATCH_SIZE)
-            progress(min(first + SHARD_SIZE, len(missing)), len(missing))
-        del encode_prompts
-        gc.collect()
-        torch.cuda.empty_cache()
+    training = training_data_of(plan)
+    if training is not None and not task.student:  # trained students have the suite's own encoders
+        wanted += training.draw_captions(progress)
+        images = training.draw_images(progress)
+        wanted += [caption for caption, _ in images]
+        if images:
+            latents, size = latents_of(plan), backend.images_at_once
+            to_latents = backend.encoders.load_image_encoder(device)
+            encode_missing(latents, images, read_square, to_latents, size, progress)
+    num_encoded = _encode_prompts(store, wanted, backend.encoders, device, progress)
+    gc.collect()
+    torch.cuda.empty_cache()
     record = {
         "key": task.key,
         "n": len(set(wanted)),
-        "encoded": len(missing),
+        "encoded": num_encoded,
         "seconds": time.perf_counter() - start,
         "provenance": provenance(),
     }
     mark_done(task.folder, record)
+
+
+def _encode_prompts(
+    store: Store, prompts: Sequence[str], encoders: Encoders, device: str, progress: Progress
+) -> int:
+    """How many prompts had to be encoded; the text encoders are gone when it returns."""
+    missing = store.missing(prompts)
+    if missing:
+        encode_prompts = encoders.load_prompt_encoder(device)
+        for first in range(0, len(missing), SHARD_SIZE):
+            store.add(missing[first : first + SHARD_SIZE], encode_prompts, BATCH_SIZE)
+            progress(min(first + SHARD_SIZE, len(missing)), len(missing))
+    return len(missing)

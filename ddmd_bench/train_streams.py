@@ -1,0 +1,241 @@
+"""Captions and real images to train on: read in the source's order, from any position on.
+
+captions = iter_captions(suite.train_data.prompts, skip=1000)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ddmd_bench.data_files import (
+    BUILDERS,
+    exactly,
+    is_hub_name,
+    is_local,
+    local_path,
+    open_builder,
+    open_file,
+    open_hub,
+    readable,
+    text_column,
+    text_of,
+)
+from ddmd_bench.errors import BenchError
+from ddmd_bench.settings import DataSource
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+T = TypeVar("T")
+IMAGE_COLUMN = "image"
+NAMED = 5  # positions that a sentence names
+
+
+@dataclass
+class Stream(Generic[T]):
+    """Items of a source in order, once; what was left out is kept, and said at the end."""
+
+    source: str
+    items: Iterator[T]
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # position, reason
+
+    def __iter__(self) -> Iterator[T]:
+        yield from self.items
+        if self.skipped:
+            warnings.warn(self.left_out(), stacklevel=2)
+
+    def left_out(self) -> str:
+        """A sentence about what was left out so far."""
+        named = [f"{position} ({reason})" for position, reason in self.skipped[:NAMED]]
+        more = f" and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
+        where = f", at positions {', '.join(named)}{more}" if named else ""
+        return f"{self.source}: {len(self.skipped)} left out{where}"
+
+
+def iter_captions(data: DataSource, skip: int = 0) -> Stream[tuple[int, str]]:
+    """(position, text) of a local file or a dataset of the Hub, from position `skip` on.
+
+    Positions count every row, empty ones too, which are left out.
+    """
+    rows = _open(data)
+    column = text_column(data.source, _names(data.source, rows), data.column)
+    stream: Stream[tuple[int, str]] = Stream(data.source, iter(()))
+    texts = _captioned(data.source, rows.select_columns([column]), column, skip, stream.skipped)
+    stream.items = ((position, text) for position, text, _ in texts)
+    return stream
+
+
+def iter_images(
+    data: DataSource, resolution: int, skip: int = 0
+) -> Stream[tuple[int, str, Tensor]]:
+    """(position, caption, image [3, H, W] in [-1, 1], H = W = resolution), from `skip` on.
+
+    From a folder of images with `metadata.jsonl` or `metadata.csv`, Parquet with a column of
+    images, or a dataset of the Hub. Images that cannot be read and images without a caption are
+    left out.
+    """
+    rows = _open_images(data)
+    names = _names(data.source, rows)
+    image = _image_column(data.source, rows, names)
+    caption = text_column(data.source, names, data.column)
+    decode, rows = _undecoded(rows.select_columns([image, caption]), image)
+    stream: Stream[tuple[int, str, Tensor]] = Stream(data.source, iter(()))
+    rows = _captioned(data.source, rows, caption, skip, stream.skipped)
+    stream.items = _decoded(rows, image, decode, resolution, stream.skipped)
+    return stream
+
+
+def _open(data: DataSource) -> Any:
+    if is_local(data.source):
+        return open_file(local_path(data))
+    return _open_hub(data)
+
+
+def _open_images(data: DataSource) -> Any:
+    if not is_local(data.source):
+        return _open_hub(data)
+    path = local_path(data)
+    if path.is_file():
+        if path.suffix.lower() != ".parquet":
+            raise BenchError(f"{path}: expected a folder of images, or a .parquet file with them")
+        return open_file(path)
+    if any(path.glob("metadata.*")):
+        return open_builder(str(path), "imagefolder", data_dir=str(path), drop_labels=True)
+    if tables := sorted(path.rglob("*.parquet")):
+        return open_builder(str(path), "parquet", data_files=exactly(tables))
+    raise BenchError(
+        f"{path}: has neither metadata.jsonl or metadata.csv with file_name and caption of each "
+        "image, nor .parquet files"
+    )
+
+
+def _open_hub(data: DataSource) -> Any:
+    if not is_hub_name(data.source):
+        raise BenchError(
+            f"{data.source}: neither a local file or folder ({', '.join(BUILDERS)}) nor owner/name "
+            "of a dataset on the Hub"
+        )
+    return open_hub(data, streaming=True)[0]
+
+
+def _names(where: str, rows: Any) -> list[str]:
+    """The columns: a text format says them with its first row."""
+    if rows.features is not None:
+        return list(rows.features)
+    first = next(readable(where, rows), None)
+    if first is None:
+        raise BenchError(f"{where}: holds no row")
+    return list(first)
+
+
+def _image_column(where: str, rows: Any, names: list[str]) -> str:
+    from datasets import Image
+
+    typed = [name for name, kind in (rows.features or {}).items() if isinstance(kind, Image)]
+    if len(typed) == 1:
+        return str(typed[0])
+    if IMAGE_COLUMN in names:
+        return IMAGE_COLUMN
+    raise BenchError(
+        f"{where}: expected one column of images, or one called {IMAGE_COLUMN!r}; it has: "
+        f"{', '.join(names)}"
+    )
+
+
+def _undecoded(rows: Any, image: str) -> tuple[Callable[[Any], Image.Image], Any]:
+    """How an image is decoded, and rows that leave it undone: one bad image stops nothing."""
+    from datasets import Image
+
+    return Image().decode_example, rows.cast_column(image, Image(decode=False))
+
+
+def _captioned(
+    where: str,
+    rows: Any,
+    column: str,
+    skip: int,
+    skipped: list[tuple[int, str]],
+) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    if skip < 0:
+        raise BenchError(f"{where}: cannot begin at position {skip}")
+    for position, row in enumerate(readable(where, rows.skip(skip)), start=skip):
+        text = text_of(where, column, position, row[column])
+        if text:
+            yield position, text, row
+        else:
+            skipped.append((position, "no caption"))
+
+
+def _decoded(
+    rows: Iterable[tuple[int, str, Mapping[str, Any]]],
+    column: str,
+    decode: Callable[[Any], Image.Image],
+    resolution: int,
+    skipped: list[tuple[int, str]],
+) -> Iterator[tuple[int, str, Tensor]]:
+    from PIL import Image
+
+    for position, caption, row in rows:
+        try:
+            image = square(rgb(decode(_loaded(row[column]))), resolution)
+        except (ConnectionError, TimeoutError) as error:
+            raise BenchError(f"image {position}: the network failed: {error}") from error
+        except (
+            OSError,  # no such file, no image, an image cut off
+            ValueError,
+            TypeError,  # no value at all
+            SyntaxError,  # what Pillow calls a broken PNG
+            Image.DecompressionBombError,
+        ) as error:
+            skipped.append((position, f"{type(error).__name__}: {error}"))
+            continue
+        yield position, caption, to_tensor(image)
+
+
+def _loaded(value: Any) -> Any:
+    """The bytes of a local file in the place of its path: of a cut file none stays open."""
+    if value is not None and value["bytes"] is None and Path(value["path"] or "").is_file():
+        return {"bytes": Path(value["path"]).read_bytes(), "path": None}
+    return value
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An upright image in RGB; what is transparent becomes white.
+
+    Raises ValueError for more than 8 bits a channel, which Pillow would clip.
+    """
+    from PIL import Image, ImageOps
+
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, resolution: int) -> Image.Image:
+    """The shorter side resized to the resolution with Lanczos' filter, then the centre."""
+    from PIL import Image
+
+    scale = resolution / min(image.size)
+    width, height = (max(resolution, round(scale * side)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top = (width - resolution) // 2, (height - resolution) // 2
+    return image.crop((left, top, left + resolution, top + resolution))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An 8-bit RGB image as float32 [3, H, W] in [-1, 1]."""
+    import numpy as np
+    import torch
+
+    levels = torch.from_numpy(np.array(image))
+    return levels.permute(2, 0, 1).contiguous().float() / 127.5 - 1
