@@ -127,7 +127,7 @@ def _of_pipeline(row: Published, seed: int, backend: Backend, device: str) -> Sa
     from diffusers import DiffusionPipeline
 
     dtype = getattr(torch, backend.dtype)
-    pipeline = DiffusionPipeline.from_pretrained(base_folder(row), torch_dtype=dtype).to(device)
+    pipeline = DiffusionPipeline.from_pretrained(base_folder(row), dtype=dtype).to(device)
     pipeline.set_progress_bar_config(disable=True)
     num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
 

@@ -42,11 +42,8 @@ class Latents:
         self.folder.mkdir(parents=True, exist_ok=True)
         shard = self._shard(len(self.sums))
         save_file({"latents": latents.contiguous()}, shard)
-        variance, mean = (
-            latents.double().var((1, 2, 3), correction=0),
-            latents.double().mean((1, 2, 3)),
-        )
-        sums = float(mean.sum()), float(variance.sum())
+        values = latents.double().flatten(1)
+        sums = float(values.mean(1).sum()), float(values.var(1, correction=0).sum())
         record = {"captions": list(captions), "sum_of_means": sums[0], "sum_of_variances": sums[1]}
         write_json(shard.with_suffix(".json"), record)  # last: it marks the shard as whole
         self.captions += captions

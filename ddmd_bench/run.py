@@ -155,6 +155,8 @@ def _start_worker(queue: Any) -> None:
     """Set up a worker: one thread on a CPU, and an end when the parent ends, however it ends."""
     global _queue
     _queue = queue
+    # A run has progress of its own to show; transformers asks the Hub's client.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
     import torch
 

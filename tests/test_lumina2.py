@@ -383,27 +383,28 @@ def test_identities_tell_weights_apart(folder: Path, plain: Backend, tmp_path: P
         Model(repository=str(write_repository(tmp_path / "other", seed=2)), resolution=RESOLUTION)
     )
     again = make_backend(Model(repository=str(folder), resolution=RESOLUTION))
-    assert plain.weights == again.weights
-    assert {k for k in plain.weights if plain.weights[k] == other.weights[k]} == {"scheduler"}
+    assert plain.weights() == again.weights()
+    assert not {k for k, v in plain.weights().items() if v == other.weights()[k]}
     assert plain.encoders is not None
     assert other.encoders is not None
-    assert plain.encoders.identity["text_encoder"] != other.encoders.identity["text_encoder"]
-    assert plain.encoders.identity["tokenizer"] == other.encoders.identity["tokenizer"]
+    assert plain.encoders.identity() != other.encoders.identity()
 
 
 def test_another_vae_decodes(folder: Path, plain: Backend, tmp_path: Path) -> None:
     other = write_repository(tmp_path / "other", seed=2)
     latents = noise_of(plain, 1)
     model = Model(repository=str(folder), resolution=RESOLUTION)
-    for vae in (other, other / "vae"):
-        backend = make_backend(model.model_copy(update={"vae": str(vae)}))
-        assert backend.weights["transformer"] == plain.weights["transformer"]
-        assert backend.weights["vae"] != plain.weights["vae"]
-        assert not torch.allclose(backend.decode(latents), plain.decode(latents))
+    backend = make_backend(model.model_copy(update={"vae": str(other / "vae")}))
+    assert backend.weights()["transformer"] == plain.weights()["transformer"]
+    assert backend.weights()["vae"] != plain.weights()["vae"]
+    assert not torch.allclose(backend.decode(latents), plain.decode(latents))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Model], str]] = {
-    "no folder": (lambda f: Model(repository=str(f / "gone")), r"model\.repository: .*gone is no"),
+    "no folder": (
+        lambda f: Model(repository=str(f / "gone")),
+        r"gone has no transformer/config\.json",
+    ),
     "size": (lambda f: Model(repository=str(f), resolution=1000), "no multiple of 16 .* Take 992"),
     "too large": (lambda f: Model(repository=str(f), resolution=16384), "up to 8192. Take 8192"),
     "vae": (
@@ -431,5 +432,5 @@ def test_prompts_are_refused_or_referred_to_their_stage(plain: Backend) -> None:
             plain.check_prompt(empty)
     with pytest.raises(BenchError, match="encode stage"):
         plain.encode_prompts(["a red cup"])
-    with pytest.raises(BenchError, match="encode stage"):
+    with pytest.raises(BenchError, match=r"train_data\.prompts"):
         plain.draw_prompts(1, torch.Generator())

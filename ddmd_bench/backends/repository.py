@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.hub import Remote, folder_of
+from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import Remote, folder_of, is_local
 from ddmd_bench.records import read_json
 from ddmd_bench.settings import Model
 
@@ -22,9 +25,9 @@ class Parts:
     vae: Remote
 
     def vae_folder(self) -> Path:
-        """The VAE's own folder: of a repository of its own, or a part of the main one."""
+        """The VAE's own folder: a repository of its own, or a part of the main one."""
         folder = folder_of(self.vae)
-        return folder / "vae" if (folder / "vae").is_dir() else folder
+        return folder / "vae" if self.vae.repository == self.main.repository else folder
 
     def scheduler_config(self) -> dict[str, Any]:
         """The repository's scheduler_config.json."""
@@ -60,10 +63,35 @@ def parts_of(
     )
 
 
+def local_config(repository: str, name: str) -> dict[str, Any] | None:
+    """A configuration of a local repository, without its weights; None of one on the Hub."""
+    if not is_local(repository):
+        return None
+    path = Path(repository).expanduser() / name
+    if not path.is_file():
+        raise BenchError(
+            f"model: {repository} has no {name}; expected a folder in diffusers' format"
+        )
+    config: dict[str, Any] = read_json(path)
+    return config
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """While a model loads its parts: a run has progress of its own to show."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
 def with_defaults(model: Model, defaults: Model) -> Model:
     """The suite's model, with the backend's own values for what it leaves out."""
     # A repository of the user's own has its own revision and, if it names no other, its own VAE.
     own = model.repository is not None
     left = {"revision", "vae", "vae_revision"} if own else set()
     chosen = defaults.model_dump(exclude_none=True, exclude=left)
-    return Model(**{**chosen, **model.model_dump(exclude_unset=True)})
+    return Model(**{**chosen, **model.model_dump(exclude_unset=True, exclude_none=True)})

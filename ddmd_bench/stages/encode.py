@@ -16,7 +16,8 @@ from ddmd_bench.training_data import read_square
 from ddmd_bench.world import backend_of, latents_of, store_of, training_data_of
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan, Task
+    from ddmd_bench.plan import Plan
+    from ddmd_bench.tasks import Task
 
 BATCH_SIZE = 32
 Progress = Callable[[int, int], None]

@@ -23,13 +23,12 @@ from ddmd_bench.backends.lumina2.networks import (
     add_step_embedding,
     bottleneck,
 )
-from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
+from ddmd_bench.backends.repository import Parts, local_config, parts_of, with_defaults
 from ddmd_bench.diffusion import flow_level, guided, velocity_weight
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import folder_of, identity, is_local
-from ddmd_bench.records import read_json
+from ddmd_bench.hub import folder_of, identity
 from ddmd_bench.settings import Model
 
 DEFAULTS = Model(
@@ -37,6 +36,9 @@ DEFAULTS = Model(
     resolution=1024,
     images_at_once=4,
 )
+# Of the published transformer/config.json and vae/config.json.
+PUBLISHED: dict[str, Any] = {"in_channels": 16, "patch_size": 2, "axes_lens": [300, 512, 512]}
+PUBLISHED_VAE: dict[str, Any] = {"latent_channels": 16, "block_out_channels": [128, 256, 512, 512]}
 # What the model card calls the pipeline with.
 TEACHER_OPTIONS: dict[str, Any] = {"cfg_trunc_ratio": 0.25, "cfg_normalization": True}
 
@@ -56,7 +58,7 @@ def make_backend(model: Model) -> Backend:
             folder_of(parts.main),
             subfolder="transformer",
             variant=model.variant,
-            torch_dtype=torch.float32,
+            dtype=torch.float32,
         )
         return VelocityDenoiser(transformer).requires_grad_(False).eval()
 
@@ -101,12 +103,11 @@ def make_backend(model: Model) -> Backend:
 
 
 def _latent_shape(parts: Parts, resolution: int) -> tuple[int, int, int]:
-    """C, H, W from the configurations of transformer and VAE; the published ones' where neither is
-    here yet."""
-    if not is_local(parts.main.repository):
-        return 16, resolution // 8, resolution // 8
-    transformer = read_json(folder_of(parts.main) / "transformer" / "config.json")
-    vae = read_json(parts.vae_folder() / "config.json")
+    """C, H, W from the configurations of local transformer and VAE; else the published ones'."""
+    own = parts.vae.repository != parts.main.repository
+    transformer = local_config(parts.main.repository, "transformer/config.json") or PUBLISHED
+    vae = local_config(parts.vae.repository, "config.json" if own else "vae/config.json")
+    vae = vae or PUBLISHED_VAE
     channels, factor = transformer["in_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
     if vae["latent_channels"] != channels:
         raise BenchError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddmd_bench.backends.repository import no_progress_bars
 from ddmd_bench.distill.terms import Cond
 
 MAX_TOKENS = 256  # max_sequence_length of diffusers' pipeline
@@ -29,9 +30,10 @@ def prompt_encoder(
     from diffusers import Lumina2Pipeline
 
     absent = dict.fromkeys(("transformer", "vae", "scheduler"))
-    pipeline = Lumina2Pipeline.from_pretrained(
-        folder, variant=variant, torch_dtype=dtype, **absent
-    ).to(device)
+    with no_progress_bars():
+        pipeline = Lumina2Pipeline.from_pretrained(
+            folder, variant=variant, dtype=dtype, **absent
+        ).to(device)
 
     def rows(embeds: Tensor, mask: Tensor) -> Rows:
         return [{"prompt_embeds": e[m.bool()].cpu()} for e, m in zip(embeds, mask, strict=True)]
@@ -72,7 +74,7 @@ def load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str)
     """The VAE, once for a process and device."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder, variant=variant, torch_dtype=dtype)
+    vae = AutoencoderKL.from_pretrained(folder, variant=variant, dtype=dtype)
     return vae.requires_grad_(False).eval().to(device)
 
 

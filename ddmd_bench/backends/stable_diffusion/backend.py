@@ -88,7 +88,7 @@ def make_backend(model: Model, family: Family) -> Backend:
             folder_of(parts.main),
             subfolder="unet",
             variant=model.variant,
-            torch_dtype=torch.float32,
+            dtype=torch.float32,
         )
         return EpsDenoiser(unet, level).requires_grad_(False).eval()
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddmd_bench.backends.repository import no_progress_bars
 from ddmd_bench.distill.terms import Cond
 
 Rows = list[dict[str, Tensor]]
@@ -61,7 +62,8 @@ def _text_part(
     """A pipeline of the text encoders and tokenizers alone."""
     absent = dict.fromkeys(("unet", "vae", "scheduler", "image_encoder", "feature_extractor"))
     absent |= dict.fromkeys(("safety_checker",)) if "safety_checker" in _parts(pipeline) else {}
-    loaded = pipeline.from_pretrained(folder, variant=variant, torch_dtype=dtype, **absent)
+    with no_progress_bars():
+        loaded = pipeline.from_pretrained(folder, variant=variant, dtype=dtype, **absent)
     return loaded.to(device)
 
 
@@ -92,7 +94,7 @@ def load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str)
     """The VAE, once for a process and device."""
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(folder, variant=variant, torch_dtype=dtype)
+    vae = AutoencoderKL.from_pretrained(folder, variant=variant, dtype=dtype)
     return vae.requires_grad_(False).eval().to(device)
 
 
