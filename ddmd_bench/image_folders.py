@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ddmd_bench.prompts import Prompt
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 METADATA = "metadata.jsonl"
 
@@ -47,7 +49,19 @@ def read_listing(
         raise BenchError(
             f"{folder}: {len(lacking)} of {len(prompts)} prompts lack images, e.g. {lacking[0]}"
         )
+    _require_one_size(files.values())
     return files
+
+
+def _require_one_size(paths: Iterable[Path]) -> None:
+    """Images of one student are measured together, as those of every other."""
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        with _opened(path) as image:
+            seen.setdefault(image.size, path)
+    if len(seen) > 1:
+        sizes = [f"{path} has {w} x {h} pixels" for (w, h), path in seen.items()]
+        raise BenchError(f"{', '.join(sizes[:2])}: expected one size. Resize or crop them alike")
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -64,12 +78,20 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as uint8 [H, W, 3], turned as its EXIF tag says."""
+    """An image file as uint8 [H, W, 3]."""
     import numpy as np
+
+    with _opened(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image turned as its EXIF tag says; what is no image is named."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            yield ImageOps.exif_transpose(image)
     except (UnidentifiedImageError, OSError) as error:
         raise BenchError(f"{path}: cannot be read as an image: {error}") from error

@@ -1,0 +1,176 @@
+"""Whole runs of real model families at tiny size, through the command as a user gives it.
+
+Every method is trained, every format of a student trained elsewhere is loaded, images are drawn,
+scored, reported and checked. The weights are random: no value here says anything of quality.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_lumina2
+import tiny_sdxl
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_students import kohya, make_pairs
+
+from ddmd_bench.methods import METHODS
+from ddmd_bench.records import read_json, read_jsonl
+from ddmd_bench.stages.check import write_expected
+
+PROMPTS = ["a red cat", "a small star on the left", "two dogs in the park"]
+
+
+def photos(folder: Path, captions: list[str], key: str, num_each: int = 1) -> Path:
+    """An imagefolder of noise pictures that are not square."""
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    rows = []
+    for k, caption in enumerate(c for c in captions for _ in range(num_each)):
+        pixels = draws.integers(0, 256, (70, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+        rows.append({"file_name": f"{k}.png", key: caption})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def sdxl_students(folder: Path, repository: Path) -> dict[str, Any]:
+    """A whole UNet as DMD2 publishes it; a LoRA, run as LCM's, Lightning's and Hyper-SD's."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(repository, subfolder="unet")
+    state = {key: value.half() for key, value in unet.state_dict().items()}
+    torch.save(state, folder / "dmd2_unet_fp16.bin")
+    save_file(kohya(make_pairs(unet)), folder / "lora.safetensors")
+    lora = {"repository": str(folder / "lora.safetensors"), "format": "lora"}
+    return {
+        "dmd2_unet": {
+            "repository": str(folder / "dmd2_unet_fp16.bin"),
+            "format": "unet",
+            "scheduler": "lcm",
+            "num_inference_steps": 4,
+            "timesteps": [999, 749, 499, 249],
+        },
+        "lcm_lora": {**lora, "scheduler": "lcm", "num_inference_steps": 4},
+        "lightning": {**lora, "scheduler": "euler_trailing", "num_inference_steps": 2},
+        "hyper_sd": {**lora, "scheduler": "ddim_trailing", "num_inference_steps": 2},
+    }
+
+
+def lumina2_students(folder: Path, repository: Path) -> dict[str, Any]:
+    """A pipeline of any architecture: it runs by its own rules."""
+    whole = {"repository": str(repository), "format": "pipeline", "num_inference_steps": 2}
+    return {"whole_pipeline": whole}
+
+
+FAMILIES: dict[str, tuple[Callable[..., Path], Callable[[Path, Path], dict[str, Any]]]] = {
+    "sdxl": (tiny_sdxl.write_repository, sdxl_students),
+    "lumina2": (tiny_lumina2.write_repository, lumina2_students),
+}
+
+
+def make_suite(backend: str, folder: Path) -> dict[str, Any]:
+    write_repository, students_of = FAMILIES[backend]
+    repository = write_repository(folder / "repository")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    captions = [f"a cat number {k}" for k in range(8)]
+    (folder / "captions.txt").write_text("\n".join(captions))
+    given = students_of(folder, repository)
+    return {
+        "name": f"tiny_{backend}",
+        "title": "Tiny",
+        "backend": backend,
+        "model": {"repository": str(repository), "resolution": 64, "images_at_once": 4},
+        "prompts": {
+            "some": {"source": str(folder / "prompts.txt"), "num_prompts": 3},
+        },
+        "train_data": {
+            "prompts": {"source": str(folder / "captions.txt"), "num_prompts": 8},
+            "images": {
+                "source": str(photos(folder / "photos", captions, "caption")),
+                "num_images": 6,
+            },
+        },
+        "train": {"num_iterations": 1, "batch_size": 4, "fake_score_updates": 1},
+        "students": {
+            "teacher": {"source": "teacher", "num_inference_steps": 2, "guidance_scale": 4},
+            **{name: {"method": name} for name in METHODS},
+            "hybrid_lora": {"method": "decoupled_hybrid", "train": {"lora_rank": 2}},
+            **{name: {"source": "checkpoint", "checkpoint": one} for name, one in given.items()},
+            "elsewhere": {
+                "source": "images",
+                "images": str(photos(folder / "made", PROMPTS, "prompt", num_each=2)),
+            },
+        },
+        "baseline": "dmd",
+        "metrics": ["saturation", "mean", "std", "diversity", "high_frequency"],
+    }
+
+
+def ddmd_bench(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "ddmd_bench", *arguments]
+    path = str(Path(__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("backend", FAMILIES)
+def test_a_whole_run(backend: str, tmp_path: Path) -> None:
+    suite = make_suite(backend, tmp_path)
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+    said = ddmd_bench(tmp_path, "run", str(path), "--workers", "1")
+    num_tasks = 1 + len(METHODS) + 1 + 2 * len(suite["students"])
+    assert f"{num_tasks} tasks done, 0 were complete" in said
+
+    record = read_json(tmp_path / "reports" / suite["name"] / "report.json")
+    for name, row in record["table"].items():
+        for metric, cells in row.items():
+            lost = metric == "saturation" and name in ("elsewhere", "whole_pipeline")
+            assert (cells["all"]["value"] is None) == lost, (name, metric)
+            assert cells["all"]["n_expected"] == (3 if metric == "diversity" else 6)
+    evaluations = record["students"]["teacher"]["facts"]["network_evaluations"]
+    assert evaluations == (4 if backend == "sdxl" else 2)  # of 2 steps Lumina's guides 0.25: none
+
+    # All students that are drawn here start from one noise: a folder's images are its own.
+    (images,) = (tmp_path / "runs" / suite["name"] / "generate").glob("elsewhere-*/images")
+    rows = read_jsonl(images / "metadata.jsonl")
+    assert [row["prompt"] for row in rows[::2]] == [r["prompt"] for r in rows[1::2]]
+    again = ddmd_bench(tmp_path, "run", str(path))
+    assert "0 tasks done" in again
+    assert "(unchanged)" in again
+
+    expected = write_expected([record] * 3, tmp_path)
+    assert f"{suite['name']}: ok" in ddmd_bench(
+        tmp_path, "check", str(path), "--expected", str(expected)
+    )
+
+
+def test_a_prompt_is_encoded_once_for_every_suite(tmp_path: Path) -> None:
+    suite = make_suite("sdxl", tmp_path)
+    suite["students"] = {"teacher": suite["students"]["teacher"]}
+    suite |= {"baseline": "teacher", "train_data": None}
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    ddmd_bench(tmp_path, "encode", str(path))
+    more = {**suite, "name": "more"}
+    more["prompts"] = {**suite["prompts"], "other": {"source": "captions.txt", "num_prompts": 2}}
+    path.write_text(yaml.safe_dump(more))
+    ddmd_bench(tmp_path, "encode", str(path))
+    (done,) = (tmp_path / "runs" / "more" / "encode").glob("*/done.json")
+    record = read_json(done)
+    assert (record["n"], record["encoded"]) == (6, 2)
