@@ -213,6 +213,23 @@ def check(
 
 @app.command()
 @_stop_cleanly
+def export(
+    suite: SuiteName,
+    student: Annotated[str, typer.Argument(help="A student that the suite trained.")],
+    output: Annotated[Path, typer.Argument(help="A new folder.")],
+    seed: Annotated[int, typer.Option(help="The training's seed.")] = 0,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a trained student as a diffusers checkpoint, or its LoRA, with a model card."""
+    from ddmd_bench.export import export as write
+
+    made = _make_plan(suite, set_, runs, Path("reports"))
+    console.print(f"exported: {write(made, student, seed, output)}")
+
+
+@app.command()
+@_stop_cleanly
 def compare(
     first: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.")],
     second: Annotated[Path, typer.Argument(help="The report to compare it with.")],

@@ -28,12 +28,16 @@ def image_ids(prompts: Sequence[Prompt], images_per_prompt: dict[str, int]) -> l
     return [ImageId(p, k) for p in prompts for k in range(images_per_prompt[p.prompt_set])]
 
 
+def image_seed(seed: int | str, image: ImageId) -> int:
+    """The seed that belongs to an image of a suite's seed."""
+    return seed_of("image", seed, image.prompt.prompt_id, image.image_index)
+
+
 def image_generator(seed: int | str, image: ImageId) -> torch.Generator:
     """The image's own generator, on the CPU; all students share it, so comparisons are paired."""
     import torch
 
-    generator = torch.Generator()
-    return generator.manual_seed(seed_of("image", seed, image.prompt.prompt_id, image.image_index))
+    return torch.Generator().manual_seed(image_seed(seed, image))
 
 
 def image_noises(

@@ -52,6 +52,27 @@ class Encoders:
     load_image_encoder: Callable[[str], Callable[[Tensor], Tensor]]
 
 
+@dataclass(frozen=True)
+class PipelineForm:
+    """How a student of a family is written as a pipeline of diffusers, and how that is called."""
+
+    pipeline: str  # its class
+    network: str  # the name of the network in it, and in our denoiser
+    scheduler: str  # the class that samples as `few_step_sample` does
+    scheduler_options: Mapping[str, Any]
+    # The student's t_list -> arguments of the call.
+    schedule: Callable[[Sequence[float]], dict[str, list[Any]]]
+    # Whether the scheduler's noise comes from torch's global generator, not from the call's.
+    global_noise: bool
+    no_guidance: float  # the guidance_scale that means none
+    repository: str  # of the base
+    resolution: int
+    dtype: str
+    scheduler_config: Callable[[], dict[str, Any]]
+    # Components by name, and a dtype -> the pipeline with the base's other components.
+    load: Callable[[dict[str, Any], torch.dtype], Any]
+
+
 def twice_guided(num_inference_steps: int, guidance_scale: float, **options: Any) -> int:
     """Passes of the network for one image of a teacher: two a step, or one without guidance."""
     return num_inference_steps * (1 if guidance_scale == 1 else 2)
@@ -98,6 +119,7 @@ class Backend:
     # schedulers call it; and the configuration that those schedulers start from.
     load_published: Callable[[Path, str, float], nn.Module] | None = None
     scheduler_config: Callable[[], dict[str, Any]] | None = None
+    pipeline: PipelineForm | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote, folder_of, is_local
 from ddmd_bench.records import read_json
 from ddmd_bench.settings import Model
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX = "model_index.json"
 
@@ -61,6 +65,21 @@ def parts_of(
         remote("text encoders", INDEX, *weights(*encoders), *(f"{name}/*" for name in tokenizers)),
         vae,
     )
+
+
+def load_pipeline(
+    pipeline: str, parts: Parts, vae: Any, components: dict[str, Any], dtype: torch.dtype
+) -> Any:
+    """A pipeline of the given components and the repository's text encoders."""
+    import diffusers
+
+    others = dict.fromkeys(("image_encoder", "feature_extractor"))
+    known = inspect.signature(getattr(diffusers, pipeline).__init__).parameters
+    others = {name: value for name, value in others.items() if name in known}
+    with no_progress_bars():
+        return getattr(diffusers, pipeline).from_pretrained(
+            folder_of(parts.text), vae=vae, dtype=dtype, **others, **components
+        )
 
 
 def local_config(repository: str, name: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.backends import Backend, Encoders
+from ddmd_bench.backends import Backend, Encoders, PipelineForm
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
 from ddmd_bench.backends.lumina2.encoders import (
     collate,
@@ -23,7 +23,13 @@ from ddmd_bench.backends.lumina2.networks import (
     add_step_embedding,
     bottleneck,
 )
-from ddmd_bench.backends.repository import Parts, local_config, parts_of, with_defaults
+from ddmd_bench.backends.repository import (
+    Parts,
+    load_pipeline,
+    local_config,
+    parts_of,
+    with_defaults,
+)
 from ddmd_bench.diffusion import flow_level, guided, velocity_weight
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
@@ -90,6 +96,23 @@ def make_backend(model: Model) -> Backend:
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,
+        pipeline=PipelineForm(
+            pipeline="Lumina2Pipeline",
+            network="transformer",
+            scheduler="FlowMatchLCMScheduler",
+            # The student's levels are given as they are.
+            scheduler_options={"shift": 1.0},
+            schedule=lambda t_list: {"sigmas": list(t_list)},
+            global_noise=True,
+            no_guidance=1.0,
+            repository=parts.main.repository,
+            resolution=model.resolution,
+            dtype=model.dtype,
+            scheduler_config=parts.scheduler_config,
+            load=lambda components, dtype: load_pipeline(
+                "Lumina2Pipeline", parts, vae_on("cpu"), components, dtype
+            ),
+        ),
         remotes=(parts.main, parts.text, parts.vae),
         encoders=Encoders(
             identity=lambda: {"text": identity(parts.text), "dtype": model.dtype},

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.backends import Backend, Encoders
+from ddmd_bench.backends import Backend, Encoders, PipelineForm
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
-from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
+from ddmd_bench.backends.repository import Parts, load_pipeline, parts_of, with_defaults
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
@@ -26,7 +26,7 @@ from ddmd_bench.backends.stable_diffusion.encoders import (
 from ddmd_bench.backends.stable_diffusion.formats import load_unet
 from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
-from ddmd_bench.diffusion import NoiseLevel, ddpm_level, eps_weight, guided
+from ddmd_bench.diffusion import NoiseLevel, ddpm_index, ddpm_level, eps_weight, guided
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.hub import folder_of, identity
@@ -37,6 +37,7 @@ from ddmd_bench.settings import Model
 class Family:
     """What SDXL and SD 1.5 differ in, and where their weights are published."""
 
+    pipeline: str  # its class in diffusers
     model: Model  # the defaults
     load_prompt_encoder: Callable[..., Any]
     encoders: tuple[str, ...]
@@ -45,6 +46,7 @@ class Family:
 
 
 SDXL = Family(
+    "StableDiffusionXLPipeline",
     Model(
         repository="stabilityai/stable-diffusion-xl-base-1.0",
         revision="462165984030d82259a11f4367a4eed129e94a7b",
@@ -60,6 +62,7 @@ SDXL = Family(
     has_size=True,
 )
 SD15 = Family(
+    "StableDiffusionPipeline",
     Model(
         repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
         resolution=512,
@@ -124,6 +127,22 @@ def make_backend(model: Model, family: Family) -> Backend:
         draw_real_latents=None,
         real_moments=None,
         dtype=model.dtype,
+        pipeline=PipelineForm(
+            pipeline=family.pipeline,
+            network="unet",
+            scheduler="LCMScheduler",
+            scheduler_options={},
+            schedule=lambda t_list: {"timesteps": ddpm_index(torch.tensor(t_list)).tolist()},
+            global_noise=False,
+            no_guidance=0.0,
+            repository=parts.main.repository,
+            resolution=model.resolution,
+            dtype=model.dtype,
+            scheduler_config=parts.scheduler_config,
+            load=lambda components, dtype: load_pipeline(
+                family.pipeline, parts, vae_on("cpu"), components, dtype
+            ),
+        ),
         load_published=lambda path, format, scale: published(load_teacher(), path, format, scale),
         scheduler_config=parts.scheduler_config,
         encoders=Encoders(
