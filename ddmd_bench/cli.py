@@ -22,7 +22,7 @@ from ddmd_bench.downloads import download_lines, require_here
 from ddmd_bench.downloads import fetch as fetch_all
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
-from ddmd_bench.plan import Plan, make_plan, suite_remotes
+from ddmd_bench.plan import Plan, draw_data, make_plan, suite_remotes
 from ddmd_bench.records import read_json, write_whole
 from ddmd_bench.run import Event, Outcome, run_tasks
 from ddmd_bench.suite import Suite, load_suite
@@ -136,9 +136,10 @@ def plan(
 
 @app.command()
 @_stop_cleanly
-def fetch(suite: SuiteName, set_: Overrides = None) -> None:
+def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Download and verify all that a suite needs; then a run needs no network."""
-    remotes = suite_remotes(load_suite(suite, set_ or []))
+    loaded = load_suite(suite, set_ or [])
+    remotes = suite_remotes(loaded)
     with shown(console) as on_event:
 
         def on_download(remote: Remote, done: int, total: int) -> None:
@@ -146,6 +147,11 @@ def fetch(suite: SuiteName, set_: Overrides = None) -> None:
             on_event(here)
 
         fetch_all(remotes, on_download)
+
+        def on_item(done: int, total: int) -> None:
+            on_event(Event("training data", done, total))
+
+        draw_data(loaded, runs, on_item)
     for line in download_lines(remotes) or ["nothing to download"]:
         console.print(line, markup=False, highlight=False)
 

@@ -6,6 +6,7 @@ files of the stage. A stage is finished when its folder holds a `done.json` with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.student_plan import Loaded, image_problems, loaded_students, remotes_of
 from ddmd_bench.suite import Suite
 from ddmd_bench.tasks import NO_SEED, Task, TaskName, make_tasks
+from ddmd_bench.training_data import TrainingData
 from ddmd_bench.training_plan import training_problems
 
 _REPORT_SOURCES = ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py")
@@ -130,6 +132,18 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
     return tuple(remotes_of(BACKENDS[suite.backend](suite.model), loaded, suite.backend))
+
+
+def draw_data(suite: Suite, runs: Path, progress: Callable[[int, int], None]) -> None:
+    """Draw prompts and training data from where there is a network, for a run without."""
+    backend = BACKENDS[suite.backend](suite.model)
+    problems = _prompts(suite, backend)[2]
+    if problems:
+        raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
+    if suite.train_data is not None:
+        training = TrainingData(suite.train_data, backend.resolution, runs / "training_data")
+        training.draw_captions(progress)
+        training.draw_images(progress)
 
 
 def _prompts(

@@ -55,7 +55,7 @@ class DataSource(Strict):
 
 
 class TrainPrompts(DataSource):
-    """Captions that a student trains on: the first so many of their source."""
+    """Captions that a student trains on: the first so many of their source, or of a named list."""
 
     num_prompts: Positive
 

@@ -17,6 +17,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote, identity
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.images import save_png
+from ddmd_bench.prompt_sources import PROMPT_SOURCES, load_prompts
 from ddmd_bench.records import content_key
 from ddmd_bench.settings import DataSource, TrainData
 from ddmd_bench.train_streams import iter_captions, iter_images, rgb, to_tensor
@@ -32,7 +33,10 @@ KINDS = ("prompts", "images")
 def source_identity(data: DataSource) -> dict[str, Any]:
     """What determines the items of a source: a file's hash, or a dataset of the Hub at a commit."""
     told = data.model_dump(mode="json", exclude_none=True)
-    if is_local(data.source):
+    if data.source in PROMPT_SOURCES:
+        row = PROMPT_SOURCES[data.source]
+        told["source"] = f"{row.repository}@{row.revision}/{','.join(row.files)}"
+    elif is_local(data.source):
         path = local_path(data).resolve()
         files = ("*",)
         whole = Remote(str(path), None, files, kind="dataset", what="training data")
@@ -74,8 +78,14 @@ class TrainingData(NamedTuple):
         def keep(k: int, item: tuple[int, str]) -> Row:
             return {"position": item[0], "text": item[1]}
 
+        def stream(skip: int) -> Iterable[tuple[int, str]]:
+            if part.source not in PROMPT_SOURCES:
+                return iter_captions(part, skip)
+            listed = load_prompts(part)
+            pairs = zip(listed.positions, listed.texts, strict=True)
+            return (pair for pair in pairs if pair[0] >= skip)
+
         listing = self.folder("prompts") / "captions.jsonl"
-        stream = partial(iter_captions, part)
         rows = _drawn(listing, part.source, part.num_prompts, stream, keep, progress)
         return [row["text"] for row in rows]
 

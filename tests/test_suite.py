@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import make_plan
+from ddmd_bench.plan import make_plan, suite_remotes
 from ddmd_bench.suite import Suite, find_suite, load_suite
 
 SUITES = Path(__file__).parents[1] / "suites"
@@ -31,7 +31,31 @@ def test_a_valid_suite_loads_with_its_defaults(tiny: dict, write_suite: Write) -
     assert suite.prompts["seen"].images_per_prompt == 2
 
 
-@pytest.mark.parametrize("path", sorted(SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+COMMITTED = sorted(SUITES.glob("*.yaml"))
+OF_PUBLISHED = [path for path in COMMITTED if not path.stem.startswith("shapes")]
+
+
+@pytest.mark.parametrize("path", OF_PUBLISHED, ids=lambda path: path.stem)
+def test_a_suite_of_published_models_lacks_nothing_but_downloads(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without network and with an empty cache, every problem is one that `fetch` mends."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    suite = load_suite(str(path))
+    assert suite.name == path.stem
+    assert len(suite_remotes(suite)) >= 3
+    with pytest.raises(BenchError) as refused:
+        make_plan(suite, tmp_path, tmp_path)
+    for line in str(refused.value).splitlines():
+        assert "python -m ddmd_bench fetch" in line, line
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(COMMITTED) - set(OF_PUBLISHED)), ids=lambda path: path.stem
+)
 def test_the_committed_suites_load_and_plan(path: Path) -> None:
     by_path, by_name = load_suite(str(path)), load_suite(path.stem)
     assert by_path == by_name
