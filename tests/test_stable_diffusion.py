@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from tiny_sd15 import write_repository as write_sd15
 from tiny_sdxl import RESOLUTION, write_repository
 from torch import Tensor
 
@@ -145,6 +146,23 @@ def test_the_fake_score_s_loss_is_the_error_of_eps(backend: Backend) -> None:
     error = ((x_t - level.alpha * guess) / level.sigma - eps).square()
     weighted = backend.denoising_weight(level) * (guess - x0).square()
     torch.testing.assert_close(weighted, error, rtol=1e-4, atol=1e-4)
+
+
+def test_stable_diffusion_1_5_samples_as_its_pipeline(tmp_path: Path) -> None:
+    """One text encoder, no size, an encoded '' for no prompt, another scheduler."""
+    folder = write_sd15(tmp_path / "sd15")
+    pipe = StableDiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        PROMPTS, num_inference_steps=5, guidance_scale=6.0, latents=noise(), output_type="latent"
+    ).images
+    made = BACKENDS["sd15"](Model(repository=str(folder), resolution=RESOLUTION))
+    assert made.encoders is not None
+    encode, collate = made.encoders.load_prompt_encoder("cpu"), made.encoders.collate
+    cond, uncond = collate(encode(PROMPTS)), collate(encode([""] * len(PROMPTS)))
+    assert uncond["prompt_embeds"].abs().max() > 0
+    latents = made.sample_teacher(made.load_teacher(), 5, 6.0, cond, uncond, noise())
+    torch.testing.assert_close(latents, expected, rtol=0, atol=1e-5)
 
 
 def test_an_empty_prompt_is_refused(backend: Backend) -> None:

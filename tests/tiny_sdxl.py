@@ -62,18 +62,9 @@ def make_tokenizer(pad_token: str) -> Any:
         )  # fmt: skip
 
 
-def make_pipeline(seed: int = 0) -> Any:
-    """The pipeline with random weights in float32."""
-    from diffusers import (
-        AutoencoderKL,
-        EulerDiscreteScheduler,
-        StableDiffusionXLPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    tokenizer, tokenizer_2 = make_tokenizer("<|endoftext|>"), make_tokenizer("!</w>")
-    text: dict[str, Any] = {
+def text_config(tokenizer: Any) -> dict[str, Any]:
+    """What both text encoders have in common."""
+    return {
         "hidden_size": 32,
         "intermediate_size": 37,
         "num_attention_heads": 4,
@@ -84,18 +75,38 @@ def make_pipeline(seed: int = 0) -> Any:
         "pad_token_id": tokenizer.pad_token_id,
         "projection_dim": 32,
     }
+
+
+def make_vae(scaling_factor: float) -> Any:
+    """An eightfold VAE with 4 latent channels."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=RESOLUTION,
+        scaling_factor=scaling_factor,
+    )
+
+
+def make_pipeline(seed: int = 0) -> Any:
+    """The pipeline with random weights in float32."""
+    from diffusers import (
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizer, tokenizer_2 = make_tokenizer("<|endoftext|>"), make_tokenizer("!</w>")
+    text = text_config(tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4,
-            layers_per_block=1,
-            norm_num_groups=8,
-            sample_size=RESOLUTION,
-            scaling_factor=0.13025,
-        )
+        vae = make_vae(scaling_factor=0.13025)
         return StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=CLIPTextModel(CLIPTextConfig(**text)),

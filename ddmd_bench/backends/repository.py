@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 INDEX = "model_index.json"
+ABSENT = ("image_encoder", "feature_extractor", "safety_checker")  # parts that drawing needs not
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,17 @@ def load_pipeline(
     """A pipeline of the given components and the repository's text encoders."""
     import diffusers
 
-    others = dict.fromkeys(("image_encoder", "feature_extractor"))
-    known = inspect.signature(getattr(diffusers, pipeline).__init__).parameters
-    others = {name: value for name, value in others.items() if name in known}
+    kind = getattr(diffusers, pipeline)
     with no_progress_bars():
-        return getattr(diffusers, pipeline).from_pretrained(
-            folder_of(parts.text), vae=vae, dtype=dtype, **others, **components
+        return kind.from_pretrained(
+            folder_of(parts.text), vae=vae, dtype=dtype, **absent_from(kind), **components
         )
+
+
+def absent_from(pipeline: Any, *parts: str) -> dict[str, None]:
+    """Arguments that leave parts of a pipeline out, and those that drawing never needs."""
+    known = inspect.signature(pipeline.__init__).parameters
+    return dict.fromkeys(name for name in (*parts, *ABSENT) if name in known)
 
 
 def local_config(repository: str, name: str) -> dict[str, Any] | None:

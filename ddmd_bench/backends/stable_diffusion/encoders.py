@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddmd_bench.backends.repository import no_progress_bars
+from ddmd_bench.backends.repository import absent_from, no_progress_bars
 from ddmd_bench.distill.terms import Cond
 
 Rows = list[dict[str, Tensor]]
@@ -60,17 +60,10 @@ def _text_part(
     pipeline: Any, folder: Path, variant: str | None, dtype: torch.dtype, device: str
 ) -> Any:
     """A pipeline of the text encoders and tokenizers alone."""
-    absent = dict.fromkeys(("unet", "vae", "scheduler", "image_encoder", "feature_extractor"))
-    absent |= dict.fromkeys(("safety_checker",)) if "safety_checker" in _parts(pipeline) else {}
+    absent = absent_from(pipeline, "unet", "vae", "scheduler")
     with no_progress_bars():
         loaded = pipeline.from_pretrained(folder, variant=variant, dtype=dtype, **absent)
     return loaded.to(device)
-
-
-def _parts(pipeline: Any) -> set[str]:
-    import inspect
-
-    return set(inspect.signature(pipeline.__init__).parameters)
 
 
 def collate_with_size(resolution: int) -> Callable[[Sequence[Mapping[str, Tensor]]], Cond]:
