@@ -16,6 +16,7 @@ from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.evaluation_plan import evaluation_inputs, evaluation_problems
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
+from ddmd_bench.published_values import published_problems
 from ddmd_bench.records import (
     DONE,
     FAILED,
@@ -122,6 +123,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     prompts, problems = _prompts(suite, backend)
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
+    problems += published_problems(suite)
     problems += training_problems(suite, backend)
     if suite.evaluation is not None:
         problems += evaluation_problems(suite, suite.evaluation, backend)
@@ -140,6 +142,8 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         "tasks": [task.key for task in tasks.values()],
         "sources": source_sha256(*_SOURCES["report"]),
     }
+    if suite.published_values:
+        reported["published_values"] = source_sha256("published_values.py", "data/*.yaml")
     return Plan(
         suite=suite,
         prompts=prompts,
