@@ -62,7 +62,10 @@ def check(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """The default tests: no network, no GPU, under ten minutes."""
-    session.run(_python(session, "tests"), "-m", "pytest", *session.posargs, external=True)
+    # A file's tests stay together: they share what it took long to make.
+    spread = ("-n", "logical", "--dist", "loadfile")
+    python = _python(session, "tests")
+    session.run(python, "-m", "pytest", *spread, *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

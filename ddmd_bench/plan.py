@@ -18,6 +18,7 @@ from ddmd_bench.hub import Remote
 from ddmd_bench.prompt_sources import find_prompts
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
+from ddmd_bench.published_values import published_problems
 from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json
 from ddmd_bench.reporting.dynamics import SERIES
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
@@ -83,6 +84,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     prompts, prompt_lists, problems = _prompts(suite, backend)
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
+    problems += published_problems(suite)
     problems += training_problems(suite, backend)
     loaded, found = loaded_students(suite)
     problems += found + image_problems(suite, prompts)
@@ -108,6 +110,8 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         "tasks": [task.key for task in tasks.values()],
         "sources": source_sha256(*_REPORT_SOURCES),
     }
+    if suite.published_values:
+        reported["published_values"] = source_sha256("published_values.py", "data/*.yaml")
     return Plan(
         suite=suite,
         prompts=prompts,

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.methods import METHODS
@@ -167,6 +174,13 @@ class Claim(Strict):
         return self
 
 
+class PublishedValues(Strict):
+    """A published table to show the students beside: its row for each of them."""
+
+    table: str  # an id of `ddmd_bench.published_values`
+    rows: Annotated[dict[Name, str], Field(min_length=1)]  # by our student
+
+
 class Suite(Strict):
     """The whole file, defaults filled in."""
 
@@ -187,6 +201,15 @@ class Suite(Strict):
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     baseline: str
     claims: list[Claim] = Field(default_factory=list)
+    published_values: tuple[PublishedValues, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Neither the key nor the report of a suite changes by an option that it leaves alone.
+        data: dict[str, Any] = dump(self)
+        if not self.published_values:
+            data.pop("published_values", None)
+        return data
 
     @model_validator(mode="after")
     def _names(self) -> Suite:
@@ -212,6 +235,14 @@ class Suite(Strict):
                 raise ValueError(f"claims[{k}]: {claim.student} is not trained and has no series")
             if claim.metric and claim.metric not in self.metrics:
                 raise ValueError(f"claims[{k}]: " + unknown("metric", claim.metric, self.metrics))
+        tables = [beside.table for beside in self.published_values]
+        for k, beside in enumerate(self.published_values):
+            where = f"published_values[{k}]"
+            for name in beside.rows:
+                if name not in self.students:
+                    raise ValueError(f"{where}.rows: " + unknown("student", name, self.students))
+            if beside.table in tables[:k]:
+                raise ValueError(f"{where}.table: {beside.table!r} named more than once")
         for name in self.students:
             if self.students[name].source == "train":
                 self._check_evaluation(name, self.train_settings(name).num_iterations)
@@ -323,6 +354,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
         "students": Student,
         "prompts": PromptSet,
         "claims": Claim,
+        "published_values": PublishedValues,
     }
     parts: dict[str, type[BaseModel]] = {"prompts": TrainPrompts, "images": TrainImages}
     if steps and steps[0] == "train_data":

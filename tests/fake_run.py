@@ -24,7 +24,7 @@ DIM = 5
 
 
 def make_suite(
-    claim_rows: list[dict[str, Any]] | None = None, seeds: tuple[int, ...] = (0,)
+    claim_rows: list[dict[str, Any]] | None = None, seeds: tuple[int, ...] = (0,), **changes: Any
 ) -> Suite:
     return Suite.model_validate(
         {
@@ -67,6 +67,7 @@ def make_suite(
                     "margin": 0.01,
                 },
             ],
+            **changes,
         }
     )
 
@@ -172,6 +173,9 @@ def write_scores(
             "diversity": np.repeat(draws.random(n // 2), 2),
         }
     )
+    for metric in suite.metrics:
+        if metric not in table and METRICS[metric].kind == "image":
+            table[metric] = 0.3 * quality + 0.02 * draws.random(n)
     table.to_parquet(folder / "per_image.parquet")
     features = draws.normal(size=(n, DIM)) + (1 - quality)
     np.save(folder / "features_attributes.npy", features.astype(np.float32))

@@ -38,8 +38,8 @@ def texts_of(folder: Path) -> dict[str, bytes]:
 def test_same_files_give_the_same_bytes(made: tuple[Any, dict[str, Any]]) -> None:
     plan, record = made
     first = texts_of(plan.report_folder)
-    expected = {"report.json", "report.md", "index.html", "table.csv", "differences.csv",
-                "claims.csv"}  # fmt: skip
+    expected = {"report.json", "report.md", "index.html", "table.csv", "table.tex",
+                "differences.csv", "claims.csv"}  # fmt: skip
     assert set(first) == expected
     assert report(plan) == record
     assert texts_of(plan.report_folder) == first

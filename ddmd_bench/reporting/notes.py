@@ -12,6 +12,15 @@ CLAIM = (
     "is undecided."
 )
 BANDS = "A line is the mean over the seeds, its band reaches from the lowest seed to the highest."
+PUBLISHED = (
+    "Numbers of others, as their sources print them, beside this run's in its own display unit. "
+    "They are context, never a gate: no verdict and no check rests on them, and papers differ more "
+    "about one and the same student than methods do within a paper."
+)
+PUBLISHED_DIFFERENCES = "What differs between that table and this run:"
+PUBLISHED_NOTHING_SHARED = (
+    "No value of that table was measured here. What differs between it and this run:"
+)
 _ONE_SEED = (
     "Intervals cover the choice of prompts and noise, not the training seed: one training each."
 )

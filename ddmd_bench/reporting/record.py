@@ -16,6 +16,7 @@ from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
 from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
 from ddmd_bench.reporting.pictures import chosen_prompts
+from ddmd_bench.reporting.published import published_beside
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, title_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
@@ -45,12 +46,13 @@ def build_record(run: RunFiles) -> dict[str, Any]:
     table = {name: _cells(suite, files) for name, files in run.students.items()}
     trained = _frames(run, "diagnostics")
     scenes = _frames(run, "per_image").get(real or "", {})
+    students = {name: _student(suite, name, f) for name, f in run.students.items()}
     record = {
         "schema": SCHEMA,
         "fingerprint": run.fingerprint,
         "suite": suite.model_dump(mode="json"),
         "protocol": run.protocol,
-        "students": {name: _student(suite, name, f) for name, f in run.students.items()},
+        "students": students,
         "table": table,
         "best": best_students(suite, table),
         "differences": against_baseline(run, compare),
@@ -67,6 +69,8 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }
+    if suite.published_values:
+        record["published"] = published_beside(suite, run.protocol, table, students)
     result: dict[str, Any] = plain(record)
     return result
 

@@ -18,6 +18,7 @@ from ddmd_bench.reporting.numbers import (
     shown,
     unit_of,
 )
+from ddmd_bench.reporting.published_view import published_view
 from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.view import claim_result
@@ -86,6 +87,36 @@ def _cell(metric: str, cell: dict[str, Any]) -> str:
     return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
 
 
+def _published(record: dict[str, Any]) -> list[str]:
+    """The parts of the section on published values; none where the suite names no table."""
+    view = published_view(record)
+    parts = ["## Published values", notes.PUBLISHED] if view else []
+    for table in view:
+        rows = [
+            [
+                f"{row['title']} / {row['label']}",
+                _with_note(head["title"], head["note"]),
+                _with_note(cell["ours"], cell["ours_note"]),
+                _with_note(cell["theirs"], cell["theirs_note"]),
+            ]
+            for row in table["rows"]
+            for head, cell in zip(table["header"].values(), row["cells"], strict=True)
+        ]
+        parts += [
+            f"### {table['title']}",
+            f"{table['source']}.",
+            markdown_table(["student / published as", "metric", "here", "published"], rows),
+            "\n".join(f"- {note}" for note in table["notes"]),
+            table["differences_title"],
+            "\n".join(f"- {d['title']}: {d['text']}" for d in table["differences"]),
+        ]
+    return parts
+
+
+def _with_note(text: str, note: str) -> str:
+    return f"{text} ({note})" if note else text
+
+
 def markdown(record: dict[str, Any]) -> str:
     """The report to read in a terminal or a pull request."""
     students, suite = record["students"], record["suite"]
@@ -135,6 +166,7 @@ def markdown(record: dict[str, Any]) -> str:
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
         notes.CLAIM if claims else "",
+        *_published(record),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits),
         "## Provenance",

@@ -12,6 +12,7 @@ from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_of
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significant, unit_of
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
+from ddmd_bench.reporting.published_view import published_view
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.reporting.seeds import shortfall
@@ -47,6 +48,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             "values": notes.values(len(suite.seeds)),
             "differences": notes.differences(len(suite.seeds)),
             "limits": notes.limits(len(suite.seeds), [s.method for s in suite.students.values()]),
+            "published": notes.PUBLISHED,
         },
         "prompts": run.prompts,
         "strips": {
@@ -80,6 +82,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             }
             for row in record["pictures"]["grid"]
         ],
+        "published": published_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
     }
 

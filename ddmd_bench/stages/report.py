@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.records import write_json, write_whole
+from ddmd_bench.reporting.latex import latex
 from ddmd_bench.reporting.pages import html
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
@@ -32,6 +33,7 @@ def report(plan: Plan) -> dict[str, Any]:
     write_whole(folder / "index.html", html(record, run))
     write_whole(folder / "report.md", markdown(record))
     write_whole(folder / "table.csv", table_csv(record))
+    write_whole(folder / "table.tex", latex(record))
     differences = csv_text(DIFFERENCE_COLUMNS, record["differences"])
     write_whole(folder / "differences.csv", differences)
     write_whole(folder / "claims.csv", csv_text(CLAIM_COLUMNS, record["claims"]))

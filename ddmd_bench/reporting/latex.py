@@ -1,0 +1,113 @@
+r"""The table of values for a paper: \input{table.tex} after \usepackage{booktabs}."""
+
+from __future__ import annotations
+
+import re
+from textwrap import wrap
+from typing import Any
+
+from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.numbers import (
+    ARROWS,
+    MISSING,
+    interval_shown,
+    metric_shown,
+    unit_of,
+)
+from ddmd_bench.reporting.seeds import shortfall
+from ddmd_bench.scorers import METRICS
+
+LINE = 16  # characters of a heading before it is broken
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "\u2212": "$-$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≈": r"$\approx$",
+    "\n": " ",
+    # At the start of a row it would be read as the argument of the line break before it.
+    "[": "{[}",
+    "]": "{]}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
+
+
+def escaped(text: str) -> str:
+    """Text in which no character is a command."""
+    return re.sub("|".join(map(re.escape, ESCAPES)), lambda found: ESCAPES[found[0]], text)
+
+
+def latex(record: dict[str, Any]) -> str:
+    """Every student on every metric of the suite, with its interval; the best student in bold."""
+    suite, students = record["suite"], record["students"]
+    metrics = suite["metrics"]
+    heads = [f"{METRICS[m].title}{unit_of(m)} {ARROWS[METRICS[m].better]}" for m in metrics]
+    rows = [
+        " & ".join([escaped(s["title"]), *(_cell(record, name, m) for m in metrics)])
+        for name, s in students.items()
+    ]
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escaped(_caption(record))}}}",
+        rf"\label{{tab:{suite['name']}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
+        r"\toprule",
+        " & ".join(["Student", *map(_heading, heads)]) + r" \\",
+        r"\midrule",
+        *(rf"{row} \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(record: dict[str, Any]) -> str:
+    missing = [f"{s['title']} {s['missing']}" for s in record["students"].values() if s["missing"]]
+    parts = [
+        f"{record['suite']['title']}.",
+        notes.values(len(record["suite"]["seeds"])),
+        "↑ more, ↓ less, ≈ nearer to the real scenes is better; bold: the best trained student.",
+        f"Missing: {'; '.join(missing)}." if missing else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _cell(record: dict[str, Any], student: str, metric: str) -> str:
+    cell = record["table"][student][metric]["all"]
+    if cell["value"] is None:
+        return "--"
+    value = escaped(metric_shown(metric, cell["value"]))
+    if _leads(record, student, metric):
+        value = rf"\textbf{{{value}}}"
+    interval = interval_shown(metric, cell["low"], cell["high"])
+    images = "" if cell["n"] == cell["n_expected"] else f"n {cell['n']} of {cell['n_expected']}"
+    below = [
+        "" if interval == MISSING else interval,
+        shortfall(cell["n_seeds"], cell["n_seeds_expected"]) or images,
+    ]
+    lines = [value, *(rf"\scriptsize {escaped(text)}" for text in below if text)]
+    # Its first line stands level with the student's name.
+    return r"\begin{tabular}[t]{@{}r@{}}" + r" \\ ".join(lines) + r"\end{tabular}"
+
+
+def _leads(record: dict[str, Any], student: str, metric: str) -> bool:
+    """Whether a trained student has the best value, alone or with others."""
+    best, table = record["best"][metric], record["table"]
+    if best is None or record["students"][student]["source"] != "train":
+        return False
+    value, lead = (table[name][metric]["all"]["value"] for name in (student, best))
+    return bool(value == lead)
+
+
+def _heading(text: str) -> str:
+    """A column's heading in short lines above each other."""
+    return r"\shortstack[r]{" + r" \\ ".join(map(escaped, wrap(text, LINE))) + "}"
