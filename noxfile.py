@@ -63,7 +63,7 @@ def check(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The default tests: no network, no GPU, under ten minutes."""
     # A file's tests stay together: they share what it took long to make.
-    spread = ("-n", "logical", "--dist", "loadfile")
+    spread = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
     python = _python(session, "tests")
     session.run(python, "-m", "pytest", *spread, *session.posargs, external=True)
 

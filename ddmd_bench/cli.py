@@ -17,12 +17,14 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 
+from ddmd_bench.backends import BACKENDS
 from ddmd_bench.display import shown
-from ddmd_bench.downloads import download_lines, require_here
+from ddmd_bench.downloads import download_lines, look_at, require_here
 from ddmd_bench.downloads import fetch as fetch_all
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
-from ddmd_bench.plan import Plan, draw_data, make_plan, suite_remotes
+from ddmd_bench.memory_plan import memory_lines
+from ddmd_bench.plan import Plan, draw_data, make_plan, require_memory, suite_remotes
 from ddmd_bench.records import read_json, write_whole
 from ddmd_bench.run import Event, Outcome, run_tasks
 from ddmd_bench.suite import Suite, load_suite
@@ -72,6 +74,8 @@ def _make_plan(suite: str, overrides: list[str] | None, runs: Path, reports: Pat
 
 def _run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
     require_here(plan.remotes)
+    if "train" in stages:
+        require_memory(plan)
     with shown(console) as on_event:
         return run_tasks(plan, stages, on_event, workers)
 
@@ -130,7 +134,10 @@ def plan(
         f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}",
         highlight=False,
     )
-    for line in download_lines(made.remotes) or ["no downloads"]:
+    lines = download_lines(made.remotes) or ["no downloads"]
+    if not any(seen.problems for seen in look_at(made.remotes, ask=False)):
+        lines += memory_lines(made.suite, BACKENDS[made.suite.backend](made.suite.model))
+    for line in lines:
         console.print(line, markup=False, highlight=False)
 
 

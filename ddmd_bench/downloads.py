@@ -14,11 +14,11 @@ from ddmd_bench.hub.cache import hub_cache
 OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
 
 
-def look_at(remotes: Sequence[Remote]) -> list[Look]:
+def look_at(remotes: Sequence[Remote], ask: bool = True) -> list[Look]:
     """What is known of each; once the Hub cannot be reached it is not asked again."""
     looks: list[Look] = []
     for remote in remotes:
-        looks.append(look(remote, ask=all(seen.reached for seen in looks)))
+        looks.append(look(remote, ask=ask and all(seen.reached for seen in looks)))
     return looks
 
 
@@ -39,7 +39,7 @@ def _state(seen: Look) -> str:
 
 def require_here(remotes: Sequence[Remote]) -> None:
     """Raise unless all is on this machine, whole; the Hub is not asked."""
-    problems = [problem for remote in remotes for problem in look(remote, ask=False).problems]
+    problems = [problem for seen in look_at(remotes, ask=False) for problem in seen.problems]
     if problems:
         todo = "Run `python -m ddmd_bench fetch SUITE`, or correct the paths"
         raise BenchError("\n".join([*dict.fromkeys(problems), todo]))

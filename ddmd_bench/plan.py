@@ -15,6 +15,7 @@ from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.evaluation_plan import evaluation_problems
 from ddmd_bench.hub import Remote
+from ddmd_bench.memory_plan import memory_problems
 from ddmd_bench.prompt_sources import find_prompts
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
@@ -136,6 +137,17 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
     return tuple(remotes_of(BACKENDS[suite.backend](suite.model), loaded, suite.backend))
+
+
+def require_memory(plan: Plan) -> None:
+    """Raise where a training cannot fit into this machine's GPU; without one there is no limit."""
+    import torch
+
+    if torch.cuda.is_available():
+        backend = BACKENDS[plan.suite.backend](plan.suite.model)
+        available = torch.cuda.get_device_properties(0).total_memory
+        if problems := memory_problems(plan.suite, backend, available):
+            raise BenchError("\n".join(problems))
 
 
 def draw_data(suite: Suite, runs: Path, progress: Callable[[int, int], None]) -> None:

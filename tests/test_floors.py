@@ -40,6 +40,7 @@ FLOORS = {
     "ddmd_bench.student_plan": 3,
     "ddmd_bench.tasks": 3,
     "ddmd_bench.contenders": 3,
+    "ddmd_bench.memory_plan": 3,
     "ddmd_bench.export": 4,
     "ddmd_bench.data_files": 2,
     "ddmd_bench.prompt_downloads": 2,

@@ -120,6 +120,8 @@ class Backend:
     load_published: Callable[[Path, str, float], nn.Module] | None = None
     scheduler_config: Callable[[], dict[str, Any]] | None = None
     pipeline: PipelineForm | None = None
+    # Shapes of the network's parameters by name, read without its weights.
+    shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 

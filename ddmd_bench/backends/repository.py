@@ -87,6 +87,17 @@ def absent_from(pipeline: Any, *parts: str) -> dict[str, None]:
     return dict.fromkeys(name for name in (*parts, *ABSENT) if name in known)
 
 
+def network_shapes(parts: Parts, kind: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's parameters by name, from its configuration alone."""
+    import diffusers
+    import torch
+
+    config = read_json(folder_of(parts.main) / parts.main.what / "config.json")
+    with torch.device("meta"):
+        network = getattr(diffusers, kind).from_config(config)
+    return {name: tuple(value.shape) for name, value in network.named_parameters()}
+
+
 def local_config(repository: str, name: str) -> dict[str, Any] | None:
     """A configuration of a local repository, without its weights; None of one on the Hub."""
     if not is_local(repository):

@@ -27,6 +27,7 @@ from ddmd_bench.backends.repository import (
     Parts,
     load_pipeline,
     local_config,
+    network_shapes,
     parts_of,
     with_defaults,
 )
@@ -96,6 +97,7 @@ def make_backend(model: Model) -> Backend:
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,
+        shapes=lambda: network_shapes(parts, "Lumina2Transformer2DModel"),
         pipeline=PipelineForm(
             pipeline="Lumina2Pipeline",
             network="transformer",

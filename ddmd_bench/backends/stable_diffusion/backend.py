@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, Encoders, PipelineForm
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
-from ddmd_bench.backends.repository import Parts, load_pipeline, parts_of, with_defaults
+from ddmd_bench.backends.repository import (
+    Parts,
+    load_pipeline,
+    network_shapes,
+    parts_of,
+    with_defaults,
+)
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
@@ -127,6 +133,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         draw_real_latents=None,
         real_moments=None,
         dtype=model.dtype,
+        shapes=lambda: network_shapes(parts, "UNet2DConditionModel"),
         pipeline=PipelineForm(
             pipeline=family.pipeline,
             network="unet",

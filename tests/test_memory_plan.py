@@ -1,0 +1,72 @@
+"""The memory that a plan states is what a training holds."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_sdxl
+import torch
+
+from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.memory_plan import memory_lines, memory_problems, training_bytes
+from ddmd_bench.methods import METHODS
+from ddmd_bench.settings import Model, TrainSettings
+from ddmd_bench.suite import Suite
+from ddmd_bench.training.update import Training
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Backend:
+    folder = tiny_sdxl.write_repository(tmp_path_factory.mktemp("sdxl"))
+    return BACKENDS["sdxl"](Model(repository=str(folder), resolution=tiny_sdxl.RESOLUTION))
+
+
+def held_bytes(training: Training) -> int:
+    """Of parameters, gradients and optimizer states, each tensor once."""
+    parameters = {id(p): p for n in training.networks.values() for p in n.module.parameters()}
+    total = sum(p.nbytes + (0 if p.grad is None else p.grad.nbytes) for p in parameters.values())
+    for stepper in training.steppers.values():
+        for state in stepper.optimizer.state.values():
+            total += sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
+    return total
+
+
+@pytest.mark.parametrize("lora_rank", [None, 3])
+@pytest.mark.parametrize(("method", "ema"), [("dmd", 0.9), ("dmd", 0.0), ("ca_only", 0.9)])
+def test_the_estimate_is_what_is_held(
+    backend: Backend, method: str, ema: float, lora_rank: int | None
+) -> None:
+    settings = TrainSettings(batch_size=4, ema=ema, lora_rank=lora_rank)
+    training = Training(backend, METHODS[method], settings, seed=0, device="cpu")
+    for stepper in training.steppers.values():
+        for parameter in stepper.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        stepper.step()
+    assert backend.shapes is not None
+    told = training_bytes(backend.shapes(), METHODS[method], settings, backend.lora_targets)
+    # An optimizer also counts its steps, a number for each tensor.
+    assert told == pytest.approx(held_bytes(training), rel=0.01)
+
+
+def suite(**train: object) -> Suite:
+    return Suite.model_validate(
+        {
+            "name": "tiny",
+            "title": "Tiny",
+            "backend": "sdxl",
+            "prompts": {"some": {"source": "a.txt", "num_prompts": 1}},
+            "train": train,
+            "students": {"dmd": {"method": "dmd"}},
+            "baseline": "dmd",
+            "metrics": ["mean"],
+        }
+    )
+
+
+def test_what_cannot_fit_is_refused_with_a_way_out(backend: Backend) -> None:
+    assert backend.shapes is not None
+    told = training_bytes(backend.shapes(), METHODS["dmd"], TrainSettings(), backend.lora_targets)
+    assert memory_problems(suite(), backend, told) == []
+    (problem,) = memory_problems(suite(), backend, told - 1)
+    assert "students.dmd" in problem
+    assert "train.lora_rank" in problem
+    assert len(memory_lines(suite(), backend)) == 1
