@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.records import SCHEMA, differing, read_json, write_json
-from ddmd_bench.settings import TrainSettings
+from ddmd_bench.settings import Model, TrainSettings
 from ddmd_bench.suite import Suite
 
 if TYPE_CHECKING:
@@ -135,8 +135,11 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
         for key, field in Suite.model_fields.items()
         if not field.is_required() and key not in _FREE_SETTINGS | settings.keys()
     }
-    train = {**TrainSettings().model_dump(mode="json"), **settings["train"]}
-    return {**younger, **settings, "train": train}
+    parts = {
+        key: {**part().model_dump(mode="json"), **settings.get(key, {})}
+        for key, part in {"train": TrainSettings, "model": Model}.items()
+    }
+    return {**younger, **settings, **parts}
 
 
 def _value_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:
