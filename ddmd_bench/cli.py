@@ -27,7 +27,8 @@ from ddmd_bench.memory_plan import memory_lines
 from ddmd_bench.plan import Plan, draw_data, make_plan, require_memory, suite_remotes
 from ddmd_bench.records import read_json, write_whole
 from ddmd_bench.run import Event, Outcome, run_tasks
-from ddmd_bench.suite import Suite, load_suite
+from ddmd_bench.suite import Suite
+from ddmd_bench.suite_files import load_suite
 
 app = typer.Typer(
     no_args_is_help=True,

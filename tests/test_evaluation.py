@@ -34,7 +34,8 @@ from ddmd_bench.scoring import Batch, measure
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
-from ddmd_bench.suite import Evaluation, load_suite
+from ddmd_bench.suite import Evaluation
+from ddmd_bench.suite_files import load_suite
 
 BACKEND = make_backend()
 EVERY = list(METRICS)

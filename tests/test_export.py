@@ -18,7 +18,7 @@ from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.train import train
-from ddmd_bench.suite import load_suite
+from ddmd_bench.suite_files import load_suite
 
 STUDENTS = {
     "full": {"method": "ca_only"},

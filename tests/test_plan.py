@@ -15,7 +15,7 @@ import pytest
 from ddmd_bench import provenance
 from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.records import mark_done, write_json
-from ddmd_bench.suite import load_suite
+from ddmd_bench.suite_files import load_suite
 
 Planner = Callable[..., Plan]
 TRAINED = ("train", "generate", "score")

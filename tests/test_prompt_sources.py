@@ -38,7 +38,8 @@ from ddmd_bench.prompt_sources import (
 from ddmd_bench.prompts import choose
 from ddmd_bench.records import canonical_json, seed_of
 from ddmd_bench.settings import DataSource
-from ddmd_bench.suite import PromptSet, load_suite
+from ddmd_bench.suite import PromptSet
+from ddmd_bench.suite_files import load_suite
 
 PROMPTS = ["a red star", 'a "blue" one, é', "", "NA", "a red star", "the last one  "]
 KEPT = ("a red star", 'a "blue" one, é', "NA", "the last one")

@@ -20,7 +20,8 @@ from ddmd_bench.plan import make_plan
 from ddmd_bench.published_values import PATH, Stated, Table, load_published_values, published_tables
 from ddmd_bench.scorers import METRICS, Metric
 from ddmd_bench.stages.report import report
-from ddmd_bench.suite import Suite, load_suite
+from ddmd_bench.suite import Suite
+from ddmd_bench.suite_files import load_suite
 
 TABLES = published_tables()
 CELLS = [

@@ -25,7 +25,7 @@ from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
 from ddmd_bench.stages.train import CHECKPOINT, train
-from ddmd_bench.suite import load_suite
+from ddmd_bench.suite_files import load_suite
 from ddmd_bench.tasks import Task
 
 STAGES = ("reference", "train", "generate", "score")
@@ -166,7 +166,7 @@ from importlib import import_module
 from pathlib import Path
 import torch
 from ddmd_bench.plan import make_plan
-from ddmd_bench.suite import load_suite
+from ddmd_bench.suite_files import load_suite
 
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,7 +21,7 @@ from ddmd_bench.images import image_ids, image_noises
 from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.records import mark_done
 from ddmd_bench.stages.generate import SOURCES
-from ddmd_bench.suite import load_suite
+from ddmd_bench.suite_files import load_suite
 
 T_LIST = (1.0, 0.75, 0.5, 0.25)
 NUM = 8

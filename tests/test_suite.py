@@ -11,7 +11,8 @@ import pytest
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.plan import make_plan, suite_remotes
-from ddmd_bench.suite import Suite, find_suite, load_suite
+from ddmd_bench.suite import Suite
+from ddmd_bench.suite_files import find_suite, load_suite
 
 SUITES = Path(__file__).parents[1] / "suites"
 Write = Callable[[Any], str]

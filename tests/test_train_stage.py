@@ -27,7 +27,7 @@ from ddmd_bench.provenance import peak_memory_gib, reset_peak_memory
 from ddmd_bench.records import FAILED, read_done, read_json
 from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import BEST, CHECKPOINT, train
-from ddmd_bench.suite import load_suite
+from ddmd_bench.suite_files import load_suite
 from ddmd_bench.training.update import NotFinite, Training
 
 Planner = Callable[..., Plan]
