@@ -30,6 +30,7 @@ HOW = {
     "readme": "README",
     "issue": "issue thread",
     "notes": "second hand",
+    "rows": "as each row says",
 }
 
 
@@ -38,7 +39,7 @@ class Source(Strict):
 
     work: Text
     place: Text
-    how: Literal["paper", "readme", "issue", "notes"]
+    how: Literal["paper", "readme", "issue", "notes", "rows"]
 
     def __str__(self) -> str:
         return f"{self.work}, {self.place} ({HOW[self.how]})"
@@ -188,7 +189,7 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error, not the last one's value."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[misc]
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[Hashable] = set()
         for key, _ in node.value:
             if key.value in seen:

@@ -149,6 +149,7 @@ def test_what_was_read_second_hand_or_is_uncertain_says_so() -> None:
     assert {table for table, read in how if read == "notes"} == {
         "flash_dmd", "tdm", "hpsv2_odeval", "dmd2_in_four_sources",
     }  # fmt: skip
+    assert "rows" not in {read for _, read in how}
     assert ("senseflow_readme", "readme") in how
     assert ("hpsv2_readme", "issue") in how
     uncertain = [(t.id, r) for t, r, c in CELLS if t.value(r, c).uncertain]  # type: ignore[union-attr]
@@ -217,6 +218,28 @@ def test_nothing_stands_twice(tmp_path: Path) -> None:
     again.write_text(yaml.safe_dump([table_data()]).replace("  rows:\n", f"  rows:\n{row}"))
     with pytest.raises(BenchError, match="'dmd' twice"):
         load_published_values(again)
+
+
+def test_the_nearest_protocol_counts() -> None:
+    table = Table.model_validate(
+        table_data(
+            protocol={"num_prompts": 1, "resolution": 1, "prompts": "x", "inferred": ["prompts"]},
+            columns={
+                "fid": {
+                    "label": "FID",
+                    "decimals": 2,
+                    "protocol": {"num_prompts": 2, "resolution": 2, "resize": None},
+                }
+            },
+            rows={"dmd": {"label": "DMD", "values": [18.95], "protocol": {"num_prompts": 3}}},
+        )  # fmt: skip
+    )
+    assert table.protocol_of("dmd", "fid") == {
+        "prompts": Stated("x", True),
+        "num_prompts": Stated(3, False),
+        "resolution": Stated(2, False),
+        "resize": Stated(None, False),
+    }
 
 
 def test_records_do_not_change() -> None:
@@ -349,7 +372,10 @@ def test_page_shows_both_the_dashes_and_what_differs(made: tuple[Path, dict[str,
     ours = record["table"]["dmd"]["hps_v21"]["seen"]["value"]
     assert f'<td class="num">{100 * ours:.2f}<small>' in section
     assert '<td class="num">30.61</td>' in section
-    assert '<td class="num muted">-<small class="why">not measured by ddmd_bench</small></td>' in section
+    assert (
+        '<td class="num muted">-<small class="why">not measured by ddmd_bench</small></td>'
+        in section
+    )
     assert '<td class="num muted">-<small class="why">was not scored</small></td>' in section
     assert "HPS v2.1 ↑<small>printed × 100</small>" in section
     assert "<dt>Steps</dt><dd>published 50, here 4 (teacher)</dd>" in section
