@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -173,6 +174,10 @@ def test_one_checkpoint_in_four_sources() -> None:
                 assert (here.raw, here.source) == (there.raw, there.source)
     rewards = [v.raw for row in own if (v := spread.value(row, "image_reward"))]
     assert max(rewards) - min(rewards) == pytest.approx(0.22, abs=0.005)
+    for name in ("decoupled_dmd_tab2", "flash_dmd", "senseflow_readme"):
+        table = TABLES[name]
+        within = sorted(v.raw for row in table.rows if (v := table.value(row, "image_reward")))
+        assert max(b - a for a, b in itertools.pairwise(within)) < max(rewards) - min(rewards)
 
 
 # Strictness.
@@ -232,7 +237,7 @@ def test_the_nearest_protocol_counts() -> None:
                 }
             },
             rows={"dmd": {"label": "DMD", "values": [18.95], "protocol": {"num_prompts": 3}}},
-        )  # fmt: skip
+        )
     )
     assert table.protocol_of("dmd", "fid") == {
         "prompts": Stated("x", True),
