@@ -377,10 +377,8 @@ def test_page_shows_both_the_dashes_and_what_differs(made: tuple[Path, dict[str,
     ours = record["table"]["dmd"]["hps_v21"]["seen"]["value"]
     assert f'<td class="num">{100 * ours:.2f}<small>' in section
     assert '<td class="num">30.61</td>' in section
-    assert (
-        '<td class="num muted">-<small class="why">not measured by ddmd_bench</small></td>'
-        in section
-    )
+    reason = "not measured by ddmd_bench"
+    assert f'<td class="num muted">-<small class="why">{reason}</small></td>' in section
     assert '<td class="num muted">-<small class="why">was not scored</small></td>' in section
     assert "HPS v2.1 ↑<small>printed × 100</small>" in section
     assert "<dt>Steps</dt><dd>published 50, here 4 (teacher)</dd>" in section
