@@ -30,6 +30,7 @@ HOW = {
     "readme": "README",
     "issue": "issue thread",
     "notes": "second hand",
+    "rows": "as each row says",
 }
 
 
@@ -38,7 +39,7 @@ class Source(Strict):
 
     work: Text
     place: Text
-    how: Literal["paper", "readme", "issue", "notes"]
+    how: Literal["paper", "readme", "issue", "notes", "rows"]
 
     def __str__(self) -> str:
         return f"{self.work}, {self.place} ({HOW[self.how]})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -150,6 +151,7 @@ def test_what_was_read_second_hand_or_is_uncertain_says_so() -> None:
     assert {table for table, read in how if read == "notes"} == {
         "flash_dmd", "tdm", "hpsv2_odeval", "dmd2_in_four_sources",
     }  # fmt: skip
+    assert "rows" not in {read for _, read in how}
     assert ("senseflow_readme", "readme") in how
     assert ("hpsv2_readme", "issue") in how
     uncertain = [(t.id, r) for t, r, c in CELLS if t.value(r, c).uncertain]  # type: ignore[union-attr]
@@ -173,6 +175,10 @@ def test_one_checkpoint_in_four_sources() -> None:
                 assert (here.raw, here.source) == (there.raw, there.source)
     rewards = [v.raw for row in own if (v := spread.value(row, "image_reward"))]
     assert max(rewards) - min(rewards) == pytest.approx(0.22, abs=0.005)
+    for name in ("decoupled_dmd_tab2", "flash_dmd", "senseflow_readme"):
+        table = TABLES[name]
+        within = sorted(v.raw for row in table.rows if (v := table.value(row, "image_reward")))
+        assert max(b - a for a, b in itertools.pairwise(within)) < max(rewards) - min(rewards)
 
 
 # Strictness.
@@ -218,6 +224,28 @@ def test_nothing_stands_twice(tmp_path: Path) -> None:
     again.write_text(yaml.safe_dump([table_data()]).replace("  rows:\n", f"  rows:\n{row}"))
     with pytest.raises(BenchError, match="'dmd' twice"):
         load_published_values(again)
+
+
+def test_the_nearest_protocol_counts() -> None:
+    table = Table.model_validate(
+        table_data(
+            protocol={"num_prompts": 1, "resolution": 1, "prompts": "x", "inferred": ["prompts"]},
+            columns={
+                "fid": {
+                    "label": "FID",
+                    "decimals": 2,
+                    "protocol": {"num_prompts": 2, "resolution": 2, "resize": None},
+                }
+            },
+            rows={"dmd": {"label": "DMD", "values": [18.95], "protocol": {"num_prompts": 3}}},
+        )
+    )
+    assert table.protocol_of("dmd", "fid") == {
+        "prompts": Stated("x", True),
+        "num_prompts": Stated(3, False),
+        "resolution": Stated(2, False),
+        "resize": Stated(None, False),
+    }
 
 
 def test_records_do_not_change() -> None:
