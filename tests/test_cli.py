@@ -37,7 +37,7 @@ def test_an_unknown_suite_ends_before_anything_is_made(
 ) -> None:
     result = invoke(command, "shape")
     assert result.exit_code == 2
-    assert "Known: shapes, " in result.output
+    assert "Did you mean 'shapes'?" in result.output
     assert "Did you mean 'shapes'?" in result.output
     assert "Traceback" not in result.output
     assert list(Path.cwd().iterdir()) == []

@@ -143,6 +143,11 @@ def test_a_whole_run(backend: str, tmp_path: Path) -> None:
             lost = metric == "saturation" and name in ("elsewhere", "whole_pipeline")
             assert (cells["all"]["value"] is None) == lost, (name, metric)
             assert cells["all"]["n_expected"] == (3 if metric == "diversity" else 6)
+    facts = record["prompt_lists"]["some"]
+    assert (facts["n"], facts["n_duplicates"], len(facts["sha256"])) == (3, 0, 64)
+    page = (tmp_path / "reports" / suite["name"] / "index.html").read_text()
+    assert "real scenes" not in page.split("<h2>Differences")[0]  # the suite has none
+    assert "Green frame" not in page  # no metric judges an image right or wrong
     evaluations = record["students"]["teacher"]["facts"]["network_evaluations"]
     assert evaluations == (4 if backend == "sdxl" else 2)  # of 2 steps Lumina's guides 0.25: none
 

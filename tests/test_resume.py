@@ -177,8 +177,8 @@ plan = make_plan(load_suite(suite), Path(runs), Path(runs) / "reports")
 stage = import_module(f"ddmd_bench.stages.{name}")
 (task,) = [t for t in plan.of_stage(name) if t.student in ("", "teacher_2")]
 if name == "generate":
-    backend = stage.open_backend(plan)
-    stage.open_backend = lambda plan: replace(backend, images_at_once=4)
+    backend = stage.open_backend(plan, "teacher_2")
+    stage.open_backend = lambda plan, student: replace(backend, images_at_once=4)
     getattr(stage, name)(plan, task, lambda done, _: done >= 8 and kill())
 else:
     stage.mark_done = kill

@@ -314,6 +314,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         prompts=tuple(prompts),
         scored=task,
         task=lambda *name: tasks[name],
+        shared=lambda stage: tasks[(stage,)],
     )
 
 

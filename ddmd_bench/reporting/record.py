@@ -52,6 +52,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "fingerprint": run.fingerprint,
         "suite": suite.model_dump(mode="json"),
         "protocol": run.protocol,
+        "prompt_lists": run.prompt_lists,
         "students": students,
         "table": table,
         "best": best_students(suite, table),

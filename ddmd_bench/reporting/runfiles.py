@@ -44,6 +44,7 @@ class RunFiles:
 
     suite: Suite
     prompts: dict[str, str]  # text by prompt id, in the suite's order
+    prompt_lists: dict[str, dict[str, Any]]  # where each prompt set is from: n, sha256, licence ...
     protocol: dict[str, Any]
     fingerprint: str
     students: dict[str, dict[int, StudentFiles]]  # by seed, in the suite's order
@@ -62,6 +63,7 @@ def load_run(plan: Plan) -> RunFiles:
     return RunFiles(
         suite=suite,
         prompts={p.prompt_id: p.text for p in plan.prompts},
+        prompt_lists=plan.prompt_lists,
         # Tuples become lists here, as they will be for whoever reads the record.
         protocol=json.loads(json.dumps(plan.protocol)),
         fingerprint=plan.fingerprint,

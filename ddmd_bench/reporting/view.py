@@ -14,7 +14,7 @@ from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significa
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
 from ddmd_bench.reporting.published_view import published_view
 from ddmd_bench.reporting.ranking import headline_metric
-from ddmd_bench.reporting.runfiles import RunFiles
+from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.scorers import METRICS
@@ -32,7 +32,8 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
     """Everything that the template interpolates."""
     suite = run.suite
     styles = styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
-    marked = record["wins"]["metric"]
+    headline = record["wins"]["metric"]
+    marked = headline if headline and METRICS[headline].judges else None
     return {
         "record": record,
         "suite": suite,
@@ -42,6 +43,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "summary": summary(record),
         "styles": styles,
         "several": len(suite.seeds) > 1,
+        "has_real": real_in(suite) is not None,
         "notes": {
             "claim": notes.CLAIM,
             "bands": notes.BANDS,

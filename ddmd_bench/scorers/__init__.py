@@ -35,13 +35,14 @@ class Metric:
     unit: str
     decimals: int
     description: str
+    judges: bool = False  # whether an image's value is 1 for right and 0 for wrong
 
 
 METRICS = {
     "prompt_accuracy": Metric(
         "Prompt accuracy", "image", "higher", None, 100, "%", 1,
         "Share of images in which shape, colour, size, place and background are all as the prompt "
-        "says, read by a network trained on real scenes.",
+        "says, read by a network trained on real scenes.", judges=True,
     ),
     "frechet_attributes": Metric(
         "Fréchet distance (attributes)", "distribution", "lower", "attributes", 1, "", 2,
