@@ -1,99 +1,62 @@
-"""What is measured (`METRICS`) and what measures it (`SCORERS`). Importing loads no torch.
-
-scored = extract(images, prompts, ["attributes", "efficientnet"])   # one pass
-"""
+"""What is measured (`METRICS`) and what measures it (`SCORERS`). Importing loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.records import file_sha256
-from ddmd_bench.scorers.weights import attribute_weights, efficientnet_weights
+from ddmd_bench.records import content_key
+from ddmd_bench.scorers.metrics import METRICS, Metric
+from ddmd_bench.scorers.weights import (
+    Weights,
+    attribute_weights,
+    efficientnet_weights,
+    identity,
+)
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    import torch
+    from PIL.Image import Image
     from torch import Tensor
 
-BATCH_SIZE = 64
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What a number means and how it is shown; values are stored raw."""
-
-    title: str
-    kind: Literal["image", "prompt", "distribution"]
-    better: Literal["higher", "lower", "reference"]  # reference: nearer to the real scenes' value
-    extractor: str | None
-    scale: float  # display only
-    unit: str
-    decimals: int
-    description: str
-    judges: bool = False  # whether an image's value is 1 for right and 0 for wrong
-
-
-METRICS = {
-    "prompt_accuracy": Metric(
-        "Prompt accuracy", "image", "higher", None, 100, "%", 1,
-        "Share of images in which shape, colour, size, place and background are all as the prompt "
-        "says, read by a network trained on real scenes.", judges=True,
-    ),
-    "frechet_attributes": Metric(
-        "Fréchet distance (attributes)", "distribution", "lower", "attributes", 1, "", 2,
-        "Distance between the students' images and real scenes of the same prompts, in 128 "
-        "features of the network that reads the attributes; 0 means alike.",
-    ),
-    "frechet_efficientnet": Metric(
-        "Fréchet distance (EfficientNet)", "distribution", "lower", "efficientnet", 1, "", 2,
-        "The same distance in 112 features of EfficientNet-Lite0, which was trained on photographs "
-        "and never saw these scenes.",
-    ),
-    "saturation": Metric(
-        "Saturation", "image", "lower", None, 100, "%", 2,
-        "Share of pixel values that the student put outside the range an image can hold, before "
-        "they were clipped.",
-    ),
-    "mean": Metric(
-        "Mean", "image", "reference", None, 1, "", 3,
-        "Mean pixel value, from -1 (black) to 1 (white); right where it equals that of real "
-        "scenes.",
-    ),
-    "std": Metric(
-        "Standard deviation", "image", "reference", None, 1, "", 3,
-        "Contrast: standard deviation of the pixel values of an image in [-1, 1]; right where it "
-        "equals that of real scenes.",
-    ),
-    "high_frequency": Metric(
-        "High frequency", "image", "reference", None, 1, "", 4,
-        "Fine detail and noise: mean squared response of a 3 x 3 Laplacian, 0 for a flat image "
-        "and 1 for a checkerboard of black and white; right where it equals that of real scenes.",
-    ),
-    "diversity": Metric(
-        "Diversity", "prompt", "reference", None, 1, "", 3,
-        "How much the images of one prompt differ: mean over pairs of the root mean square "
-        "difference of pixels in [-1, 1]; right where it equals that of real scenes.",
-    ),
-}  # fmt: skip
+__all__ = ["METRICS", "SCORERS", "Metric", "Scored", "Scorer", "ScorerModel", "needed_scorers"]
 
 
 class Scored(NamedTuple):
-    """What a scorer says about one batch."""
+    """What a scorer says about one batch, on the CPU."""
 
     columns: dict[str, Tensor]  # [B] each
     features: Tensor | None  # [B, d]
 
 
+class ScorerModel(Protocol):
+    """A scorer with its weights; what each module's `load` returns."""
+
+    def preprocess(self, image: Image) -> Tensor:
+        """What the network reads of one image, on the CPU; called from several threads at once.
+
+        The image is upright, with 8 bits a channel, in any of Pillow's modes L, LA, P, RGB, RGBA,
+        and of any size. Images whose tensors have equal shapes are scored in one batch.
+        """
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """What the scorer reads of each prompt, on the CPU; empty dicts where it reads none.
+
+        A prompt that is longer than the scorer reads has a key `truncated`, a tensor True.
+        """
+
+    def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
+        """Inputs [B, ...], stacked from `preprocess`; text: each image's prompt, encoded."""
+
+
 class ScorerModule(Protocol):
     """What each module of this package offers."""
 
-    def score_batch(self, images: Tensor, prompts: Sequence[str]) -> Scored:
-        """Images float32 [B, 3, H, W] in [-1, 1]."""
+    def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
+        """The scorer of that name in `SCORERS`; its numbers come out in float32 or float64."""
 
 
 @dataclass(frozen=True)
@@ -102,31 +65,28 @@ class Scorer:
 
     module: str
     columns: tuple[str, ...] = ()
-    weights: Callable[[], Path] | None = None  # the file that its numbers depend on
+    weights: tuple[Weights, ...] = ()  # what its numbers depend on
     num_features: int | None = None
+    batch_size: int = 64  # at most; halved where memory runs out
 
-    def load(self) -> ScorerModule:
-        """The module, with torch."""
-        return cast(ScorerModule, import_module(self.module))
+    def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
+        """The module's scorer, with torch."""
+        return cast(ScorerModule, import_module(self.module)).load(name, device, dtype)
 
 
 SCORERS = {
     "images": Scorer("ddmd_bench.scorers.images", ("mean", "std", "high_frequency")),
     "attributes": Scorer(
-        "ddmd_bench.scorers.attributes", ("prompt_accuracy",), attribute_weights, num_features=128
+        "ddmd_bench.scorers.attributes", ("prompt_accuracy",),
+        (Weights("the attribute network", ("attributes.safetensors",), package=attribute_weights),),
+        num_features=128,
     ),
     "efficientnet": Scorer(
-        "ddmd_bench.scorers.efficientnet", (), efficientnet_weights, num_features=112
+        "ddmd_bench.scorers.efficientnet", (),
+        (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
+        num_features=112,
     ),
-}
-
-
-@dataclass(frozen=True)
-class ScoredImages:
-    """What the scorers say about n images, rows in the images' order."""
-
-    columns: dict[str, dict[str, NDArray[np.float64]]]  # scorer -> column -> [n]
-    features: dict[str, NDArray[np.float32]]  # scorer -> [n, d]
+}  # fmt: skip
 
 
 def needed_scorers(metrics: Iterable[str]) -> list[str]:
@@ -140,56 +100,11 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
 
 
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
-    """sha256 of the weights of each scorer that has any."""
-    files = {name: SCORERS[name].weights for name in names}
-    return {name: file_sha256(path()) for name, path in files.items() if path is not None}
-
-
-def extract(images: Tensor, prompts: Sequence[str], extractors: Sequence[str]) -> ScoredImages:
-    """Hand each image to every named scorer, in one pass of small batches.
-
-    Images: [n, 3, H, W], float in [-1, 1] or uint8; prompts: the text of each.
-    """
-    import numpy as np
-    import torch
-
-    if len(images) != len(prompts) or images.ndim != 4 or not len(images):
-        raise BenchError(
-            f"scorers take images [n >= 1, 3, H, W] with a prompt each, found "
-            f"{tuple(images.shape)} and {len(prompts)} prompts"
-        )
-    modules = {name: SCORERS[name].load() for name in extractors}
-    parts = []
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = images[start : start + BATCH_SIZE]
-        x = batch.float() / 127.5 - 1 if batch.dtype == torch.uint8 else batch.float()
-        texts = prompts[start : start + BATCH_SIZE]
-        scored = {name: module.score_batch(x, texts) for name, module in modules.items()}
-        parts.append(
-            ScoredImages(
-                {
-                    name: {k: v.numpy().astype(np.float64) for k, v in one.columns.items()}
-                    for name, one in scored.items()
-                },
-                {
-                    name: one.features.numpy().astype(np.float32)
-                    for name, one in scored.items()
-                    if one.features is not None
-                },
-            )
-        )
-    return joined(parts)
-
-
-def joined(parts: Sequence[ScoredImages]) -> ScoredImages:
-    """Batches of the same scorers as one, rows in order."""
-    import numpy as np
-
-    first = parts[0]
-    return ScoredImages(
-        {
-            name: {k: np.concatenate([part.columns[name][k] for part in parts]) for k in columns}
-            for name, columns in first.columns.items()
-        },
-        {name: np.concatenate([part.features[name] for part in parts]) for name in first.features},
-    )
+    """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
+    found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
+    files = {name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()}
+    return {
+        name: next(iter(hashes.values())) if len(hashes) == 1 else content_key(hashes)
+        for name, hashes in files.items()
+        if hashes
+    }

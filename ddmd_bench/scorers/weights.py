@@ -1,10 +1,105 @@
-"""Where the scorers' weights lie. Loads no torch, so that a plan can record their sha256."""
+"""Where scorers' weights lie: on the Hub, in a folder of one's own, in a package, in old caches.
+
+A file counts wherever it lies, since the sha256 of what is found goes into every key. Loads no
+torch, so that a plan can record it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import Remote
+from ddmd_bench.hub.cache import find
+from ddmd_bench.hub.hashes import known_sha256
+
+OWN_FOLDER = "DDMD_BENCH_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files that a scorer's numbers depend on: of a repository, or of a package, or at a URL."""
+
+    what: str  # for people: "HPS v2.1"
+    files: tuple[str, ...]  # their published names; of a repository, patterns as well
+    repository: str | None = None  # owner/name on the Hub
+    revision: str | None = None
+    package: Callable[[], Path] | None = None  # the one file, inside an installed package
+    url: str | None = None  # of the one file, where no repository has it
+    sha256: str | None = None  # of the one file, where its publisher states it
+    # Folders in which the authors' own packages keep the files; ~ and $NAME are filled in.
+    elsewhere: tuple[str, ...] = ()
+
+    @property
+    def remote(self) -> Remote | None:
+        """The repository's files, as `fetch` sees them; None where they are elsewhere."""
+        if self.repository is None:
+            return None
+        return Remote(self.repository, self.revision, self.files, kind="model", what=self.what)
+
+
+def located(weights: Weights) -> dict[str, Path]:
+    """Every file by its published name; empty where they are not all on this machine."""
+    if weights.package is not None:
+        path = weights.package()
+        return {weights.files[0]: path} if path.is_file() else {}
+    for folder in _folders(weights):
+        found = {name: folder / name for name in weights.files}
+        if all(path.is_file() for path in found.values()):
+            return found
+    if weights.remote is None:
+        return {}
+    found_there = find(weights.remote)
+    return {} if found_there.missing else dict(found_there.files)
+
+
+def _folders(weights: Weights) -> Iterator[Path]:
+    if own := os.environ.get(OWN_FOLDER):
+        if weights.repository is not None:
+            yield Path(own).expanduser() / weights.repository.rpartition("/")[2]
+        yield Path(own).expanduser()
+    for place in weights.elsewhere:
+        expanded = os.path.expandvars(place)
+        if "$" not in expanded:  # a variable that is not set names no folder
+            yield Path(expanded).expanduser()
+
+
+def require(weights: Weights) -> dict[str, Path]:
+    """Every file by its published name; an error that says where it may be put, if not here."""
+    found = located(weights)
+    if not found:
+        raise BenchError(missing_sentence(weights))
+    for name, path in found.items():
+        if weights.sha256 is not None and (actual := known_sha256(path)) != weights.sha256:
+            raise BenchError(
+                f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256} of {name}. "
+                "Delete it and fetch it again"
+            )
+    return found
+
+
+def missing_sentence(weights: Weights) -> str:
+    """What is not here, and the ways to bring it."""
+    names = ", ".join(weights.files)
+    if weights.package is not None:
+        return f"{weights.what}: {names} is not in its package. Install the package again"
+    source = weights.remote.place if weights.remote else weights.url
+    return (
+        f"{weights.what}: {names} of {source} is not on this machine. Run `python -m ddmd_bench "
+        f"fetch SUITE`, or set {OWN_FOLDER} to a folder that holds it"
+    )
+
+
+def identity(weights: Weights) -> dict[str, str]:
+    """sha256 of every file by its published name; of what is not here, what is wanted instead."""
+    found = located(weights)
+    if found:
+        return {name: known_sha256(path) for name, path in sorted(found.items())}
+    place = weights.remote.place if weights.remote else str(weights.url)
+    return {name: f"{place}, not here" for name in weights.files}
 
 
 def missing_package(error: ImportError) -> BenchError:
