@@ -99,7 +99,7 @@ def identity(weights: Weights) -> dict[str, str]:
     if found:
         return {name: known_sha256(path) for name, path in sorted(found.items())}
     place = weights.remote.place if weights.remote else str(weights.url)
-    return {name: f"{place}, not here" for name in weights.files}
+    return dict.fromkeys(weights.files, f"{place}, not here")
 
 
 def missing_package(error: ImportError) -> BenchError:
