@@ -38,7 +38,7 @@ Row = dict[str, Any]
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
 CHUNK_SIZE = 64  # images that are decoded at once
 # A scorer's answer depends on them, and on its weights.
-_SOURCES = ("decoding.py", "panel.py", "scorers/[!m]*.py")
+_SOURCES = ("decoding.py", "panel.py", "scorers/**/[!m]*.py")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ FLOORS = {
     "ddmd_bench.tasks": 3,
     "ddmd_bench.contenders": 3,
     "ddmd_bench.memory_plan": 3,
+    "ddmd_bench.doctor": 4,
+    "ddmd_bench.folder_scores": 4,
     "ddmd_bench.export": 4,
     "ddmd_bench.data_files": 2,
     "ddmd_bench.prompt_downloads": 2,
@@ -65,6 +67,7 @@ FLOORS = {
     "ddmd_bench.stages": 4,
     "ddmd_bench.run": 5,
     "ddmd_bench.cli": 6,
+    "ddmd_bench.commands": 6,
     "ddmd_bench.display": 6,
     "ddmd_bench.__main__": 6,
 }

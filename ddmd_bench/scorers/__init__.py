@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.hub import Remote
 from ddmd_bench.records import content_key
 from ddmd_bench.scorers.metrics import METRICS, Metric
 from ddmd_bench.scorers.weights import (
@@ -16,6 +17,7 @@ from ddmd_bench.scorers.weights import (
     attribute_weights,
     efficientnet_weights,
     identity,
+    remote_needed,
 )
 
 if TYPE_CHECKING:
@@ -77,6 +79,10 @@ class Scorer:
     weights: tuple[Weights, ...] = ()  # what its numbers depend on
     num_features: int | None = None
     batch_size: int = 64  # at most; halved where memory runs out
+    reads_prompts: bool = True
+    # What `doctor` asks it: two prompts, and images of so many pixels a side.
+    example_prompts: tuple[str, str] = ("a red circle on a wall", "a photograph of a forest")
+    example_size: int = 256
 
     def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
         """The module's scorer, with torch."""
@@ -90,14 +96,20 @@ _EFFICIENTNET = Weights(
 
 SCORERS = {
     "images": Scorer(
-        "ddmd_bench.scorers.images", ("mean", "std", "high_frequency"), ("diversity",)
+        "ddmd_bench.scorers.images", ("mean", "std", "high_frequency"), ("diversity",),
+        reads_prompts=False,
     ),
     "attributes": Scorer(
         "ddmd_bench.scorers.attributes", ("prompt_accuracy",),
-        weights=(_ATTRIBUTES,), num_features=128,
+        weights=(_ATTRIBUTES,), num_features=128, example_size=32,
+        example_prompts=(
+            "a large red circle in the centre on a white background",
+            "a small blue square at the top on a black background",
+        ),
     ),
     "efficientnet": Scorer(
-        "ddmd_bench.scorers.efficientnet", weights=(_EFFICIENTNET,), num_features=112
+        "ddmd_bench.scorers.efficientnet", weights=(_EFFICIENTNET,), num_features=112,
+        reads_prompts=False,
     ),
 }  # fmt: skip
 
@@ -114,6 +126,21 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
         for name, row in SCORERS.items()
         if name in extractors or {*row.columns, *row.prompt_columns} & set(wanted)
     ]
+
+
+def outside_scorers(metrics: Iterable[str]) -> list[str]:
+    """The needed scorers with weights that no package carries: what a run has examined first."""
+    return [
+        name
+        for name in needed_scorers(metrics)
+        if any(weights.package is None for weights in SCORERS[name].weights)
+    ]
+
+
+def scorer_remotes(names: Iterable[str]) -> list[Remote]:
+    """The scorers' weights that are to be fetched, or have been."""
+    found = [remote_needed(weights) for name in names for weights in SCORERS[name].weights]
+    return list(dict.fromkeys(remote for remote in found if remote is not None))
 
 
 @cache

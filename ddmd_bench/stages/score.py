@@ -54,7 +54,9 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     rows = _image_rows(plan, source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kept = Kept(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
-    measured = measure(_images(source, rows), metrics, task.label, kept, progress, device)
+    dtype = getattr(torch, plan.suite.scoring.dtype)
+    images = _images(source, rows)
+    measured = measure(images, metrics, task.label, kept, progress, device, dtype)
     reference = plan.shared("reference")
     aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
     _write_parquet(task.folder / "per_image.parquet", measured.table)
