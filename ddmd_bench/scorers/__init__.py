@@ -74,6 +74,15 @@ class Scorer:
         return cast(ScorerModule, import_module(self.module)).load(name, device, dtype)
 
 
+_OPENAI_VIT_L_14 = Weights(
+    "OpenAI's CLIP ViT-L-14",
+    ("open_clip_model.safetensors",),
+    repository="timm/vit_large_patch14_clip_224.openai",  # where open_clip takes it from
+)
+# Where hpsv2 keeps its files, beside the Hub's cache.
+_HPS_FOLDERS = ("$HPS_ROOT", "~/.cache/hpsv2")
+
+# Revisions and hashes are given where they were verified.
 SCORERS = {
     "images": Scorer("ddmd_bench.scorers.images", ("mean", "std", "high_frequency")),
     "attributes": Scorer(
@@ -85,6 +94,35 @@ SCORERS = {
         "ddmd_bench.scorers.efficientnet", (),
         (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
         num_features=112,
+    ),
+    "hps_v21": Scorer(
+        "ddmd_bench.scorers.clip.scorer", ("hps_v21",),
+        (Weights("HPS v2.1", ("HPS_v2.1_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS),),
+    ),
+    "hps_v20": Scorer(
+        "ddmd_bench.scorers.clip.scorer", ("hps_v20",),
+        (Weights("HPS v2.0", ("HPS_v2_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS),),
+    ),
+    "clip_score_vit_g_14": Scorer(
+        "ddmd_bench.scorers.clip.scorer", ("clip_score_vit_g_14",),
+        (Weights("LAION's CLIP ViT-g-14", ("open_clip_pytorch_model.bin",),
+                 "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"),),
+    ),
+    "clip_score_vit_l_14": Scorer(
+        "ddmd_bench.scorers.clip.scorer", ("clip_score_vit_l_14",), (_OPENAI_VIT_L_14,),
+    ),
+    "pick_score": Scorer(
+        "ddmd_bench.scorers.clip.scorer", ("pick_score",),
+        (Weights("PickScore v1", ("model.safetensors",), "yuvalkirstain/PickScore_v1"),),
+    ),
+    "aesthetic": Scorer(
+        "ddmd_bench.scorers.clip.aesthetic", ("aesthetic",),
+        (_OPENAI_VIT_L_14,
+         Weights("the LAION aesthetic predictor", ("sac+logos+ava1-l14-linearMSE.pth",),
+                 url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
+                     "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+                 # As several public projects that fetch it state it.
+                 sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0")),
     ),
 }  # fmt: skip
 
@@ -102,7 +140,9 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
     """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
     found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
-    files = {name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()}
+    files = {
+        name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()
+    }
     return {
         name: next(iter(hashes.values())) if len(hashes) == 1 else content_key(hashes)
         for name, hashes in files.items()
