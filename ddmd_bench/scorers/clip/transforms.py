@@ -36,7 +36,10 @@ def hps(image: PilImage) -> Tensor:
     height, width = pixels.shape[1:]
     scale = SIZE / max(height, width)
     new = max(1, round(height * scale)), max(1, round(width * scale))
-    resized = F.interpolate(pixels[None], new, mode="bicubic", antialias=True)[0]
+    if new[1] == 1:  # torch 2.14 repeats the first row of a result one pixel wide: turned over
+        resized = _resized(pixels.mT.contiguous(), new[::-1]).mT
+    else:
+        resized = _resized(pixels, new)
     top, left = (SIZE - new[0]) // 2, (SIZE - new[1]) // 2
     return _normalized(F.pad(resized, (left, SIZE - new[1] - left, top, SIZE - new[0] - top)))
 
@@ -71,6 +74,11 @@ def _pixels(image: PilImage) -> Tensor:
     """[3, H, W] in [0, 1]."""
     pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float() / 255
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic and antialiased, as torchvision resizes tensors; not clipped."""
+    return F.interpolate(pixels[None], size, mode="bicubic", antialias=True)[0]
 
 
 def _normalized(pixels: Tensor) -> Tensor:
