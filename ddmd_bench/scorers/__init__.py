@@ -2,116 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
 from ddmd_bench.records import content_key
+from ddmd_bench.scorers.interface import PromptScorer, Scored, Scorer, ScorerModel
 from ddmd_bench.scorers.metrics import METRICS, Metric
-from ddmd_bench.scorers.weights import (
-    Weights,
-    attribute_weights,
-    efficientnet_weights,
-    identity,
-    remote_needed,
-)
+from ddmd_bench.scorers.rows import SCORERS
+from ddmd_bench.scorers.weights import identity, remote_needed
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
-    from torch import Tensor
 
-__all__ = ["METRICS", "SCORERS", "Metric", "Scored", "Scorer", "ScorerModel", "needed_scorers"]
-
-
-class Scored(NamedTuple):
-    """What a scorer says about one batch, on the CPU."""
-
-    columns: dict[str, Tensor]  # [B] each
-    features: Tensor | None  # [B, d]
-
-
-class ScorerModel(Protocol):
-    """A scorer with its weights; what each module's `load` returns."""
-
-    def preprocess(self, image: Image) -> Tensor:
-        """What the network reads of one image, on the CPU; called from several threads at once.
-
-        The image is upright, with 8 bits a channel, in any of Pillow's modes L, LA, P, RGB, RGBA,
-        and of any size. Images whose tensors have equal shapes are scored in one batch.
-        """
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """What the scorer reads of each prompt, on the CPU; empty dicts where it reads none.
-
-        A prompt that is longer than the scorer reads has a key `truncated`, a tensor True.
-        """
-
-    def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
-        """Inputs [B, ...], stacked from `preprocess`; text: each image's prompt, encoded."""
-
-
-class PromptScorer(Protocol):
-    """What a scorer with `prompt_columns` offers beside."""
-
-    def score_prompt(self, inputs: Tensor) -> dict[str, float]:
-        """Those columns of all the images [k, ...] of one prompt."""
-
-
-class ScorerModule(Protocol):
-    """What each module of this package offers."""
-
-    def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
-        """The scorer of that name in `SCORERS`; its numbers come out in float32 or float64."""
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A module, loaded when first used, and the metrics that it gives per image."""
-
-    module: str
-    columns: tuple[str, ...] = ()
-    prompt_columns: tuple[str, ...] = ()  # of all images of a prompt: see `PromptScorer`
-    weights: tuple[Weights, ...] = ()  # what its numbers depend on
-    num_features: int | None = None
-    batch_size: int = 64  # at most; halved where memory runs out
-    reads_prompts: bool = True
-    # What `doctor` asks it: two prompts, and images of so many pixels a side.
-    example_prompts: tuple[str, str] = ("a red circle on a wall", "a photograph of a forest")
-    example_size: int = 256
-
-    def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
-        """The module's scorer, with torch."""
-        return cast(ScorerModule, import_module(self.module)).load(name, device, dtype)
-
-
-_ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
-_EFFICIENTNET = Weights(
-    "EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights
-)
-
-SCORERS = {
-    "images": Scorer(
-        "ddmd_bench.scorers.images", ("mean", "std", "high_frequency"), ("diversity",),
-        reads_prompts=False,
-    ),
-    "attributes": Scorer(
-        "ddmd_bench.scorers.attributes", ("prompt_accuracy",),
-        weights=(_ATTRIBUTES,), num_features=128, example_size=32,
-        example_prompts=(
-            "a large red circle in the centre on a white background",
-            "a small blue square at the top on a black background",
-        ),
-    ),
-    "efficientnet": Scorer(
-        "ddmd_bench.scorers.efficientnet", weights=(_EFFICIENTNET,), num_features=112,
-        reads_prompts=False,
-    ),
-}  # fmt: skip
+__all__ = [
+    "METRICS",
+    "SCORERS",
+    "Metric",
+    "PromptScorer",
+    "Scored",
+    "Scorer",
+    "ScorerModel",
+    "loaded",
+    "needed_scorers",
+    "outside_scorers",
+    "scorer_remotes",
+    "weights_sha256",
+]
 
 
 def needed_scorers(metrics: Iterable[str]) -> list[str]:

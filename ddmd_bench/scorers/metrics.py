@@ -37,6 +37,38 @@ METRICS = {
         "The same distance in 112 features of EfficientNet-Lite0, which was trained on photographs "
         "and never saw these scenes.",
     ),
+    "hps_v21": Metric(
+        "HPS v2.1", "image", "higher", None, 100, "", 2,
+        "Human Preference Score v2.1: cosine of image and prompt, times 100, in the ViT-H-14 of "
+        "HPS_v2.1_compressed.pt (xswu/HPSv2); 77 tokens of a prompt are read.",
+    ),
+    "hps_v20": Metric(
+        "HPS v2.0", "image", "higher", None, 100, "", 2,
+        "Human Preference Score v2.0: cosine of image and prompt, times 100, in the ViT-H-14 of "
+        "HPS_v2_compressed.pt (xswu/HPSv2), not comparable with v2.1; 77 tokens of a prompt are "
+        "read.",
+    ),
+    "clip_score_vit_g_14": Metric(
+        "CLIP score (ViT-g-14)", "image", "higher", None, 100, "", 2,
+        "Cosine of image and prompt, times 100, in LAION's ViT-g-14 (laion2b_s12b_b42k), as DMD2 "
+        "evaluates: \"A photo depicts\" before every prompt, 77 tokens with it; the image's "
+        "centre square at 256 px first.",
+    ),
+    "clip_score_vit_l_14": Metric(
+        "CLIP score (ViT-L-14)", "image", "higher", None, 100, "", 2,
+        "Cosine of image and prompt, times 100, in OpenAI's ViT-L-14; nothing before the prompt, "
+        "of which 77 tokens are read.",
+    ),
+    "pick_score": Metric(
+        "PickScore", "image", "higher", None, 1, "", 2,
+        "PickScore v1: cosine of image and prompt times the logit scale (about 100) in the "
+        "ViT-H-14 of yuvalkirstain/PickScore_v1; 77 tokens of a prompt are read.",
+    ),
+    "aesthetic": Metric(
+        "Aesthetic", "image", "higher", None, 1, "", 2,
+        "LAION's aesthetic predictor (sac+logos+ava1-l14-linearMSE) on OpenAI's ViT-L-14: a "
+        "rating, nominally of 1 to 10, from the image alone; the prompt is not read.",
+    ),
     "saturation": Metric(
         "Saturation", "image", "lower", None, 100, "%", 2,
         "Share of pixel values that the student put outside the range an image can hold, before "
