@@ -86,6 +86,29 @@ SCORERS = {
         (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
         num_features=112,
     ),
+    "image_reward": Scorer(
+        "ddmd_bench.scorers.image_reward", ("image_reward",),
+        (
+            Weights(
+                "ImageReward v1.0", ("ImageReward.pt", "med_config.json"),
+                repository="zai-org/ImageReward", elsewhere=("~/.cache/ImageReward",),
+            ),
+            Weights(
+                "BERT's vocabulary", ("vocab.txt",), repository="google-bert/bert-base-uncased"
+            ),
+        ),
+    ),
+    "hps_v3": Scorer(
+        "ddmd_bench.scorers.hps_v3", ("hps_v3",),
+        (
+            Weights("HPS v3", ("HPSv3.safetensors",), repository="MizzenAI/HPSv3"),
+            Weights(
+                "Qwen2-VL's tokenizer", ("tokenizer.json",),
+                repository="Qwen/Qwen2-VL-7B-Instruct",
+            ),
+        ),
+        batch_size=16,
+    ),
 }  # fmt: skip
 
 
@@ -102,7 +125,9 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
     """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
     found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
-    files = {name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()}
+    files = {
+        name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()
+    }
     return {
         name: next(iter(hashes.values())) if len(hashes) == 1 else content_key(hashes)
         for name, hashes in files.items()
