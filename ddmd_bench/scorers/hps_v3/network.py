@@ -7,9 +7,9 @@ without them:
 - Tokens are numbered one after another, those of the image as well. The package calls the language
   model without positions, so that Qwen2-VL's positions in rows and columns are never made.
 - The whole model is cast to bfloat16, rotary frequencies included, for training and for scoring.
-  The image encoder's angles and their sines are rounded too, the language model's are not. An
-  inverse frequency that is off by 2^-9 turns a token at position 500 by up to a radian, so the
-  rounded ones belong to the network in every precision.
+  The image encoder's angles and their sines are rounded too, the language model's are not. At
+  position 500 rounding turns a token by up to 0.58 radians, at 900 by one, so the rounded ones
+  belong to the network in every precision.
 - The head is in float32, whatever the rest is in.
 """
 
