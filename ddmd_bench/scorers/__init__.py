@@ -125,9 +125,7 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
     """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
     found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
-    files = {
-        name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()
-    }
+    files = {name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()}
     return {
         name: next(iter(hashes.values())) if len(hashes) == 1 else content_key(hashes)
         for name, hashes in files.items()

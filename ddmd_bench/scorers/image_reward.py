@@ -30,7 +30,7 @@ MAX_TOKENS = 35  # with [CLS] and [SEP]
 PAD_ID = 0
 PROJECTION = 256  # of the two projections that BLIP was trained with and nothing here reads
 
-# Of the rewards on the authors' validation set, which the published model's are in units of.
+# The package's constants: what it subtracts from the head's number, and what it divides by.
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
 
@@ -237,7 +237,7 @@ class ImageReward:
         return row | ({"truncated": torch.tensor(True)} if len(ids) > MAX_TOKENS else {})
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
-        """Rewards, about a standard normal over people's prompts and images; no features."""
+        """Rewards of images [B, 3, 224, 224] with their prompts, without bounds; no features."""
         first = next(self.network.visual.parameters())
         device = first.device
         input_ids = torch.stack([row["input_ids"] for row in text]).to(device)

@@ -64,8 +64,8 @@ METRICS = {
     ),
     "image_reward": Metric(
         "ImageReward", "image", "higher", None, 100, "", 2,
-        "How a person would rate the image for its prompt, by ImageReward v1.0: in hundredths of a "
-        "standard deviation above the mean. It reads 35 tokens of a prompt.",
+        "How a person would rate the image for its prompt, by ImageReward v1.0, without bounds; "
+        "shown times 100. It reads 35 tokens of a prompt.",
     ),
     "hps_v3": Metric(
         "HPS v3", "image", "higher", None, 1, "", 2,
