@@ -283,7 +283,7 @@ def test_a_prompt_that_answers_for_the_model_is_refused(scorer: HpsV3, token: st
 
 
 def test_another_tokenizer_is_refused(folder: Path) -> None:
-    with pytest.raises(BenchError, match="706 tokens .* expected 151658"):
+    with pytest.raises(BenchError, match=r"706 tokens .* expected 151658"):
         load_tokenizer(folder / "tokenizer.json", 151658)
 
 
