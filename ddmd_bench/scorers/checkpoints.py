@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddmd_bench.errors import BenchError
 
+Shape = tuple[int, ...]
 _SHOWN = 5  # keys of a kind that an error names
 
 
@@ -24,15 +25,16 @@ def read_tensors(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
     `key` names the entry of a pickled dict that holds them. A pickle is read as data only.
     """
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         # Only torch's format since 1.6, a zip file, can be mapped.
         mapped = zipfile.is_zipfile(path)
         stored = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise BenchError(
             f"{path}: not a file of weights ({str(error).splitlines()[0]}). "
             "Delete it and fetch it again"
@@ -53,7 +55,7 @@ def empty(build: Callable[[], nn.Module]) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
+def shapes_of(network: nn.Module) -> dict[str, Shape]:
     """What a file must hold: every key with its shape."""
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
@@ -69,20 +71,24 @@ def load_strictly(
     `surplus` are keys that a file may hold beyond the network's.
     """
     found = {name: value for name, value in tensors.items() if name not in surplus}
-    expected = shapes_of(network)
+    refuse_misfit(path, shapes_of(network), {name: tuple(v.shape) for name, v in found.items()})
+    network.load_state_dict(found, assign=True)
+
+
+def refuse_misfit(path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
+    """Every expected key must be there with its shape, and no other."""
     wrong = {
         "missing": expected.keys() - found,
         "unexpected": found.keys() - expected,
         "of another shape": {
-            f"{name} {tuple(found[name].shape)}, expected {expected[name]}"
+            f"{name} {found[name]}, expected {expected[name]}"
             for name in expected.keys() & found
-            if tuple(found[name].shape) != expected[name]
+            if found[name] != expected[name]
         },
     }
     if any(wrong.values()):
         lists = "; ".join(f"{len(v)} {kind}: {_some(v)}" for kind, v in wrong.items() if v)
         raise BenchError(f"{path}: not the weights of this network. {lists}")
-    network.load_state_dict(found, assign=True)
 
 
 def _some(names: Collection[str]) -> str:

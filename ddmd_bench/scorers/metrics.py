@@ -94,4 +94,14 @@ METRICS = {
         "How much the images of one prompt differ: mean over pairs of the root mean square "
         "difference of pixels in [-1, 1]; right where it equals that of real scenes.",
     ),
+    "image_reward": Metric(
+        "ImageReward", "image", "higher", None, 100, "", 2,
+        "How a person would rate the image for its prompt, by ImageReward v1.0, without bounds; "
+        "shown times 100. It reads 35 tokens of a prompt.",
+    ),
+    "hps_v3": Metric(
+        "HPS v3", "image", "higher", None, 1, "", 2,
+        "How much people would like the image for its prompt, by HPS v3, without bounds. It reads "
+        "prompts whole.",
+    ),
 }  # fmt: skip

@@ -32,6 +32,15 @@ _AESTHETIC = Weights(
     # As several public projects that fetch it state it.
     sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
 )  # fmt: skip
+_IMAGE_REWARD = Weights(
+    "ImageReward v1.0", ("ImageReward.pt", "med_config.json"), "zai-org/ImageReward",
+    elsewhere=("~/.cache/ImageReward",),
+)  # fmt: skip
+_BERT_VOCABULARY = Weights("BERT's vocabulary", ("vocab.txt",), "google-bert/bert-base-uncased")
+_HPS_V3 = Weights("HPS v3", ("HPSv3.safetensors",), "MizzenAI/HPSv3")
+_QWEN2_TOKENIZER = Weights(
+    "Qwen2-VL's tokenizer", ("tokenizer.json",), "Qwen/Qwen2-VL-7B-Instruct"
+)
 
 _SCORERS = "ddmd_bench.scorers"
 _CLIP = f"{_SCORERS}.clip.scorer"
@@ -61,5 +70,11 @@ SCORERS = {
     "aesthetic": Scorer(
         f"{_SCORERS}.clip.aesthetic", ("aesthetic",), weights=(_VIT_L_14, _AESTHETIC),
         reads_prompts=False,
+    ),
+    "image_reward": Scorer(
+        f"{_SCORERS}.image_reward", ("image_reward",), weights=(_IMAGE_REWARD, _BERT_VOCABULARY)
+    ),
+    "hps_v3": Scorer(
+        f"{_SCORERS}.hps_v3", ("hps_v3",), weights=(_HPS_V3, _QWEN2_TOKENIZER), batch_size=16
     ),
 }  # fmt: skip
