@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.records import content_key
+from ddmd_bench.scorers.dpg_questions import QUESTIONS
 from ddmd_bench.scorers.metrics import METRICS, Metric
+from ddmd_bench.scorers.vqa import VQA
 from ddmd_bench.scorers.weights import (
     Weights,
     attribute_weights,
@@ -85,6 +87,10 @@ SCORERS = {
         "ddmd_bench.scorers.efficientnet", (),
         (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
         num_features=112,
+    ),
+    "dpg_blip_vqa": Scorer(
+        "ddmd_bench.scorers.dpg", ("dpg_bench_blip_vqa",),
+        weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32,
     ),
 }  # fmt: skip
 

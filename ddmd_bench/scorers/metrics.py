@@ -62,4 +62,10 @@ METRICS = {
         "How much the images of one prompt differ: mean over pairs of the root mean square "
         "difference of pixels in [-1, 1]; right where it equals that of real scenes.",
     ),
+    "dpg_bench_blip_vqa": Metric(
+        "DPG-Bench (BLIP-VQA)", "image", "higher", None, 100, "%", 2,
+        "Share of the questions about its prompt that an image passes: BLIP-VQA answers yes to "
+        "them and to what they depend on. Published DPG-Bench values are mPLUG-large's answers, "
+        "another model's: not comparable.",
+    ),
 }  # fmt: skip
