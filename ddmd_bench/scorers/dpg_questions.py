@@ -63,8 +63,8 @@ class _Line(NamedTuple):
 def read_questions(path: Path) -> dict[str, DpgPrompt]:
     """All prompts by `text_key`; errors name the line and the column.
 
-    The published program drops the first line of the table, and with it the first prompt of 1,065,
-    whose other questions depend on that line's. Here every line counts.
+    The published program skips the first line of the table, so that the first of the 1,065 prompts
+    lacks a question and what depends on it cannot be looked up. Here every line counts.
     """
     texts: dict[str, str] = {}
     lines: dict[str, dict[int, _Line]] = {}
