@@ -133,7 +133,8 @@ def _examined(name: str, device: str, dtype: torch.dtype) -> list[Finding]:
             raise BenchError(f"scorer {name}: no value for an image of the doctor's: {reason}")
         return found[name]
 
-    made, (prompt, other_prompt) = pictures(row.example_size), row.example_prompts
+    made, prompts = pictures(row.example_size), row.example_prompts
+    prompt, other_prompt = prompts() if callable(prompts) else prompts
     together = _values(asked(made, prompt))
     # One by one, and beside other images in another order.
     alone = np.concatenate([_values(asked([image], prompt)) for image in made])

@@ -66,7 +66,8 @@ class Answer:
         """Fill in some rows of one column, which is made where it is new."""
         column = self.columns.setdefault(name, np.full(self.num_images, np.nan))
         column[list(rows)] = values
-        if name in METRICS and METRICS[name].kind == "image":
+        metric = METRICS.get(name)
+        if metric is not None and metric.kind == "image" and metric.counts is None:
             self._note(name, rows, np.isfinite(column[list(rows)]))
 
     def _note(self, name: str, rows: Sequence[int], finite: NDArray[np.bool_]) -> None:

@@ -263,7 +263,11 @@ def aggregate(
     groups = measured.table["prompt_id"].to_numpy()[inside]
     extractor = METRICS[metric].extractor
     if extractor is None:
-        return mean_interval(measured.table[metric].to_numpy()[inside], groups)
+        values = measured.table[metric].to_numpy()[inside]
+        if (counts := METRICS[metric].counts) is not None:
+            times = np.nan_to_num(measured.table[counts].to_numpy()[inside]).astype(int)
+            values, groups = values.repeat(times), groups.repeat(times)
+        return mean_interval(values, groups)
     assert real is not None, f"{metric} compares with real images"
     known = np.isfinite(measured.features[extractor]).all(1)
     groups, inside = measured.table["prompt_id"].to_numpy()[inside & known], inside & known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -68,7 +68,10 @@ class Scorer:
     batch_size: int = 64  # at most; halved where memory runs out
     reads_prompts: bool = True
     # What `doctor` asks it: two prompts, and images of so many pixels a side.
-    example_prompts: tuple[str, str] = ("a red circle on a wall", "a photograph of a forest")
+    example_prompts: Callable[[], tuple[str, str]] | tuple[str, str] = (
+        "a red circle on a wall",
+        "a photograph of a forest",
+    )
     example_size: int = 256
 
     def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:

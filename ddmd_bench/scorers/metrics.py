@@ -19,6 +19,8 @@ class Metric:
     decimals: int
     description: str
     judges: bool = False  # whether an image's value is 1 for right and 0 for wrong
+    # A column with how much each image counts; one of 0 has no value, and is not missing.
+    counts: str | None = None
 
 
 METRICS = {
@@ -104,4 +106,21 @@ METRICS = {
         "How much people would like the image for its prompt, by HPS v3, without bounds. It reads "
         "prompts whole.",
     ),
+    "dpg_bench_blip_vqa": Metric(
+        "DPG-Bench (BLIP-VQA)", "image", "higher", None, 100, "%", 2,
+        "Share of the questions about its prompt that an image passes: BLIP-VQA answers yes to "
+        "them and to what they depend on. Published DPG-Bench values are mPLUG-large's answers, "
+        "another model's: not comparable.",
+    ),
+}  # fmt: skip
+
+_DPG = "dpg_bench_blip_vqa"
+METRICS |= {
+    f"{_DPG}_{category}": Metric(
+        f"DPG {category} (BLIP-VQA)", "image", "higher", None, 100, "%", 2,
+        f"Share of the benchmark's questions of the category {category} that BLIP-VQA answers with "
+        "yes, whatever they depend on: a mean over questions, as the benchmark's own.",
+        counts=f"{_DPG}_{category}_questions",
+    )
+    for category in ("global", "entity", "attribute", "relation", "other")
 }  # fmt: skip

@@ -5,7 +5,9 @@ Revisions and sha256 are given where they were verified.
 
 from __future__ import annotations
 
+from ddmd_bench.scorers.dpg_questions import CATEGORIES, QUESTIONS, two_prompts
 from ddmd_bench.scorers.interface import Scorer
+from ddmd_bench.scorers.vqa import VQA
 from ddmd_bench.scorers.weights import Weights, attribute_weights, efficientnet_weights
 
 _ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
@@ -38,9 +40,7 @@ _IMAGE_REWARD = Weights(
 )  # fmt: skip
 _BERT_VOCABULARY = Weights("BERT's vocabulary", ("vocab.txt",), "google-bert/bert-base-uncased")
 _HPS_V3 = Weights("HPS v3", ("HPSv3.safetensors",), "MizzenAI/HPSv3")
-_QWEN2_TOKENIZER = Weights(
-    "Qwen2-VL's tokenizer", ("tokenizer.json",), "Qwen/Qwen2-VL-7B-Instruct"
-)
+_QWEN2_TOKENIZER = Weights("Qwen2-VL's tokenizer", ("tokenizer.json",), "Qwen/Qwen2-VL-7B-Instruct")
 
 _SCORERS = "ddmd_bench.scorers"
 _CLIP = f"{_SCORERS}.clip.scorer"
@@ -76,5 +76,10 @@ SCORERS = {
     ),
     "hps_v3": Scorer(
         f"{_SCORERS}.hps_v3", ("hps_v3",), weights=(_HPS_V3, _QWEN2_TOKENIZER), batch_size=16
+    ),
+    "dpg_blip_vqa": Scorer(
+        f"{_SCORERS}.dpg",
+        ("dpg_bench_blip_vqa", *(f"dpg_bench_blip_vqa_{category}" for category in CATEGORIES)),
+        weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32, example_prompts=two_prompts,
     ),
 }  # fmt: skip
