@@ -386,7 +386,7 @@ def openai_rule(image: Image.Image) -> np.ndarray[Any, Any]:
     return normalized(np.asarray(cropped) / 255)
 
 
-@pytest.mark.parametrize(("width", "height"), [(224, 224), (512, 512), (300, 411), (640, 357)])
+@pytest.mark.parametrize(("width", "height"), [(224, 227), (512, 512), (300, 411), (640, 357)])
 @pytest.mark.parametrize("mode", ["RGB", "LA", "P", "RGBA"])
 def test_openai_and_dmd2_read_images_as_their_references(
     width: int, height: int, mode: str
@@ -400,7 +400,7 @@ def test_openai_and_dmd2_read_images_as_their_references(
     assert np.abs(transforms.dmd2(image).numpy() - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize(("width", "height"), [(224, 224), (300, 411), (640, 357), (37, 5)])
+@pytest.mark.parametrize(("width", "height"), [(224, 227), (300, 411), (640, 357), (37, 5)])
 def test_pick_score_reads_images_as_transformers(width: int, height: int) -> None:
     backend = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     for mode in ("RGB", "RGBA", "L", "P"):
@@ -531,6 +531,14 @@ def test_a_pickle_is_data_only(weights: Path, capsys: pytest.CaptureFixture[str]
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(BenchError, match="Delete it and fetch it again"):
         load("hps_v21")
+
+
+def test_a_cut_download_is_told(weights: Path) -> None:
+    for name in ("clip_score_vit_l_14", "clip_score_vit_g_14"):
+        path = write_checkpoint(name, weights)
+        path.write_bytes(path.read_bytes()[:100_000])
+        with pytest.raises(BenchError, match="Delete it and fetch it again"):
+            load(name)
 
 
 def test_a_checkpoint_without_its_entry_is_refused(weights: Path) -> None:

@@ -74,15 +74,34 @@ class Scorer:
         return cast(ScorerModule, import_module(self.module)).load(name, device, dtype)
 
 
-_OPENAI_VIT_L_14 = Weights(
+# No revision is pinned that was not verified; the sha256 of what is found goes into every key.
+_HPS_FOLDERS = (
+    "$HPS_ROOT",
+    "~/.cache/hpsv2",
+)  # where hpsv2 keeps its files, beside the Hub's cache
+_HPS_V21 = Weights("HPS v2.1", ("HPS_v2.1_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS)
+_HPS_V20 = Weights("HPS v2.0", ("HPS_v2_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS)
+_VIT_G_14 = Weights(
+    "LAION's CLIP ViT-g-14",
+    ("open_clip_pytorch_model.bin",),
+    "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
+)
+_VIT_L_14 = Weights(
     "OpenAI's CLIP ViT-L-14",
     ("open_clip_model.safetensors",),
-    repository="timm/vit_large_patch14_clip_224.openai",  # where open_clip takes it from
+    "timm/vit_large_patch14_clip_224.openai",  # where open_clip takes it from
 )
-# Where hpsv2 keeps its files, beside the Hub's cache.
-_HPS_FOLDERS = ("$HPS_ROOT", "~/.cache/hpsv2")
+_PICK_SCORE = Weights("PickScore v1", ("model.safetensors",), "yuvalkirstain/PickScore_v1")
+_AESTHETIC = Weights(
+    "LAION aesthetic predictor",
+    ("sac+logos+ava1-l14-linearMSE.pth",),
+    url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
+    "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    # As several public projects that fetch it state it.
+    sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+)
+_CLIP = "ddmd_bench.scorers.clip.scorer"
 
-# Revisions and hashes are given where they were verified.
 SCORERS = {
     "images": Scorer("ddmd_bench.scorers.images", ("mean", "std", "high_frequency")),
     "attributes": Scorer(
@@ -95,34 +114,13 @@ SCORERS = {
         (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
         num_features=112,
     ),
-    "hps_v21": Scorer(
-        "ddmd_bench.scorers.clip.scorer", ("hps_v21",),
-        (Weights("HPS v2.1", ("HPS_v2.1_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS),),
-    ),
-    "hps_v20": Scorer(
-        "ddmd_bench.scorers.clip.scorer", ("hps_v20",),
-        (Weights("HPS v2.0", ("HPS_v2_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS),),
-    ),
-    "clip_score_vit_g_14": Scorer(
-        "ddmd_bench.scorers.clip.scorer", ("clip_score_vit_g_14",),
-        (Weights("LAION's CLIP ViT-g-14", ("open_clip_pytorch_model.bin",),
-                 "laion/CLIP-ViT-g-14-laion2B-s12B-b42K"),),
-    ),
-    "clip_score_vit_l_14": Scorer(
-        "ddmd_bench.scorers.clip.scorer", ("clip_score_vit_l_14",), (_OPENAI_VIT_L_14,),
-    ),
-    "pick_score": Scorer(
-        "ddmd_bench.scorers.clip.scorer", ("pick_score",),
-        (Weights("PickScore v1", ("model.safetensors",), "yuvalkirstain/PickScore_v1"),),
-    ),
+    "hps_v21": Scorer(_CLIP, ("hps_v21",), weights=(_HPS_V21,)),
+    "hps_v20": Scorer(_CLIP, ("hps_v20",), weights=(_HPS_V20,)),
+    "clip_score_vit_g_14": Scorer(_CLIP, ("clip_score_vit_g_14",), weights=(_VIT_G_14,)),
+    "clip_score_vit_l_14": Scorer(_CLIP, ("clip_score_vit_l_14",), weights=(_VIT_L_14,)),
+    "pick_score": Scorer(_CLIP, ("pick_score",), weights=(_PICK_SCORE,)),
     "aesthetic": Scorer(
-        "ddmd_bench.scorers.clip.aesthetic", ("aesthetic",),
-        (_OPENAI_VIT_L_14,
-         Weights("the LAION aesthetic predictor", ("sac+logos+ava1-l14-linearMSE.pth",),
-                 url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
-                     "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
-                 # As several public projects that fetch it state it.
-                 sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0")),
+        "ddmd_bench.scorers.clip.aesthetic", ("aesthetic",), weights=(_VIT_L_14, _AESTHETIC),
     ),
 }  # fmt: skip
 

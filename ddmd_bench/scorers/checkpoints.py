@@ -24,15 +24,16 @@ def read_tensors(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
     `key` names the entry of a pickled dict that holds them. A pickle is read as data only.
     """
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         # Only torch's format since 1.6, a zip file, can be mapped.
         mapped = zipfile.is_zipfile(path)
         stored = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise BenchError(
             f"{path}: not a file of weights ({str(error).splitlines()[0]}). "
             "Delete it and fetch it again"
