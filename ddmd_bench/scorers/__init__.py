@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.hub import Remote
 from ddmd_bench.records import content_key
 from ddmd_bench.scorers.metrics import METRICS, Metric
+from ddmd_bench.scorers.published_weights import (
+    AESTHETIC,
+    CLIP_VIT_G_14,
+    CLIP_VIT_L_14,
+    HPS_V20,
+    HPS_V21,
+    PICK_SCORE,
+)
 from ddmd_bench.scorers.weights import (
     Weights,
     attribute_weights,
     efficientnet_weights,
     identity,
+    remote_needed,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +63,13 @@ class ScorerModel(Protocol):
         """Inputs [B, ...], stacked from `preprocess`; text: each image's prompt, encoded."""
 
 
+class PromptScorer(Protocol):
+    """What a scorer with `prompt_columns` offers beside."""
+
+    def score_prompt(self, inputs: Tensor) -> dict[str, float]:
+        """Those columns of all the images [k, ...] of one prompt."""
+
+
 class ScorerModule(Protocol):
     """What each module of this package offers."""
 
@@ -65,62 +83,51 @@ class Scorer:
 
     module: str
     columns: tuple[str, ...] = ()
+    prompt_columns: tuple[str, ...] = ()  # of all images of a prompt: see `PromptScorer`
     weights: tuple[Weights, ...] = ()  # what its numbers depend on
     num_features: int | None = None
     batch_size: int = 64  # at most; halved where memory runs out
+    reads_prompts: bool = True
+    # What `doctor` asks it: two prompts, and images of so many pixels a side.
+    example_prompts: tuple[str, str] = ("a red circle on a wall", "a photograph of a forest")
+    example_size: int = 256
 
     def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
         """The module's scorer, with torch."""
         return cast(ScorerModule, import_module(self.module)).load(name, device, dtype)
 
 
-# No revision is pinned that was not verified; the sha256 of what is found goes into every key.
-_HPS_FOLDERS = (
-    "$HPS_ROOT",
-    "~/.cache/hpsv2",
-)  # where hpsv2 keeps its files, beside the Hub's cache
-_HPS_V21 = Weights("HPS v2.1", ("HPS_v2.1_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS)
-_HPS_V20 = Weights("HPS v2.0", ("HPS_v2_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS)
-_VIT_G_14 = Weights(
-    "LAION's CLIP ViT-g-14",
-    ("open_clip_pytorch_model.bin",),
-    "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
-)
-_VIT_L_14 = Weights(
-    "OpenAI's CLIP ViT-L-14",
-    ("open_clip_model.safetensors",),
-    "timm/vit_large_patch14_clip_224.openai",  # where open_clip takes it from
-)
-_PICK_SCORE = Weights("PickScore v1", ("model.safetensors",), "yuvalkirstain/PickScore_v1")
-_AESTHETIC = Weights(
-    "LAION aesthetic predictor",
-    ("sac+logos+ava1-l14-linearMSE.pth",),
-    url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
-    "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
-    # As several public projects that fetch it state it.
-    sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+_ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
+_EFFICIENTNET = Weights(
+    "EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights
 )
 _CLIP = "ddmd_bench.scorers.clip.scorer"
 
 SCORERS = {
-    "images": Scorer("ddmd_bench.scorers.images", ("mean", "std", "high_frequency")),
+    "images": Scorer(
+        "ddmd_bench.scorers.images", ("mean", "std", "high_frequency"), ("diversity",),
+        reads_prompts=False,
+    ),
     "attributes": Scorer(
         "ddmd_bench.scorers.attributes", ("prompt_accuracy",),
-        (Weights("the attribute network", ("attributes.safetensors",), package=attribute_weights),),
-        num_features=128,
+        weights=(_ATTRIBUTES,), num_features=128, example_size=32,
+        example_prompts=(
+            "a large red circle in the centre on a white background",
+            "a small blue square at the top on a black background",
+        ),
     ),
     "efficientnet": Scorer(
-        "ddmd_bench.scorers.efficientnet", (),
-        (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
-        num_features=112,
+        "ddmd_bench.scorers.efficientnet", weights=(_EFFICIENTNET,), num_features=112,
+        reads_prompts=False,
     ),
-    "hps_v21": Scorer(_CLIP, ("hps_v21",), weights=(_HPS_V21,)),
-    "hps_v20": Scorer(_CLIP, ("hps_v20",), weights=(_HPS_V20,)),
-    "clip_score_vit_g_14": Scorer(_CLIP, ("clip_score_vit_g_14",), weights=(_VIT_G_14,)),
-    "clip_score_vit_l_14": Scorer(_CLIP, ("clip_score_vit_l_14",), weights=(_VIT_L_14,)),
-    "pick_score": Scorer(_CLIP, ("pick_score",), weights=(_PICK_SCORE,)),
+    "hps_v21": Scorer(_CLIP, ("hps_v21",), weights=(HPS_V21,)),
+    "hps_v20": Scorer(_CLIP, ("hps_v20",), weights=(HPS_V20,)),
+    "clip_score_vit_g_14": Scorer(_CLIP, ("clip_score_vit_g_14",), weights=(CLIP_VIT_G_14,)),
+    "clip_score_vit_l_14": Scorer(_CLIP, ("clip_score_vit_l_14",), weights=(CLIP_VIT_L_14,)),
+    "pick_score": Scorer(_CLIP, ("pick_score",), weights=(PICK_SCORE,)),
     "aesthetic": Scorer(
-        "ddmd_bench.scorers.clip.aesthetic", ("aesthetic",), weights=(_VIT_L_14, _AESTHETIC),
+        "ddmd_bench.scorers.clip.aesthetic", ("aesthetic",),
+        weights=(CLIP_VIT_L_14, AESTHETIC), reads_prompts=False,
     ),
 }  # fmt: skip
 
@@ -132,7 +139,32 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
         if name not in METRICS:
             raise BenchError(unknown("metric", name, METRICS))
     extractors = {METRICS[name].extractor for name in wanted}
-    return [k for k, row in SCORERS.items() if k in extractors or set(row.columns) & set(wanted)]
+    return [
+        name
+        for name, row in SCORERS.items()
+        if name in extractors or {*row.columns, *row.prompt_columns} & set(wanted)
+    ]
+
+
+def outside_scorers(metrics: Iterable[str]) -> list[str]:
+    """The needed scorers with weights that no package carries: what a run has examined first."""
+    return [
+        name
+        for name in needed_scorers(metrics)
+        if any(weights.package is None for weights in SCORERS[name].weights)
+    ]
+
+
+def scorer_remotes(names: Iterable[str]) -> list[Remote]:
+    """The scorers' weights that are to be fetched, or have been."""
+    found = [remote_needed(weights) for name in names for weights in SCORERS[name].weights]
+    return list(dict.fromkeys(remote for remote in found if remote is not None))
+
+
+@cache
+def loaded(name: str, device: str, dtype: torch.dtype) -> ScorerModel:
+    """A scorer with its weights; it stays in memory for the students that follow."""
+    return SCORERS[name].load(name, device, dtype)
 
 
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
