@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from ddmd_bench.doctor import require_healthy
 from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, needed_scorers
+from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, loaded, needed_scorers
 from ddmd_bench.scorers.checkpoints import shapes_of
 from ddmd_bench.scorers.clip import aesthetic, scorer, transforms
 from ddmd_bench.scorers.clip.scorer import READINGS, expected_state
@@ -615,6 +616,17 @@ def test_the_aesthetic_rating_is_a_product_of_matrices(aesthetic_weights: Path) 
 
 def test_the_aesthetic_predictor_reads_no_prompt(aesthetic_weights: Path) -> None:
     assert load("aesthetic").encode_prompts(PROMPTS) == [{}, {}]
+
+
+def test_the_doctor_finds_all_of_them_healthy(aesthetic_weights: Path) -> None:
+    for name in COSINES:
+        write_checkpoint(name, aesthetic_weights)
+    loaded.cache_clear()
+    try:
+        findings = require_healthy([*COSINES, "aesthetic"])
+    finally:
+        loaded.cache_clear()
+    assert sum(finding.passed is True for finding in findings) == 3 * len(COSINES) + 2
 
 
 def test_the_published_head() -> None:
