@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from ddmd_bench.doctor import require_healthy
 from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, needed_scorers
+from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, loaded, needed_scorers
 from ddmd_bench.scorers.checkpoints import shapes_of
 from ddmd_bench.scorers.clip import aesthetic, scorer, transforms
 from ddmd_bench.scorers.clip.scorer import READINGS, expected_state
@@ -386,7 +387,7 @@ def openai_rule(image: Image.Image) -> np.ndarray[Any, Any]:
     return normalized(np.asarray(cropped) / 255)
 
 
-@pytest.mark.parametrize(("width", "height"), [(224, 224), (512, 512), (300, 411), (640, 357)])
+@pytest.mark.parametrize(("width", "height"), [(224, 227), (512, 512), (300, 411), (640, 357)])
 @pytest.mark.parametrize("mode", ["RGB", "LA", "P", "RGBA"])
 def test_openai_and_dmd2_read_images_as_their_references(
     width: int, height: int, mode: str
@@ -400,7 +401,7 @@ def test_openai_and_dmd2_read_images_as_their_references(
     assert np.abs(transforms.dmd2(image).numpy() - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize(("width", "height"), [(224, 224), (300, 411), (640, 357), (37, 5)])
+@pytest.mark.parametrize(("width", "height"), [(224, 227), (300, 411), (640, 357), (37, 5)])
 def test_pick_score_reads_images_as_transformers(width: int, height: int) -> None:
     backend = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     for mode in ("RGB", "RGBA", "L", "P"):
@@ -533,6 +534,14 @@ def test_a_pickle_is_data_only(weights: Path, capsys: pytest.CaptureFixture[str]
         load("hps_v21")
 
 
+def test_a_cut_download_is_told(weights: Path) -> None:
+    for name in ("clip_score_vit_l_14", "clip_score_vit_g_14"):
+        path = write_checkpoint(name, weights)
+        path.write_bytes(path.read_bytes()[:100_000])
+        with pytest.raises(BenchError, match="Delete it and fetch it again"):
+            load(name)
+
+
 def test_a_checkpoint_without_its_entry_is_refused(weights: Path) -> None:
     torch.save({"model": {}}, weights / "HPS_v2.1_compressed.pt")
     with pytest.raises(BenchError, match="no entry 'state_dict', found model"):
@@ -607,6 +616,17 @@ def test_the_aesthetic_rating_is_a_product_of_matrices(aesthetic_weights: Path) 
 
 def test_the_aesthetic_predictor_reads_no_prompt(aesthetic_weights: Path) -> None:
     assert load("aesthetic").encode_prompts(PROMPTS) == [{}, {}]
+
+
+def test_the_doctor_finds_all_of_them_healthy(aesthetic_weights: Path) -> None:
+    for name in COSINES:
+        write_checkpoint(name, aesthetic_weights)
+    loaded.cache_clear()
+    try:
+        findings = require_healthy([*COSINES, "aesthetic"])
+    finally:
+        loaded.cache_clear()
+    assert sum(finding.passed is True for finding in findings) == 3 * len(COSINES) + 2
 
 
 def test_the_published_head() -> None:

@@ -1,8 +1,8 @@
 """The LAION aesthetic predictor: a rating of 1 to 10 from an image alone.
 
-C. Schuhmann's improved-aesthetic-predictor (github.com/christophschuhmann), Apache-2.0: linear
-layers without activations between them, on the normalised image feature of OpenAI's ViT-L-14,
-trained on the ratings of SAC, LAION-Logos and AVA with the mean squared error.
+C. Schuhmann's improved-aesthetic-predictor (github.com/christophschuhmann, licence as stated
+there): linear layers without activations between them, on the normalised image feature of OpenAI's
+ViT-L-14, trained on the ratings of SAC, LAION-Logos and AVA with the mean squared error.
 """
 
 from __future__ import annotations

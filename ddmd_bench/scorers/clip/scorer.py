@@ -1,13 +1,13 @@
 """Cosine of image and prompt in a CLIP: HPS v2, CLIPScore and PickScore, as their references do.
 
-- HPS v2.0 and v2.1: Wu et al. 2023, arXiv 2306.09341; hpsv2 1.2.0 (img_score.py), Apache-2.0. The
-  cosine of a fine-tuned open_clip ViT-H-14, without logit scale.
+- HPS v2.0 and v2.1: Wu et al. 2023, arXiv 2306.09341; hpsv2 1.2.0 (img_score.py), whose package
+  states Apache-2.0. The cosine of a fine-tuned open_clip ViT-H-14, without logit scale.
 - CLIPScore: Hessel et al. 2021, arXiv 2104.08718, without its factor 2.5 and its floor of 0.
   ViT-g-14 as DMD2 evaluates (Yin et al. 2024, arXiv 2405.14867; code main/coco_eval), with
   "A photo depicts" before every prompt; weights of LAION, MIT. ViT-L-14 as torchmetrics' CLIPScore,
   with nothing before it; weights of OpenAI (Radford et al. 2021, arXiv 2103.00020), MIT.
-- PickScore v1: Kirstain et al. 2023, arXiv 2305.01569; model card of yuvalkirstain/PickScore_v1.
-  The cosine times the network's logit scale.
+- PickScore v1: Kirstain et al. 2023, arXiv 2305.01569; model card of yuvalkirstain/PickScore_v1,
+  licence as stated there. The cosine times the network's logit scale.
 
 The references run on float16 autocast where they find a GPU; here the towers' dtype is asked for.
 """
@@ -52,8 +52,7 @@ class Reading:
     scaled: bool = False  # whether the cosine is multiplied by the logit scale
 
 
-VIT_H_14 = open_clip.get_model_config("ViT-H-14")
-# transformers' words for the same network.
+# transformers' words for open_clip's ViT-H-14.
 _VIT_H_14_TRANSFORMERS = {
     "projection_dim": 1024,
     "text_config": {
@@ -74,7 +73,9 @@ _VIT_H_14_TRANSFORMERS = {
         "projection_dim": 1024,
     },
 }
-_HPS = Reading(Architecture(OPEN_CLIP, VIT_H_14, "state_dict"), transforms.hps)
+_HPS = Reading(
+    Architecture(OPEN_CLIP, open_clip.get_model_config("ViT-H-14"), "state_dict"), transforms.hps
+)
 READINGS = {
     "hps_v21": _HPS,
     "hps_v20": _HPS,

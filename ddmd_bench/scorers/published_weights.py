@@ -1,0 +1,42 @@
+"""Files of weights as their authors publish them. Loads no torch.
+
+No revision is pinned that was not verified: the sha256 of what is found goes into every key.
+"""
+
+from __future__ import annotations
+
+from ddmd_bench.scorers.weights import Weights
+
+# Where hpsv2 keeps its files, beside the Hub's cache.
+_HPS_FOLDERS = ("$HPS_ROOT", "~/.cache/hpsv2")
+
+HPS_V21 = Weights("HPS v2.1", ("HPS_v2.1_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS)
+HPS_V20 = Weights("HPS v2.0", ("HPS_v2_compressed.pt",), "xswu/HPSv2", elsewhere=_HPS_FOLDERS)
+CLIP_VIT_G_14 = Weights(
+    "LAION's CLIP ViT-g-14",
+    ("open_clip_pytorch_model.bin",),
+    "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
+)
+CLIP_VIT_L_14 = Weights(
+    "OpenAI's CLIP ViT-L-14",
+    ("open_clip_model.safetensors",),
+    "timm/vit_large_patch14_clip_224.openai",  # where open_clip takes it from
+)
+PICK_SCORE = Weights("PickScore v1", ("model.safetensors",), "yuvalkirstain/PickScore_v1")
+AESTHETIC = Weights(
+    "LAION aesthetic predictor",
+    ("sac+logos+ava1-l14-linearMSE.pth",),
+    url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/"
+    "6934dd81792f086e613a121dbce43082cb8be85e/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+    # As several public projects that fetch it state it.
+    sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+)
+IMAGE_REWARD = Weights(
+    "ImageReward v1.0",
+    ("ImageReward.pt", "med_config.json"),
+    "zai-org/ImageReward",
+    elsewhere=("~/.cache/ImageReward",),  # where image-reward keeps them
+)
+BERT_VOCABULARY = Weights("BERT's vocabulary", ("vocab.txt",), "google-bert/bert-base-uncased")
+HPS_V3 = Weights("HPS v3", ("HPSv3.safetensors",), "MizzenAI/HPSv3")
+QWEN2_TOKENIZER = Weights("Qwen2-VL's tokenizer", ("tokenizer.json",), "Qwen/Qwen2-VL-7B-Instruct")
