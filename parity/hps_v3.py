@@ -10,7 +10,7 @@ from typing import Any
 from parity.vendor import leave_out, record  # first: it sets what torch reads
 
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 # Imported before the modules that they would look for are left out.
@@ -26,8 +26,8 @@ TRAINING = (
     "datasets", "fire", "matplotlib", "matplotlib.patches", "matplotlib.pyplot", "pandas", "peft",
     "torch.utils.tensorboard", "trl",
 )  # fmt: skip
-# float32 as far as the published settings say bfloat16, and no kernel that needs a GPU.
-SETTINGS = {"bf16": False, "torch_dtype": "float32", "disable_flash_attn2": True, "use_cpu": True}
+# The published settings but for what needs a GPU.
+SETTINGS = {"disable_flash_attn2": True, "use_cpu": True}
 
 
 def main() -> None:
@@ -62,6 +62,11 @@ def main() -> None:
         scorer = inference.HPSv3RewardInferencer(
             str(Path(scratch) / "tiny.yaml"), str(path), device="cpu"
         )
+        # The settings cast the model to bfloat16, and with it the rotary frequencies, which belong
+        # to what was trained and stay so; the weights are put back into float32.
+        for parameter in scorer.model.parameters():
+            parameter.data = parameter.data.float()
+        scorer.model.load_state_dict(load_file(path), strict=True)
 
     def score(image: Path, prompt: str) -> float:
         return float(scorer.reward([str(image)], [prompt])[0, 0])  # of (mean, spread) the mean

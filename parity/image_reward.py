@@ -12,24 +12,11 @@ from parity.vendor import leave_out, record  # first: it sets what torch reads
 import torch
 from transformers import BertTokenizer
 
+from parity.bert import MED_CONFIG
 from parity.cases import PROMPTS
 from parity.weights import checkpoint, shapes_of
 
 PACKAGES = ("image-reward", "timm", "fairscale")
-# What the published med_config.json says, which is BLIP's (salesforce/BLIP, configs/): BERT base
-# that attends to the image, with two more tokens. `encoder_width` is set by the vendor.
-MED_CONFIG = {
-    "hidden_act": "gelu",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "layer_norm_eps": 1e-12,
-    "max_position_embeddings": 512,
-    "num_attention_heads": 12,
-    "num_hidden_layers": 12,
-    "pad_token_id": 0,
-    "vocab_size": 30524,
-    "add_cross_attention": True,
-}
 
 
 def vocabulary_file() -> Path:

@@ -179,3 +179,28 @@ def write_files(folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     merges = "".join(f"{left} {right}\n" for left, right in _merges())
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+
+
+def architecture() -> dict[str, Any]:
+    """The same configuration in the words of transformers 5, with as many tokens as are in use."""
+    old = configuration()
+    text = (
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "max_position_embeddings", "rms_norm_eps",
+    )  # fmt: skip
+    vision = (
+        "depth", "embed_dim", "hidden_size", "num_heads", "mlp_ratio", "patch_size",
+        "spatial_merge_size", "temporal_patch_size",
+    )  # fmt: skip
+    return {
+        "text_config": {
+            **{name: old[name] for name in text},
+            "vocab_size": len(vocabulary()) + len(SPECIAL) + 1,  # <|Reward|>
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": old["rope_theta"],
+                "mrope_section": old["rope_scaling"]["mrope_section"],
+            },
+        },
+        "vision_config": {name: old["vision_config"][name] for name in vision},
+    }
