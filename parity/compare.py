@@ -23,7 +23,7 @@ def largest_difference(scorer: str) -> float:
         ours = scores(golden, model, golden.pairs, images)
     for pair, value in ours.items():
         print(
-            f"{scorer:14}{pair.image:16}{pair.prompt.strip()[:24]!r:28}{pair.score:12.8f}"
+            f"{scorer:14}{pair.image:16}{pair.prompt[:24]!r:28}{pair.score:12.8f}"
             f"{value:12.8f}{value - pair.score:+12.1e}"
         )
     return max(abs(value - pair.score) for pair, value in ours.items())

@@ -38,13 +38,16 @@ def _image_reward(golden: Golden, folder: Path) -> ScorerModel:
 
 
 def _hps_v3(golden: Golden, folder: Path) -> ScorerModel:
-    """The scorer's own loader knows the published size alone; the tiny one is given to it."""
-    from ddmd_bench.scorers.hps_v3 import load_scorer
+    """The scorer's own `load` knows the published size alone; here its parts are put together."""
+    from ddmd_bench.scorers.hps_v3 import HpsV3, load_tokenizer
+    from ddmd_bench.scorers.hps_v3.network import load_network
 
-    save_file(checkpoint(unfold(golden.shapes)), folder / "HPSv3.safetensors")
+    checkpoint_path, architecture = folder / "HPSv3.safetensors", qwen2_vl.architecture()
+    save_file(checkpoint(unfold(golden.shapes)), checkpoint_path)
     qwen2_vl.write_files(folder)
-    files = folder / "HPSv3.safetensors", folder / "tokenizer.json"
-    return load_scorer(*files, "cpu", torch.float32, qwen2_vl.architecture())
+    vocab_size = architecture["text_config"]["vocab_size"]
+    tokenizer = load_tokenizer(folder / "tokenizer.json", vocab_size)
+    return HpsV3(load_network(checkpoint_path, architecture, "cpu", torch.float32), tokenizer)
 
 
 LOADERS: Mapping[str, Callable[[Golden, Path], ScorerModel]] = {
