@@ -1,6 +1,6 @@
 """Peak memory of training all weights and of training adapters, on a large UNet of random weights.
 
-    python benchmarks/memory.py [--width 208] [--modes full lora]
+    python benchmarks/memory.py [--width 240] [--modes full lora]
 
 The UNet has Stable Diffusion 1.5's layout; width 320 is its size (860 M parameters). Each mode
 runs two updates of the decoupled hybrid in a process of its own.
@@ -75,7 +75,7 @@ def measure(width: int, mode: str, queue: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=int, default=208)
+    parser.add_argument("--width", type=int, default=240)
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")

@@ -8,16 +8,23 @@ python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ddmd_bench.backends import BACKENDS
+from ddmd_bench.commands.shared import (
+    Dtype,
+    Overrides,
+    Reports,
+    Runs,
+    SuiteName,
+    Workers,
+    console,
+    raise_problems,
+    stop_cleanly,
+)
 from ddmd_bench.display import shown
 from ddmd_bench.downloads import download_lines, look_at, require_here
 from ddmd_bench.downloads import fetch as fetch_all
@@ -36,37 +43,8 @@ app = typer.Typer(
     help="Compare few-step text-to-image students and write a report that can be rerun.",
     pretty_exceptions_enable=False,
 )
-console = Console(soft_wrap=True)
 
-SuiteName = Annotated[
-    str, typer.Argument(help="A suite file, or the name of one that is built in.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a value: train.num_iterations=20")
-]
-Runs = Annotated[Path, typer.Option(help="Where the stages keep their files.")]
-Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
-Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
-
-P = ParamSpec("P")
-ALL_STAGES = ("encode", "reference", "train", "generate", "score")
-
-
-def _stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
-    """Bad input ends with its message and exit code 2, without a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except BenchError as error:
-            Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            print("stopped; what is complete is kept, run again to go on", file=sys.stderr)
-            raise typer.Exit(130) from None
-
-    return wrapped
+ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
 
 
 def _make_plan(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
@@ -81,11 +59,6 @@ def _run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
         return run_tasks(plan, stages, on_event, workers)
 
 
-def _raise(problems: list[str]) -> None:
-    if problems:
-        raise BenchError("\n".join(problems))
-
-
 def _write_report(plan: Plan) -> None:
     from ddmd_bench.stages.report import report
 
@@ -95,7 +68,7 @@ def _write_report(plan: Plan) -> None:
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def run(
     suite: SuiteName,
     set_: Overrides = None,
@@ -112,11 +85,11 @@ def run(
         console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
     else:
         _write_report(plan)
-    _raise(problems)
+    raise_problems(problems)
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def plan(
     suite: SuiteName,
     set_: Overrides = None,
@@ -143,7 +116,7 @@ def plan(
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Download and verify all that a suite needs; then a run needs no network."""
     loaded = load_suite(suite, set_ or [])
@@ -164,6 +137,27 @@ def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -
         console.print(line, markup=False, highlight=False)
 
 
+def _run_stage(
+    name: str,
+    needs: tuple[str, ...],
+    suite: str,
+    overrides: list[str] | None,
+    runs: Path,
+    reports: Path,
+    workers: int,
+) -> None:
+    made = _make_plan(suite, overrides, runs, reports)
+    for before in needs:
+        if missing := [str(t) for t in made.of_stage(before) if not t.complete()]:
+            raise BenchError(
+                f"{name} needs what is not there yet: {', '.join(missing)}. "
+                f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
+            )
+    count, problems = _run_stages(made, (name,), workers)
+    console.print(f"{name}: {count} tasks done")
+    raise_problems(problems)
+
+
 def _stage_command(name: str, needs: tuple[str, ...], text: str) -> None:
     def command(
         suite: SuiteName,
@@ -172,29 +166,60 @@ def _stage_command(name: str, needs: tuple[str, ...], text: str) -> None:
         reports: Reports = Path("reports"),
         workers: Workers = 0,
     ) -> None:
-        made = _make_plan(suite, set_, runs, reports)
-        for before in needs:
-            if missing := [str(t) for t in made.of_stage(before) if not t.complete()]:
-                raise BenchError(
-                    f"{name} needs what is not there yet: {', '.join(missing)}. "
-                    f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
-                )
-        count, problems = _run_stages(made, (name,), workers)
-        console.print(f"{name}: {count} tasks done")
-        _raise(problems)
+        _run_stage(name, needs, suite, set_, runs, reports, workers)
 
-    app.command(name, help=text)(_stop_cleanly(command))
+    app.command(name, help=text)(stop_cleanly(command))
 
 
 _stage_command("reference", (), "Draw and measure the real images.")
 _stage_command("encode", (), "Encode the prompts, where the backend has text encoders.")
 _stage_command("train", ("encode",), "Train the students.")
 _stage_command("generate", ("encode", "train"), "Draw the images of every student.")
-_stage_command("score", ("reference", "generate"), "Measure the images.")
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
+def score(
+    target: Annotated[str, typer.Argument(help="A folder of images, or a suite.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Of a folder: a table of file_name and prompt, or a line an image."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Of a folder: hps_v21,image_reward")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Of a folder: default scores/<folder>.")
+    ] = None,
+    dtype: Dtype = "float32",
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    workers: Workers = 0,
+) -> None:
+    """Measure a folder of images from any generator, or the images of a suite's run."""
+    if Path(target).is_dir():
+        from ddmd_bench.commands.scoring import score_images
+
+        score_images(Path(target), prompts, metrics or [], output, dtype)
+    else:
+        _run_stage("score", ("reference", "generate"), target, set_, runs, reports, workers)
+
+
+@app.command()
+@stop_cleanly
+def doctor(
+    scorers: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Check that scorers measure anything: exit 1 where one does not."""
+    from ddmd_bench.commands.scoring import examine_scorers
+
+    examine_scorers(scorers or [], dtype)
+
+
+@app.command()
+@stop_cleanly
 def report(
     suite: SuiteName,
     set_: Overrides = None,
@@ -206,7 +231,7 @@ def report(
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def check(
     suite: SuiteName,
     set_: Overrides = None,
@@ -226,7 +251,7 @@ def check(
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def export(
     suite: SuiteName,
     student: Annotated[str, typer.Argument(help="A student that the suite trained.")],
@@ -243,7 +268,7 @@ def export(
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def compare(
     first: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.")],
     second: Annotated[Path, typer.Argument(help="The report to compare it with.")],
@@ -283,7 +308,7 @@ def _parse_pair(text: str) -> tuple[str, str]:
 
 
 @app.command()
-@_stop_cleanly
+@stop_cleanly
 def expect(
     suite: SuiteName,
     seeds: Annotated[str, typer.Option(help="Seeds to run, at least three: 0,1,2")] = "0,1,2",
@@ -301,7 +326,7 @@ def expect(
     records = []
     for seed in _parse_seeds(seeds):
         made = _make_plan(suite, [*(set_ or []), f"seeds=[{seed}]"], runs, runs / f"reports-{seed}")
-        _raise(_run_stages(made, ALL_STAGES, workers).problems)
+        raise_problems(_run_stages(made, ALL_STAGES, workers).problems)
         records.append(make_report(made))
     console.print(f"expected: {write_expected(records, output)}")
 

@@ -6,6 +6,7 @@ written last, that names its prompts, size and sha256. Rows are read when they a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,7 @@ class Store:
                 tensors |= {f"{k}.{name}": value.contiguous() for name, value in row.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         shard = self.folder / f"{content_key(list(prompts))}.safetensors"
-        temporary = shard.with_suffix(".tmp")
+        temporary = shard.with_suffix(f".{os.getpid()}.tmp")  # two processes may write it at once
         save_file(tensors, temporary)
         facts = {"prompts": list(prompts), "size": temporary.stat().st_size}
         sha256 = file_sha256(temporary)

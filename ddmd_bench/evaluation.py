@@ -7,10 +7,10 @@ It draws with the functions of the generate stage and scores with those of the s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,15 +18,19 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import Backend
+from ddmd_bench.decoding import refuse_constant
 from ddmd_bench.distill.terms import Denoise
-from ddmd_bench.images import ImageId, image_ids, quantised
+from ddmd_bench.images import ImageId, as_pictures, image_ids, quantised
 from ddmd_bench.prompts import Prompt, head_in_proportion
 from ddmd_bench.records import finite_or_none
 from ddmd_bench.sampling import draw_reference, few_step_draw, iter_drawn
-from ddmd_bench.scorers import METRICS, extract
-from ddmd_bench.scoring import Batch, Measured, aggregate, counted, measure, whole_prompts
+from ddmd_bench.scorers import METRICS
+from ddmd_bench.scoring import Images, Measured, aggregate, counted, features_of, measure
 from ddmd_bench.stats.frechet import Reference
 from ddmd_bench.suite import Evaluation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Row = dict[str, Any]
 
@@ -60,21 +64,24 @@ class Evaluator:
         cuda = [torch.device(self.device)] if self.device.startswith("cuda") else []
         # A scorer that is used for the first time builds its network, which draws weights.
         with torch.random.fork_rng(cuda):
-            images, rows = self._drawn(network)
-            measured = measure(_batches(images, rows), self.settings.metrics, self.student)
+            measured = measure(
+                self._drawn(network), self.settings.metrics, self.student, device=self.device
+            )
             return {metric: self._value(metric, measured) for metric in self.settings.metrics}
 
     def _images(self, images_per_prompt: int) -> list[ImageId]:
         subset = head_in_proportion(self.prompts, self.settings.num_prompts)
         return image_ids(subset, {p.prompt_set: images_per_prompt for p in subset})
 
-    def _drawn(self, network: Denoise) -> tuple[Tensor, list[Row]]:
-        """Images uint8 [n, 3, H, W] of the subset, with a row each."""
+    def _drawn(self, network: Denoise) -> Images:
+        """The images of the subset, with a row each."""
         draw = few_step_draw(network, self.backend, self.t_list, self.seed, self.device)
         images = self._images(self.settings.images_per_prompt)
         batches = list(iter_drawn(draw, images, self.student, self.backend.images_at_once))
-        levels = torch.cat([quantised(batch.pixels) for batch in batches])
-        return levels, [row for batch in batches for row in batch.rows]
+        pictures = as_pictures(torch.cat([quantised(batch.pixels) for batch in batches]))
+        rows = [row for batch in batches for row in batch.rows]
+        names = [f"image {row['image_index']} of prompt {row['prompt_id']}" for row in rows]
+        return Images(rows, names, partial(_usable, pictures))
 
     def _value(self, metric: str, measured: Measured) -> Value:
         extractor = METRICS[metric].extractor
@@ -92,10 +99,9 @@ class Evaluator:
         return _real_features(draw_real, images, extractors)[extractor]
 
 
-def _batches(images: Tensor, rows: Sequence[Row]) -> Iterator[Batch]:
-    for part in whole_prompts(rows):
-        names = [f"image {row['image_index']} of prompt {row['prompt_id']}" for row in rows[part]]
-        yield Batch(rows[part], images[part], names)
+def _usable(pictures: Sequence[Image], row: int) -> Image:
+    refuse_constant(pictures[row])
+    return pictures[row]
 
 
 @cache
@@ -106,9 +112,10 @@ def _real_features(
 ) -> dict[str, Reference]:
     """Features of the real images by extractor; all students of a process share them."""
     drawn = torch.stack([draw_reference(draw_real, image) for image in images])
-    scored = extract(drawn, [image.prompt.text for image in images], extractors)
+    prompts = [image.prompt.text for image in images]
+    found = features_of(as_pictures(drawn), prompts, extractors)
     groups = np.array([image.prompt.prompt_id for image in images])
-    return {name: Reference(features, groups) for name, features in scored.features.items()}
+    return {name: Reference(features, groups) for name, features in found.items()}
 
 
 # A history is a list of such rows, plain data that a checkpoint can hold

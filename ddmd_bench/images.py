@@ -12,6 +12,7 @@ from ddmd_bench.records import seed_of
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -55,6 +56,13 @@ def image_noises(
 def quantised(images: Tensor) -> Tensor:
     """Values in [-1, 1] (clipped) as the 8-bit levels that a PNG holds."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def as_pictures(levels: Tensor) -> list[Image]:
+    """uint8 [n, 3, H, W] as Pillow's images, as decoding their PNG files would give them."""
+    from PIL import Image
+
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in levels]
 
 
 def save_png(path: Path, image: Tensor) -> None:

@@ -22,9 +22,9 @@ from ddmd_bench.provenance import source_sha256
 from ddmd_bench.published_values import published_problems
 from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json
 from ddmd_bench.reporting.dynamics import SERIES
-from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.scorers import METRICS, needed_scorers, scorer_remotes, weights_sha256
 from ddmd_bench.student_plan import Loaded, image_problems, loaded_students, remotes_of
-from ddmd_bench.suite import Suite
+from ddmd_bench.suite import Scoring, Suite
 from ddmd_bench.tasks import NO_SEED, Task, TaskName, make_tasks
 from ddmd_bench.training_data import TrainingData
 from ddmd_bench.training_plan import training_problems
@@ -121,7 +121,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         protocol=protocol,
         fingerprint=content_key(protocol),
         loaded=loaded,
-        remotes=tuple(remotes_of(backend, loaded, suite.backend)),
+        remotes=_remotes(suite, backend, loaded),
         embeddings=runs / "embeddings",
         training_data=runs / "training_data",
         report_folder=reports / suite.name,
@@ -136,7 +136,13 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
     loaded, problems = loaded_students(suite)
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
-    return tuple(remotes_of(BACKENDS[suite.backend](suite.model), loaded, suite.backend))
+    return _remotes(suite, BACKENDS[suite.backend](suite.model), loaded)
+
+
+def _remotes(suite: Suite, backend: Backend, loaded: dict[str, Loaded]) -> tuple[Remote, ...]:
+    """Models, students and scorers, each once."""
+    scorers = scorer_remotes(needed_scorers(suite.all_metrics))
+    return tuple(dict.fromkeys([*remotes_of(backend, loaded, suite.backend), *scorers]))
 
 
 def require_memory(plan: Plan) -> None:
@@ -208,7 +214,7 @@ def _claim_problems(suite: Suite) -> list[str]:
 def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> dict[str, Any]:
     """What two runs must share to be compared; the settings of a student are its own."""
     per_set = suite.images_per_prompt()
-    return {
+    protocol = {
         "schema": SCHEMA,
         "backend": suite.backend,
         "resolution": backend.resolution,
@@ -219,3 +225,6 @@ def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> di
         "scorers": weights_sha256(needed_scorers(suite.metrics)),
         "seed_rule": "sha256(image, suite seed, prompt id, image index)",
     }
+    if suite.scoring.dtype != Scoring().dtype:
+        protocol["scoring_dtype"] = suite.scoring.dtype
+    return protocol

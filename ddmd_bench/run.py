@@ -38,7 +38,7 @@ SHARED: Contender = ("", NO_SEED)
 # Stages whose tasks follow each other for a student and seed, in rounds: scoring waits for the
 # reference, everything for the prompts' embeddings.
 ROUNDS: tuple[tuple[str, ...], ...] = (
-    ("encode",),
+    ("doctor", "encode"),
     ("reference",),
     ("train", "generate"),
     ("score",),

@@ -1,96 +1,232 @@
 """From images to numbers: a table of one row an image, features, and the metrics over them.
 
-The score stage and the evaluation of a student in training share it; they differ in where the
-images come from.
+The score stage, the `score` command and the evaluation of a student in training share it; they
+differ in where the images come from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ddmd_bench.scorers import BATCH_SIZE, METRICS, ScoredImages, extract, joined, needed_scorers
-from ddmd_bench.scorers.images import diversity
-from ddmd_bench.scorers.refusals import refuse_constant, refuse_not_finite
+from ddmd_bench.decoding import Unusable
+from ddmd_bench.errors import BenchError
+from ddmd_bench.kept import PART_SIZE, joined, part_path, read_part, write_part
+from ddmd_bench.panel import Answer, Item, Panel
+from ddmd_bench.provenance import source_sha256
+from ddmd_bench.records import content_key
+from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.scorers.refusals import refuse_constant, refuse_empty
 from ddmd_bench.stats.frechet import Reference, frechet_distance, frechet_interval, gaussian_of
 from ddmd_bench.stats.intervals import Interval, mean_interval
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Row = dict[str, Any]
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
+CHUNK_SIZE = 64  # images that are decoded at once
+# A scorer's answer depends on them, and on its weights.
+_SOURCES = ("decoding.py", "panel.py", "scorers/**/[!m]*.py")
 
 
-class Batch(NamedTuple):
-    """Images to score; those of one prompt are in one batch."""
+@dataclass(frozen=True)
+class Images:
+    """Images to score, those of one prompt beside each other."""
 
     rows: Sequence[Row]  # prompt_id, prompt_set, prompt, image_index and out_of_range of each
-    images: Tensor  # uint8 [B, 3, H, W]
-    names: Sequence[str]  # what an error calls each
+    names: Sequence[str]  # what an error calls each; the path of one that is a file
+    open: Callable[[int], Image]  # raises `Unusable` where one cannot be scored
+
+    def stamp(self, part: slice) -> str:
+        """Changes with the prompts and with any file's size or time."""
+        files = [Path(name) for name in self.names[part]]
+        stats = [path.stat() if path.is_file() else None for path in files]
+        return content_key(
+            [
+                [path.name, row["prompt"], stat and [stat.st_size, stat.st_mtime_ns]]
+                for path, row, stat in zip(files, self.rows[part], stats, strict=True)
+            ]
+        )
 
 
 class Measured(NamedTuple):
     """What was measured on images, rows in their order."""
 
     table: pd.DataFrame  # the metrics' own columns, then what the scorers say beside them
-    features: dict[str, NDArray[np.float32]]  # scorer -> [n, d]
+    features: dict[str, NDArray[np.float32]]  # scorer -> [n, d], NaN where missing
+    answers: dict[str, Answer]
 
 
-def whole_prompts(rows: Sequence[Row]) -> Iterator[slice]:
-    """Parts of about BATCH_SIZE rows that split no prompt: diversity compares the images of one."""
+@dataclass(frozen=True)
+class Kept:
+    """Where a pass keeps what it has computed."""
+
+    answers: Path  # of one student's images
+    texts: Path  # prompts that the scorers encoded, of every student and suite
+
+
+def scorer_key(scorer: str, dtype: torch.dtype = torch.float32) -> str:
+    """What a scorer's answers depend on beside the image and the prompt."""
+    weights = weights_sha256([scorer])
+    return content_key([weights, source_sha256(*_SOURCES), str(dtype)])
+
+
+def whole_prompts(rows: Sequence[Row], size: int = CHUNK_SIZE) -> Iterator[slice]:
+    """Parts of about `size` rows that split no prompt: diversity compares the images of one."""
     start = 0
     for k in range(1, len(rows)):
         whole = rows[k]["prompt_id"] != rows[k - 1]["prompt_id"]
-        if whole and k - start >= BATCH_SIZE:
+        if whole and k - start >= size:
             yield slice(start, k)
             start = k
     if rows:
         yield slice(start, len(rows))
 
 
-def measure(batches: Iterable[Batch], metrics: Sequence[str], student: str) -> Measured:
-    """Hand each image to every scorer that the metrics need, in one pass."""
+def measure(
+    images: Images,
+    metrics: Sequence[str],
+    student: str,
+    kept: Kept | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Measured:
+    """Hand each image to every scorer that the metrics need, in one pass.
+
+    What one scorer has said is kept even where another fails.
+    """
     scorers = needed_scorers(metrics)
-    rows: list[Row] = []
-    parts: list[ScoredImages] = []
-    diversities: list[float] = []
-    distinct: dict[bytes, str] = {}
-    for batch in batches:
-        # The layout of a decoded file: the order of a sum, and so its last bits, depend on it.
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        for name, image in zip(batch.names, images, strict=True):
-            distinct.setdefault(sha256(image.numpy().tobytes()).digest(), name)
-        parts.append(extract(images, [row["prompt"] for row in batch.rows], scorers))
-        refuse_not_finite(student, parts[-1], batch.names)
-        diversities += _diversity(images, [row["prompt_id"] for row in batch.rows])
-        rows += batch.rows
-    scored = joined(parts)
-    refuse_constant(student, scored, list(distinct.values()))
-    return Measured(_table(rows, metrics, scored, diversities), scored.features)
+    keys = {name: scorer_key(name, dtype) for name in scorers}
+    texts = partial(_texts_of, kept.texts, keys) if kept else None
+    prompts = list(dict.fromkeys(row["prompt"] for row in images.rows))
+    parts: dict[str, list[Answer]] = {name: [] for name in scorers}
+    panels: dict[tuple[str, ...], Panel] = {}
+    for rows in whole_prompts(images.rows, PART_SIZE):
+        found: dict[str, Answer | None] = dict.fromkeys(scorers)
+        if kept is not None:
+            stamp = images.stamp(rows)
+            paths = {name: part_path(kept.answers, name, keys[name], rows) for name in scorers}
+            found = {name: read_part(path, stamp) for name, path in paths.items()}
+        if lacking := tuple(name for name, answer in found.items() if answer is None):
+            if lacking not in panels:
+                panels[lacking] = Panel(lacking, device, dtype, texts)
+                panels[lacking].read(prompts)
+            new = _pass(panels[lacking], images, rows, progress)
+            for name, answer in new.items() if kept is not None else ():
+                write_part(paths[name], answer, stamp)
+            found |= new
+        for name, known in found.items():
+            assert known is not None, "every scorer has answered"
+            parts[name].append(known)
+        progress(rows.stop, len(images.rows))
+    answers = {name: joined(part) for name, part in parts.items()}
+    for name, answer in answers.items():
+        refuse_empty(name, student, answer)
+        refuse_constant(name, student, answer, lambda: _two_that_differ(images))
+    features = {name: a.features for name, a in answers.items() if a.features is not None}
+    return Measured(_table(images.rows, metrics, answers), features, answers)
 
 
-def _diversity(images: Tensor, prompt_ids: Sequence[str]) -> list[float]:
-    """Each prompt's diversity, repeated for each of its images."""
-    x = images.float() / 127.5 - 1
-    ids = np.array(prompt_ids)
-    value = {name: diversity(x[torch.from_numpy(ids == name)]) for name in set(prompt_ids)}
-    return [value[name] for name in prompt_ids]
+def shortcomings(measured: Measured) -> dict[str, Any]:
+    """For a record: how many images each scorer has no value of, by reason, and how many prompts
+    are longer than it reads."""
+    prompts = measured.table["prompt_id"].to_numpy()
+    missing = {
+        name: dict(Counter(answer.missing.values()).most_common())
+        for name, answer in measured.answers.items()
+        if answer.missing
+    }
+    truncated = {
+        name: len({prompts[row] for row in answer.truncated})
+        for name, answer in measured.answers.items()
+        if answer.truncated
+    }
+    return {"missing": missing, "truncated_prompts": truncated}
 
 
-def _table(
-    rows: Sequence[Row], metrics: Sequence[str], scored: ScoredImages, diversities: list[float]
-) -> pd.DataFrame:
+def features_of(
+    pictures: Sequence[Image], prompts: Sequence[str], extractors: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Features [n, d] of images in memory by extractor, none of them missing."""
+    named = [f"image {k} of prompt {prompt!r}" for k, prompt in enumerate(prompts)]
+    items = [
+        Item(name, prompt, partial(_give, picture))
+        for name, prompt, picture in zip(named, prompts, pictures, strict=True)
+    ]
+    chunks = [items[k : k + CHUNK_SIZE] for k in range(0, len(items), CHUNK_SIZE)]
+    parts = list(Panel(extractors).over(chunks))
+    found = {}
+    for extractor in extractors:
+        answer = joined([part[extractor] for part in parts])
+        if answer.missing or answer.features is None:
+            row, reason = next(iter(answer.missing.items()), (0, "no features"))
+            raise BenchError(f"scorer {extractor}: {named[row]}: {reason}")
+        found[extractor] = answer.features
+    return found
+
+
+def _give(picture: Image) -> Image:
+    return picture
+
+
+def _pass(
+    panel: Panel, images: Images, rows: slice, progress: Callable[[int, int], None]
+) -> dict[str, Answer]:
+    """One part's answers by scorer."""
+    chunks = list(whole_prompts(images.rows[rows]))
+    items = (
+        [
+            Item(images.names[k], images.rows[k]["prompt"], partial(images.open, k))
+            for k in range(rows.start + chunk.start, rows.start + chunk.stop)
+        ]
+        for chunk in chunks
+    )
+    found: dict[str, list[Answer]] = {name: [] for name in panel.models}
+    for chunk, answers in zip(chunks, panel.over(items), strict=True):
+        for name, answer in answers.items():
+            found[name].append(answer)
+        progress(rows.start + chunk.stop, len(images.rows))
+    return {name: joined(part) for name, part in found.items()}
+
+
+def _texts_of(folder: Path, keys: dict[str, str], scorer: str) -> Path:
+    return folder / f"{scorer}-{keys[scorer]}"
+
+
+def _two_that_differ(images: Images) -> tuple[str, str] | None:
+    """The names of the first image and of one with other pixels."""
+    first: tuple[str, bytes] | None = None
+    for k, name in enumerate(images.names):
+        try:
+            digest = hashlib.sha256(images.open(k).convert("RGB").tobytes()).digest()
+        except Unusable:
+            continue
+        if first is None:
+            first = name, digest
+        elif digest != first[1]:
+            return first[0], name
+    return None
+
+
+def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answer]) -> pd.DataFrame:
     # Counted where the images were made: a file holds clipped values only.
     shares = [math.nan if row["out_of_range"] is None else row["out_of_range"] for row in rows]
-    known: dict[str, Any] = {"saturation": shares, "diversity": diversities}
-    for columns in scored.columns.values():
-        known |= columns
+    known: dict[str, Any] = {"saturation": shares}
+    for answer in answers.values():
+        known |= answer.columns
     wanted = [name for name in metrics if METRICS[name].kind != "distribution"]
     beside = [name for name in known if name not in METRICS]
     table = pd.DataFrame({name: [row[name] for row in rows] for name in _IDENTITY})
@@ -129,6 +265,8 @@ def aggregate(
     if extractor is None:
         return mean_interval(measured.table[metric].to_numpy()[inside], groups)
     assert real is not None, f"{metric} compares with real images"
+    known = np.isfinite(measured.features[extractor]).all(1)
+    groups, inside = measured.table["prompt_id"].to_numpy()[inside & known], inside & known
     features = measured.features[extractor][inside]
     # Missing where either side has too few images for a covariance of full rank.
     if min(len(features), len(real.features)) < features.shape[1] + 1:

@@ -109,6 +109,13 @@ class Reference(Strict):
     images_per_prompt: Positive = 10
 
 
+class Scoring(Strict):
+    """How the scorers' networks run."""
+
+    # bfloat16 is quicker and moves scores a little: `doctor --dtype bfloat16` says how much.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
 class Evaluation(Strict):
     """When and on what a student is evaluated while it trains.
 
@@ -189,6 +196,7 @@ class Suite(Strict):
     students: Annotated[dict[Name, Student], Field(min_length=1)]
     metrics: Annotated[list[str], Field(min_length=1)]
     reference: Reference = Reference()
+    scoring: Scoring = Scoring()
     evaluation: Evaluation | None = None
     # Where training's diagnostics go beside the run's own files.
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
@@ -200,8 +208,9 @@ class Suite(Strict):
     def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Neither the key nor the report of a suite changes by an option that it leaves alone.
         data: dict[str, Any] = dump(self)
-        if not self.published_values:
-            data.pop("published_values", None)
+        for name in ("published_values", "scoring"):
+            if name not in self.model_fields_set:
+                data.pop(name, None)
         return data
 
     @model_validator(mode="after")
@@ -254,6 +263,12 @@ class Suite(Strict):
     def intervals_over(self) -> Literal["prompts", "seeds"]:
         """What an interval is over: with several seeds, no longer each seed's own prompts."""
         return "prompts" if len(self.seeds) == 1 else "seeds"
+
+    @property
+    def all_metrics(self) -> list[str]:
+        """The metrics of the report, then those of the evaluation in training alone."""
+        evaluated = self.evaluation.metrics if self.evaluation else []
+        return list(dict.fromkeys([*self.metrics, *evaluated]))
 
     def images_per_prompt(self) -> dict[str, int]:
         """Images per prompt by prompt set."""

@@ -12,7 +12,7 @@ from ddmd_bench.evaluation_plan import evaluation_inputs
 from ddmd_bench.prompts import Prompt, prompts_key
 from ddmd_bench.provenance import source_sha256
 from ddmd_bench.records import DONE, FAILED, SCHEMA, content_key, read_done
-from ddmd_bench.scorers import needed_scorers, weights_sha256
+from ddmd_bench.scorers import needed_scorers, outside_scorers, weights_sha256
 from ddmd_bench.student_plan import PIPELINE, Loaded, sampled_inputs
 from ddmd_bench.suite import Suite
 from ddmd_bench.training_data import data_identity
@@ -27,6 +27,7 @@ _MODEL_SOURCES = (
     "images.py",
     "world.py",
 )
+_SCORER_SOURCES = ("decoding.py", "panel.py", "scorers/**/*.py", "scoring.py")
 _SOURCES = {
     "encode": (
         "records.py",
@@ -44,8 +45,9 @@ _SOURCES = {
         "training/networks.py",
         "stages/generate.py",
     ),
-    "reference": (*_MODEL_SOURCES, "sampling.py", "scorers/*.py", "stages/reference.py"),
-    "score": ("records.py", "scorers/*.py", "stats/*.py", "scoring.py", "stages/score.py"),
+    "doctor": (*_SCORER_SOURCES, "doctor.py", "stages/doctor.py"),
+    "reference": (*_MODEL_SOURCES, *_SCORER_SOURCES, "sampling.py", "stages/reference.py"),
+    "score": ("records.py", *_SCORER_SOURCES, "stats/*.py", "stages/score.py"),
 }
 # Only students that were trained elsewhere depend on these.
 _LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py", "image_folders.py")
@@ -128,6 +130,10 @@ def make_tasks(
     world = _world(suite, backend)
     worlds: dict[str, dict[str, Any]] = {}
     training: dict[str, Any] = {}
+    examined = outside_scorers(suite.all_metrics)
+    if examined:
+        scoring = {"dtype": suite.scoring.dtype, "scorers": weights_sha256(examined)}
+        add("doctor", "", NO_SEED, scoring)
     if backend.encoders is not None:
         encoded = {"text": world["text"], "prompts": asked["prompts"]}
         if suite.train_data is not None:
@@ -166,6 +172,7 @@ def make_tasks(
                 "images": generated.key,
                 **reference,
                 "scorers": scorers,
+                "dtype": suite.scoring.dtype,
                 "metrics": sorted(suite.metrics),
                 "intervals_over": suite.intervals_over,
             },

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.backends.shapes.scenes import draw_labels, prompt_of, render
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
 from ddmd_bench.evaluation import (
@@ -25,12 +24,10 @@ from ddmd_bench.evaluation import (
     history_rows,
     newest_is_best,
 )
-from ddmd_bench.images import quantised
 from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.prompts import Prompt, head_in_proportion
 from ddmd_bench.records import mark_done, read_json
-from ddmd_bench.scorers import METRICS, attributes, efficientnet
-from ddmd_bench.scoring import Batch, measure
+from ddmd_bench.scorers import METRICS, loaded
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
@@ -113,29 +110,6 @@ def test_it_equals_generate_and_score_bit_for_bit(planned: Callable[..., Plan]) 
     assert all(math.isfinite(value) for value, _ in found.values())
 
 
-def test_values_do_not_depend_on_how_images_lie_in_memory() -> None:
-    labels = draw_labels(70, torch.Generator().manual_seed(3))
-    images = quantised(render(labels, torch.Generator().manual_seed(1)))
-    rows = [
-        {
-            "prompt_id": f"seen/{k:04d}",
-            "prompt_set": "seen",
-            "prompt": prompt_of(row),
-            "image_index": 0,
-            "out_of_range": 0.0,
-        }
-        for k, row in enumerate(labels)
-    ]
-    names = [row["prompt_id"] for row in rows]
-    metrics = ["std", "frechet_attributes"]
-    found = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        batch = Batch(rows, images.contiguous(memory_format=layout), names)
-        found.append(measure([batch], metrics, "dmd"))
-    pd.testing.assert_frame_equal(found[0].table, found[1].table, check_exact=True)
-    assert (found[0].features["attributes"] == found[1].features["attributes"]).all()
-
-
 def test_only_the_metrics_asked_for_are_there(planned: Callable[..., Plan]) -> None:
     found = evaluator(planned(), 3, 1, ["saturation"])(student())
     assert found.keys() == {"saturation"}
@@ -212,8 +186,7 @@ def test_the_training_does_not_notice(planned: Callable[..., Plan], training: bo
     modes = [module.training for module in network.modules()]
     weights = {key: value.clone() for key, value in network.state_dict().items()}
     # As in a new process: building the scorers' networks draws from torch's state.
-    attributes._network.cache_clear()
-    efficientnet._network.cache_clear()
+    loaded.cache_clear()
     plan = planned("reference.images_per_prompt=50")
     evaluate = evaluator(plan, 3, 43, ["prompt_accuracy", "frechet_efficientnet"])
     torch.manual_seed(11)

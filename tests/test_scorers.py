@@ -6,7 +6,9 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,20 +22,22 @@ from PIL import Image
 from ddmd_bench import scorers
 from ddmd_bench.backends.shapes import scenes
 from ddmd_bench.errors import BenchError
-from ddmd_bench.images import save_png
+from ddmd_bench.images import as_pictures, quantised, save_png
+from ddmd_bench.panel import Answer, Item, Panel
 from ddmd_bench.prompts import Prompt
 from ddmd_bench.records import read_done, read_json, write_jsonl
 from ddmd_bench.scorers import (
     METRICS,
     SCORERS,
     efficientnet,
-    extract,
+    loaded,
     needed_scorers,
     weights_sha256,
 )
 from ddmd_bench.scorers import attributes as attribute_scorer
 from ddmd_bench.scorers import images as image_scorer
 from ddmd_bench.scorers.weights import attribute_weights, efficientnet_weights
+from ddmd_bench.scoring import features_of
 from ddmd_bench.stages.score import score
 from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
 
@@ -41,6 +45,17 @@ from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
 def real_scenes(labels: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, list[str]]:
     images = scenes.render(labels, torch.Generator().manual_seed(seed))
     return images, [scenes.prompt_of(row) for row in labels]
+
+
+def answer_of(scorer: str, images: torch.Tensor, prompts: list[str]) -> Answer:
+    """What a scorer says of images float [n, 3, H, W] in [-1, 1]."""
+    pictures = as_pictures(quantised(images))
+    items = [
+        Item(str(k), prompt, partial(Image.Image.copy, picture))
+        for k, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True))
+    ]
+    (found,) = Panel([scorer]).over([items])
+    return found[scorer]
 
 
 def checkerboard(size: int = 8) -> torch.Tensor:
@@ -94,11 +109,11 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
 def test_the_attribute_network_reads_real_scenes(among: Any) -> None:
     labels = scenes.draw_labels(1000, torch.Generator().manual_seed(77), among())
     images, prompts = real_scenes(labels, seed=78)
-    scored = extract(images, prompts, ["attributes"])
-    columns = scored.columns["attributes"]
-    assert columns["prompt_accuracy"].mean() >= 0.995
-    assert scored.features["attributes"].shape == (1000, SCORERS["attributes"].num_features)
-    assert {f"attribute_{name}" for name in scenes.ATTRIBUTES} < set(columns)
+    answer = answer_of("attributes", images, prompts)
+    assert answer.columns["prompt_accuracy"].mean() >= 0.995
+    assert answer.features is not None
+    assert answer.features.shape == (1000, SCORERS["attributes"].num_features)
+    assert {f"attribute_{name}" for name in scenes.ATTRIBUTES} < set(answer.columns)
 
 
 def test_a_prompt_is_right_only_when_every_attribute_is() -> None:
@@ -107,7 +122,7 @@ def test_a_prompt_is_right_only_when_every_attribute_is() -> None:
     other = labels.clone()
     other[:, 1] = (other[:, 1] + 1) % len(scenes.COLORS)
     prompts = [scenes.prompt_of(row) for row in other]
-    columns = extract(images, prompts, ["attributes"]).columns["attributes"]
+    columns = answer_of("attributes", images, prompts).columns
     assert columns["prompt_accuracy"].sum() == 0
     assert columns["attribute_color"].sum() == 0
     assert columns["attribute_shape"].mean() >= 0.98
@@ -129,8 +144,9 @@ def test_the_attribute_network_loads_strictly(tmp_path: Path) -> None:
 
 
 def test_a_prompt_of_another_world_is_refused() -> None:
-    with pytest.raises(BenchError, match="a cat"):
-        extract(torch.zeros(1, 3, 32, 32), ["a cat"], ["attributes"])
+    image = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    answer = answer_of("attributes", image, ["a cat"])
+    assert "'a cat': the attribute network reads only" in answer.missing[0]
 
 
 # EfficientNet
@@ -193,11 +209,11 @@ def test_features_are_112_and_do_not_depend_on_the_batch(
     checkpoint: dict[str, torch.Tensor],
 ) -> None:
     images, prompts = real_scenes(scenes.draw_labels(6, torch.Generator().manual_seed(5)))
-    whole = extract(images, prompts, ["efficientnet"]).features["efficientnet"]
+    whole = features_of(as_pictures(quantised(images)), prompts, ["efficientnet"])["efficientnet"]
     assert whole.shape == (6, efficientnet.NUM_FEATURES)
     assert SCORERS["efficientnet"].num_features == efficientnet.NUM_FEATURES
-    alone = extract(images[2:3], prompts[2:3], ["efficientnet"]).features["efficientnet"]
-    assert alone[0] == pytest.approx(whole[2], rel=1e-3, abs=1e-4)
+    alone = features_of(as_pictures(quantised(images[2:3])), prompts[2:3], ["efficientnet"])
+    assert alone["efficientnet"][0] == pytest.approx(whole[2], rel=1e-3, abs=1e-4)
 
 
 def test_a_missing_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +243,8 @@ def test_every_metric_has_a_scorer_or_another_source() -> None:
         else:
             assert metric.extractor is None
             assert name in given | {"saturation", "diversity"}
-    assert needed_scorers(["saturation", "diversity"]) == []
+    assert needed_scorers(["saturation"]) == []
+    assert needed_scorers(["diversity"]) == ["images"]
     assert needed_scorers(["prompt_accuracy", "mean"]) == ["images", "attributes"]
     assert needed_scorers(["frechet_efficientnet"]) == ["efficientnet"]
     with pytest.raises(BenchError, match="Did you mean 'high_frequency'"):
@@ -238,15 +255,6 @@ def test_weights_are_named_by_their_sha256() -> None:
     found = weights_sha256(["images", "attributes"])
     assert list(found) == ["attributes"]
     assert len(found["attributes"]) == 64
-
-
-def test_uint8_and_float_images_score_alike() -> None:
-    images, prompts = real_scenes(scenes.draw_labels(4, torch.Generator().manual_seed(6)))
-    levels = ((images + 1) * 127.5).round().byte()
-    a = extract(levels, prompts, ["images", "attributes"])
-    b = extract(levels.float() / 127.5 - 1, prompts, ["images", "attributes"])
-    assert (a.features["attributes"] == b.features["attributes"]).all()
-    assert (a.columns["images"]["std"] == b.columns["images"]["std"]).all()
 
 
 # the score stage
@@ -301,9 +309,9 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
     write_jsonl(folder / "generate" / "images" / "metadata.jsonl", rows)
     if any(METRICS[name].kind == "distribution" for name in metrics):
         images, texts = real_scenes(every.repeat_interleave(4, 0), seed=2)
-        scored = extract(images, texts, ["attributes"])
         (folder / "reference").mkdir()
-        np.save(folder / "reference" / "features_attributes.npy", scored.features["attributes"])
+        found = features_of(as_pictures(quantised(images)), texts, ["attributes"])
+        np.save(folder / "reference" / "features_attributes.npy", found["attributes"])
         real = [prompts[n // 4] for n in range(len(images))]
         write_jsonl(
             folder / "reference" / "metadata.jsonl",
@@ -313,6 +321,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         suite=suite,
         prompts=tuple(prompts),
         scored=task,
+        embeddings=folder / "embeddings",
         task=lambda *name: tasks[name],
         shared=lambda stage: tasks[(stage,)],
     )
@@ -376,9 +385,9 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         with pytest.raises(BenchError, match=r"00004\.png: cannot be decoded"):
             score(plan, plan.scored, quiet)
     path.unlink()
-    with pytest.raises(BenchError, match=r"00004\.png: missing"):
+    with pytest.raises(BenchError, match=r"00004\.png: no such file"):
         score(plan, plan.scored, quiet)
-    Image.new("RGB", (16, 16)).save(path)
+    Image.radial_gradient("L").convert("RGB").resize((16, 16)).save(path)
     with pytest.raises(BenchError, match=r"00004\.png: 16 x 16 px"):
         score(plan, plan.scored, quiet)
     assert read_done(tmp_path / "score") is None
@@ -409,34 +418,71 @@ def test_saturation_that_nobody_counted_is_missing(tmp_path: Path) -> None:
 class FakeScorer:
     """Answers with whatever it is told, whatever it sees."""
 
-    def __init__(self, value: float) -> None:
-        self.value = value
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
 
-    def score_batch(self, images: torch.Tensor, prompts: list[str]) -> scorers.Scored:
-        features = torch.randn(len(images), 4)
-        features[-1] = self.value
-        same = torch.full((len(images), 4), self.value)
-        return scorers.Scored({}, features if math.isnan(self.value) else same)
+    def load(self, name: str, device: str, dtype: torch.dtype) -> FakeScorer:
+        return self
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        return torch.zeros(1)
+
+    def encode_prompts(self, prompts: list[str]) -> list[dict[str, torch.Tensor]]:
+        return [{} for _ in prompts]
+
+    def score_batch(self, inputs: torch.Tensor, text: list[Any]) -> scorers.Scored:
+        return scorers.Scored({}, self.features[: len(inputs)])
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.Tensor], None]]:
+    """Puts a scorer of given features in the place of the attribute network."""
+
+    def put(features: torch.Tensor) -> None:
+        module = "tests_fake_scorer"
+        monkeypatch.setitem(sys.modules, module, FakeScorer(features))  # type: ignore[arg-type]
+        row = replace(SCORERS["attributes"], module=module)
+        monkeypatch.setitem(SCORERS, "attributes", row)
+        loaded.cache_clear()
+
+    yield put
+    loaded.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (math.nan, r"scorer attributes, student real: features is not finite for .*00005\.png"),
+        (
+            math.nan,
+            r"real: none of 6 images has a value; the first: not a finite number: features",
+        ),
         (0.5, r"scorer attributes, student real: the same answer for all 6 .*00000\.png"),
     ],
 )
 def test_an_answer_that_cannot_be_right_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, message: str
+    tmp_path: Path, fake: Callable[[torch.Tensor], None], value: float, message: str
 ) -> None:
     plan = make_plan(tmp_path, ["frechet_attributes"], {"seen": 3})
-    module = "tests_fake_scorer"
-    monkeypatch.setitem(sys.modules, module, FakeScorer(value))  # type: ignore[arg-type]
-    fake = replace(SCORERS["attributes"], module=module)
-    monkeypatch.setitem(SCORERS, "attributes", fake)
+    fake(torch.full((6, 4), value))
     with pytest.raises(BenchError, match=message):
         score(plan, plan.scored, quiet)
     assert read_done(tmp_path / "score") is None
+
+
+def test_one_value_that_is_not_finite_is_missing_and_counted(
+    tmp_path: Path, fake: Callable[[torch.Tensor], None]
+) -> None:
+    plan = make_plan(tmp_path, ["frechet_attributes", "std"], {"seen": 3})
+    features = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
+    features[4] = math.nan
+    fake(features)
+    score(plan, plan.scored, quiet)
+    found = read_json(tmp_path / "score" / "aggregates.json")
+    assert (found["frechet_attributes"]["all"]["n"], found["std"]["all"]["n"]) == (5, 6)
+    assert found["frechet_attributes"]["all"]["n_expected"] == 6
+    done = read_done(tmp_path / "score")
+    assert done is not None
+    assert done["missing"] == {"attributes": {"not a finite number: features": 1}}
 
 
 def test_equal_images_may_have_equal_answers(tmp_path: Path) -> None:

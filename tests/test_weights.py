@@ -12,8 +12,9 @@ from ddmd_bench.backends.shapes.backend import WEIGHTS, make_backend
 from ddmd_bench.backends.shapes.recipe import CAPTION_NOISE, _misread
 from ddmd_bench.backends.shapes.scenes import draw_labels, held_out_labels, prompt_of, seen_labels
 from ddmd_bench.distill.sampler import ode_sample
+from ddmd_bench.images import quantised
 from ddmd_bench.records import file_sha256
-from ddmd_bench.scorers.attributes import score_batch
+from ddmd_bench.scorers import loaded
 
 
 @pytest.mark.parametrize("name", ["teacher", "attributes"])
@@ -42,8 +43,10 @@ def test_guided_teacher_draws_what_the_prompt_says() -> None:
     noise = torch.randn(100, *backend.latent_shape, generator=generator)
     cond, uncond = backend.encode_prompts(prompts), backend.encode_prompts([""] * 100)
     latents = ode_sample(backend.load_teacher(), 20, 4.0, cond, uncond, noise, backend.level)
-    right = score_batch(backend.decode(latents).clamp(-1, 1), prompts).columns["prompt_accuracy"]
-    assert right.sum() >= 95
+    reader = loaded("attributes", "cpu", torch.float32)
+    inputs = quantised(backend.decode(latents)).permute(0, 2, 3, 1)
+    scored = reader.score_batch(inputs, reader.encode_prompts(prompts))
+    assert scored.columns["prompt_accuracy"].sum() >= 95
 
 
 def test_training_captions_err_at_the_stated_rate_and_name_no_held_out_scene() -> None:

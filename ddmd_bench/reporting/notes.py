@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ddmd_bench.methods import METHODS
 
@@ -28,20 +29,63 @@ _SEVERAL_SEEDS = (
     "Intervals cover the seed of training and noise ({num} seeds), not the choice of prompts: they "
     "are the same for every seed."
 )
-_LIMITS = (
+_SAME_NUMBER = "Fréchet distances compare only where they are over the same number of images."
+# Of the embedded world alone.
+_SHAPES = (
     "The Fréchet distances are not FID: other networks read the images, with other features.",
-    "Fréchet distances compare only where they are over the same number of images.",
+    _SAME_NUMBER,
     "This is a small embedded world of 32-pixel scenes; large models may behave otherwise.",
     "The paper's results at the size of SDXL are not measured here.",
 )
 _NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
 
 
-def limits(num_seeds: int, methods: Iterable[str | None]) -> list[str]:
-    """What the numbers do not say."""
+def limits(record: dict[str, Any]) -> list[str]:
+    """What the numbers do not say, and what went into none of them."""
+    suite, students = record["suite"], record["students"]
+    num_seeds = len(suite["seeds"])
     seeds = _ONE_SEED if num_seeds == 1 else _SEVERAL_SEEDS.format(num=num_seeds)
-    has_gan = any(METHODS[method].gan for method in methods if method)
-    return [seeds, *_LIMITS, *([] if has_gan else [_NO_GAN])]
+    methods = [student["method"] for student in students.values() if student["method"]]
+    has_gan = any(METHODS[method].gan for method in methods)
+    embedded = suite["backend"] == "shapes"
+    return [
+        seeds,
+        *(_SHAPES if embedded else [_SAME_NUMBER]),
+        *([_NO_GAN] if methods and not has_gan else []),
+        *(line for student in students.values() for line in _not_scored(student)),
+        *_truncated(students.values()),
+    ]
+
+
+def _not_scored(student: dict[str, Any]) -> Iterator[str]:
+    """A line for each reason why a scorer has no value of some of a student's images."""
+    for where, scorer, reasons in _by_scorer(student["not_scored"]):
+        for reason, number in reasons.items():
+            yield (
+                f"{student['title']}{where}: {scorer} has no value for {number} images, which its "
+                f"means leave out: {reason}."
+            )
+
+
+def _truncated(students: Iterable[dict[str, Any]]) -> list[str]:
+    """A line for each scorer that reads only the start of some prompts, alike for all students."""
+    numbers: dict[str, int] = {}
+    for student in students:
+        for _, scorer, number in _by_scorer(student["truncated_prompts"]):
+            numbers[scorer] = max(number, numbers.get(scorer, 0))
+    return [
+        f"{scorer} reads only the start of {number} prompts, which are longer than it can read."
+        for scorer, number in numbers.items()
+    ]
+
+
+def _by_scorer(noted: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(of which seed, in words; scorer; what is noted)."""
+    for name, value in noted.items():
+        if name.isdecimal():
+            yield from ((f", seed {name}", scorer, one) for scorer, one in value.items())
+        else:
+            yield "", name, value
 
 
 def values(num_seeds: int) -> str:

@@ -114,8 +114,17 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         "method": student.method,
         "method_title": METHODS[student.method].title if student.method else None,
         "missing": joined_reason({seed: one.missing for seed, one in files.items()}),
+        "not_scored": _counted(files, "missing"),
+        "truncated_prompts": _counted(files, "truncated_prompts"),
         "facts": facts,
     }
+
+
+def _counted(files: dict[int, StudentFiles], key: str) -> dict[str, Any]:
+    """What scoring noted beside its values, by seed where there are several; {} where nothing."""
+    found = {seed: one.done.get("score", {}).get(key) for seed, one in files.items()}
+    noted = {str(seed): value for seed, value in found.items() if value}
+    return noted if len(files) > 1 else next(iter(noted.values()), {})
 
 
 def _cells(suite: Suite, files: dict[int, StudentFiles]) -> dict[str, dict[str, Any]]:

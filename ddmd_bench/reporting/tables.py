@@ -148,7 +148,7 @@ def markdown(record: dict[str, Any]) -> str:
         [c["verdict"], c["text"], claim_result(c, num_seeds), c["paper"]] for c in record["claims"]
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
-    limits = notes.limits(num_seeds, [s["method"] for s in students.values()])
+    limits = notes.limits(record)
     parts = [
         f"# {suite['title']}",
         suite["description"],

@@ -49,7 +49,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             "bands": notes.BANDS,
             "values": notes.values(len(suite.seeds)),
             "differences": notes.differences(len(suite.seeds)),
-            "limits": notes.limits(len(suite.seeds), [s.method for s in suite.students.values()]),
+            "limits": notes.limits(record),
             "published": notes.PUBLISHED,
         },
         "prompts": run.prompts,

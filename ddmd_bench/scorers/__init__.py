@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.hub import Remote
 from ddmd_bench.records import content_key
 from ddmd_bench.scorers.metrics import METRICS, Metric
 from ddmd_bench.scorers.weights import (
@@ -15,6 +17,7 @@ from ddmd_bench.scorers.weights import (
     attribute_weights,
     efficientnet_weights,
     identity,
+    remote_needed,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +55,13 @@ class ScorerModel(Protocol):
         """Inputs [B, ...], stacked from `preprocess`; text: each image's prompt, encoded."""
 
 
+class PromptScorer(Protocol):
+    """What a scorer with `prompt_columns` offers beside."""
+
+    def score_prompt(self, inputs: Tensor) -> dict[str, float]:
+        """Those columns of all the images [k, ...] of one prompt."""
+
+
 class ScorerModule(Protocol):
     """What each module of this package offers."""
 
@@ -65,26 +75,41 @@ class Scorer:
 
     module: str
     columns: tuple[str, ...] = ()
+    prompt_columns: tuple[str, ...] = ()  # of all images of a prompt: see `PromptScorer`
     weights: tuple[Weights, ...] = ()  # what its numbers depend on
     num_features: int | None = None
     batch_size: int = 64  # at most; halved where memory runs out
+    reads_prompts: bool = True
+    # What `doctor` asks it: two prompts, and images of so many pixels a side.
+    example_prompts: tuple[str, str] = ("a red circle on a wall", "a photograph of a forest")
+    example_size: int = 256
 
     def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
         """The module's scorer, with torch."""
         return cast(ScorerModule, import_module(self.module)).load(name, device, dtype)
 
 
+_ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
+_EFFICIENTNET = Weights(
+    "EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights
+)
+
 SCORERS = {
-    "images": Scorer("ddmd_bench.scorers.images", ("mean", "std", "high_frequency")),
+    "images": Scorer(
+        "ddmd_bench.scorers.images", ("mean", "std", "high_frequency"), ("diversity",),
+        reads_prompts=False,
+    ),
     "attributes": Scorer(
         "ddmd_bench.scorers.attributes", ("prompt_accuracy",),
-        (Weights("the attribute network", ("attributes.safetensors",), package=attribute_weights),),
-        num_features=128,
+        weights=(_ATTRIBUTES,), num_features=128, example_size=32,
+        example_prompts=(
+            "a large red circle in the centre on a white background",
+            "a small blue square at the top on a black background",
+        ),
     ),
     "efficientnet": Scorer(
-        "ddmd_bench.scorers.efficientnet", (),
-        (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
-        num_features=112,
+        "ddmd_bench.scorers.efficientnet", weights=(_EFFICIENTNET,), num_features=112,
+        reads_prompts=False,
     ),
 }  # fmt: skip
 
@@ -96,13 +121,40 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
         if name not in METRICS:
             raise BenchError(unknown("metric", name, METRICS))
     extractors = {METRICS[name].extractor for name in wanted}
-    return [k for k, row in SCORERS.items() if k in extractors or set(row.columns) & set(wanted)]
+    return [
+        name
+        for name, row in SCORERS.items()
+        if name in extractors or {*row.columns, *row.prompt_columns} & set(wanted)
+    ]
+
+
+def outside_scorers(metrics: Iterable[str]) -> list[str]:
+    """The needed scorers with weights that no package carries: what a run has examined first."""
+    return [
+        name
+        for name in needed_scorers(metrics)
+        if any(weights.package is None for weights in SCORERS[name].weights)
+    ]
+
+
+def scorer_remotes(names: Iterable[str]) -> list[Remote]:
+    """The scorers' weights that are to be fetched, or have been."""
+    found = [remote_needed(weights) for name in names for weights in SCORERS[name].weights]
+    return list(dict.fromkeys(remote for remote in found if remote is not None))
+
+
+@cache
+def loaded(name: str, device: str, dtype: torch.dtype) -> ScorerModel:
+    """A scorer with its weights; it stays in memory for the students that follow."""
+    return SCORERS[name].load(name, device, dtype)
 
 
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
     """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
     found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
-    files = {name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()}
+    files = {
+        name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()
+    }
     return {
         name: next(iter(hashes.values())) if len(hashes) == 1 else content_key(hashes)
         for name, hashes in files.items()

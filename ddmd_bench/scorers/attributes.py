@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +13,11 @@ from ddmd_bench.backends.shapes import networks
 from ddmd_bench.backends.shapes.scenes import ATTRIBUTES, IMAGE_SIZE, TEMPLATE, labels_of
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import Scored
+from ddmd_bench.scorers.pixels import levels, signed
 from ddmd_bench.scorers.weights import attribute_weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def load_network(path: Path) -> networks.AttributeNetwork:
@@ -34,38 +38,45 @@ def load_network(path: Path) -> networks.AttributeNetwork:
     return network.requires_grad_(False).eval()
 
 
-@cache
-def _network() -> networks.AttributeNetwork:
-    return load_network(attribute_weights())
-
-
-def _labels(prompts: Sequence[str]) -> Tensor:
-    rows = []
-    for prompt in prompts:
-        labels = labels_of(prompt)
-        if labels is None:
-            raise BenchError(
-                f"prompt {prompt!r}: the attribute network reads only prompts of the embedded "
-                f"world, such as {TEMPLATE!r}. Drop prompt_accuracy and frechet_attributes from "
-                "the suite's metrics"
-            )
-        rows.append(labels)
-    return torch.tensor(rows)
-
-
-def score_batch(images: Tensor, prompts: Sequence[str]) -> Scored:
-    """Images [B, 3, 32, 32] in [-1, 1] with their prompts -> accuracies [B] of 0 or 1, features.
-
-    `prompt_accuracy` is 1 where all five labels that the prompt names are read from the image.
-    """
-    if tuple(images.shape[1:]) != (3, IMAGE_SIZE, IMAGE_SIZE):
+def _labels(prompt: str) -> Tensor:
+    labels = labels_of(prompt)
+    if labels is None:
         raise BenchError(
-            f"the attribute network reads RGB images of {IMAGE_SIZE} px, found {images.shape}"
+            f"prompt {prompt!r}: the attribute network reads only prompts of the embedded world, "
+            f"such as {TEMPLATE!r}. Drop prompt_accuracy and frechet_attributes from the metrics"
         )
-    with torch.inference_mode():
-        features = _network().features(images.float())
-        right = _network().predicted_labels(features) == _labels(prompts)
-    columns = {"prompt_accuracy": right.all(1).double()}
-    for k, name in enumerate(ATTRIBUTES):
-        columns[f"attribute_{name}"] = right[:, k].double()
-    return Scored(columns, features)
+    return torch.tensor(labels)
+
+
+class AttributeReader:
+    """The network that reads an image of 32 px back: accuracies of 0 or 1, 128 features."""
+
+    def __init__(self, network: networks.AttributeNetwork) -> None:
+        self.network = network
+
+    def preprocess(self, image: Image) -> Tensor:
+        if image.size != (IMAGE_SIZE, IMAGE_SIZE):
+            raise BenchError(
+                f"the attribute network reads images of {IMAGE_SIZE} x {IMAGE_SIZE} px, found "
+                f"{image.width} x {image.height}"
+            )
+        return levels(image)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        return [{"labels": _labels(prompt)} for prompt in prompts]
+
+    def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
+        """`prompt_accuracy` is 1 where all five labels that the prompt names are read."""
+        with torch.inference_mode():
+            features = self.network.features(signed(inputs))
+            named = torch.stack([row["labels"] for row in text])
+            right = self.network.predicted_labels(features) == named
+        columns = {"prompt_accuracy": right.all(1).double()}
+        for k, name in enumerate(ATTRIBUTES):
+            columns[f"attribute_{name}"] = right[:, k].double()
+        return Scored(columns, features)
+
+
+def load(name: str, device: str, dtype: torch.dtype) -> AttributeReader:
+    """In float32 on the CPU, whatever is asked for: it takes no time there."""
+    return AttributeReader(load_network(attribute_weights()))

@@ -7,7 +7,6 @@ the key names of the `efficientnet_pytorch` code; timm's `tf_efficientnet_lite0`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +15,11 @@ from torch.nn import functional as F
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import Scored
+from ddmd_bench.scorers.pixels import levels, signed
 from ddmd_bench.scorers.weights import efficientnet_weights, missing_package
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from timm.models.efficientnet import EfficientNet
 
 INPUT_SIZE = 128  # px; four times the embedded world's, so that 8 x 8 positions are left
@@ -75,12 +76,7 @@ def load_network(stored: Mapping[str, Any]) -> EfficientNet:
     return ready.to(memory_format=torch.channels_last)
 
 
-@cache
-def _network() -> EfficientNet:
-    return load_network(torch.load(efficientnet_weights(), map_location="cpu", weights_only=True))
-
-
-def features(images: Tensor) -> Tensor:
+def features(network: EfficientNet, images: Tensor) -> Tensor:
     """Images [B, 3, H, W] in [-1, 1] -> features [B, 112].
 
     Resized bicubically (antialias, clipped as an 8-bit resize would) to 128 px. The network wants
@@ -88,7 +84,6 @@ def features(images: Tensor) -> Tensor:
     with 112 channels are averaged over positions: a Gaussian of them has a full-rank covariance
     from 113 images on, where the usual last layer (1,280) would need more images than a suite has.
     """
-    network: Any = _network()
     with torch.inference_mode():
         size = (INPUT_SIZE, INPUT_SIZE)
         x = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(-1, 1)
@@ -98,6 +93,23 @@ def features(images: Tensor) -> Tensor:
     return pooled
 
 
-def score_batch(images: Tensor, prompts: Sequence[str]) -> Scored:
-    """Features alone; the prompts are not read."""
-    return Scored({}, features(images))
+class NeutralFeatures:
+    """Features of an image alone; the prompts are not read."""
+
+    def __init__(self, network: EfficientNet) -> None:
+        self.network = network
+
+    def preprocess(self, image: Image) -> Tensor:
+        return levels(image)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        return [{} for _ in prompts]
+
+    def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
+        return Scored({}, features(self.network, signed(inputs)))
+
+
+def load(name: str, device: str, dtype: torch.dtype) -> NeutralFeatures:
+    """In float32 on the CPU, whatever is asked for: scenes are small."""
+    stored = torch.load(efficientnet_weights(), map_location="cpu", weights_only=True)
+    return NeutralFeatures(load_network(stored))

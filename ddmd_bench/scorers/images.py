@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ddmd_bench.scorers import Scored
+from ddmd_bench.scorers.pixels import levels, signed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Divided by 8, so that a checkerboard of -1 and 1, the finest pattern there is, has response 1.
 _LAPLACIAN = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]) / 8
@@ -46,11 +51,28 @@ def diversity(images: Tensor) -> float:
     return float(F.pdist(flat).mean() / flat.shape[1] ** 0.5)
 
 
-def score_batch(images: Tensor, prompts: Sequence[str]) -> Scored:
-    """mean, std and high_frequency of each image [B, C, H, W] in [-1, 1]."""
-    columns = {
-        "mean": mean(images),
-        "std": std(images),
-        "high_frequency": high_frequency(images),
-    }
-    return Scored(columns, None)
+class ImageStatistics:
+    """mean, std and high_frequency of each image, diversity of each prompt's."""
+
+    def preprocess(self, image: Image) -> Tensor:
+        return levels(image)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        return [{} for _ in prompts]
+
+    def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
+        images = signed(inputs)
+        columns = {
+            "mean": mean(images),
+            "std": std(images),
+            "high_frequency": high_frequency(images),
+        }
+        return Scored(columns, None)
+
+    def score_prompt(self, inputs: Tensor) -> dict[str, float]:
+        return {"diversity": diversity(signed(inputs))}
+
+
+def load(name: str, device: str, dtype: torch.dtype) -> ImageStatistics:
+    """Nothing to load; float64 on the CPU whatever is asked for."""
+    return ImageStatistics()

@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers import ScoredImages
+
+if TYPE_CHECKING:
+    from ddmd_bench.panel import Answer
 
 
-def refuse_not_finite(student: str, scored: ScoredImages, names: Sequence[str]) -> None:
-    """Every column and feature of every image (one name each) must be a finite number."""
-    for scorer, columns in scored.columns.items():
-        values: dict[str, NDArray[Any]] = dict(columns)
-        if scorer in scored.features:
-            values["features"] = scored.features[scorer]
-        for column, value in values.items():
-            bad = ~np.isfinite(value.reshape(len(names), -1)).all(1)
-            if bad.any():
-                raise BenchError(
-                    f"scorer {scorer}, student {student}: {column} is not finite for "
-                    f"{names[int(bad.argmax())]} ({int(bad.sum())} of {len(names)} images of its "
-                    "batch). No value is written; check the image and the scorer's weights"
-                )
+def refuse_empty(scorer: str, student: str, answer: Answer) -> None:
+    """A scorer that has no value for any image has not worked."""
+    if len(answer.missing) == answer.num_images:
+        reason = next(iter(answer.missing.values()))
+        raise BenchError(
+            f"scorer {scorer}, student {student}: none of {answer.num_images} images has a value; "
+            f"the first: {reason}"
+        )
 
 
-def refuse_constant(student: str, scored: ScoredImages, different: Sequence[str]) -> None:
+def refuse_constant(
+    scorer: str, student: str, answer: Answer, different: Callable[[], tuple[str, str] | None]
+) -> None:
     """Different images with one and the same answer: the scorer is not looking at them.
 
-    `different` names one of each distinct image. Where a scorer has features they are its
-    answer; columns alone may well be constant, since a student can be right on every prompt.
+    `different` finds two images that differ. Where a scorer has features they are its answer;
+    columns alone may well be constant, since a student can be right on every prompt.
     """
-    if len(different) < 2:
-        return
-    for scorer, columns in scored.columns.items():
-        features = scored.features.get(scorer)
-        answer = np.stack(list(columns.values()), 1) if features is None else features
-        if (answer == answer[0]).all():
-            raise BenchError(
-                f"scorer {scorer}, student {student}: the same answer for all {len(answer)} "
-                f"images, though {different[0]} and {different[1]} differ. No value is "
-                "written; check the scorer's weights"
-            )
+    values = answer.features
+    if values is None:
+        values = np.stack(list(answer.columns.values()), 1).astype(np.float32)
+    rows = [k for k in range(answer.num_images) if k not in answer.missing]
+    alike = len(rows) > 1 and all(
+        np.array_equal(values[k], values[rows[0]], equal_nan=True) for k in rows
+    )
+    if alike and (pair := different()) is not None:
+        raise BenchError(
+            f"scorer {scorer}, student {student}: the same answer for all {len(rows)} images, "
+            f"though {pair[0]} and {pair[1]} differ. No value is written; check its weights"
+        )

@@ -67,6 +67,14 @@ def _folders(weights: Weights) -> Iterator[Path]:
             yield Path(expanded).expanduser()
 
 
+def remote_needed(weights: Weights) -> Remote | None:
+    """What `fetch` brings; None for what lies in another folder, or is of no repository."""
+    own = any(
+        all((folder / name).is_file() for name in weights.files) for folder in _folders(weights)
+    )
+    return None if own else weights.remote
+
+
 def require(weights: Weights) -> dict[str, Path]:
     """Every file by its published name; an error that says where it may be put, if not here."""
     found = located(weights)
@@ -99,7 +107,7 @@ def identity(weights: Weights) -> dict[str, str]:
     if found:
         return {name: known_sha256(path) for name, path in sorted(found.items())}
     place = weights.remote.place if weights.remote else str(weights.url)
-    return {name: f"{place}, not here" for name in weights.files}
+    return dict.fromkeys(weights.files, f"{place}, not here")
 
 
 def missing_package(error: ImportError) -> BenchError:

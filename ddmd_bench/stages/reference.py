@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import BACKENDS
-from ddmd_bench.images import image_ids
+from ddmd_bench.images import as_pictures, image_ids
 from ddmd_bench.records import mark_done, write_jsonl
 from ddmd_bench.sampling import draw_reference
-from ddmd_bench.scorers import METRICS, extract
+from ddmd_bench.scorers import METRICS
+from ddmd_bench.scoring import features_of
 
 if TYPE_CHECKING:
     from ddmd_bench.plan import Plan
@@ -37,8 +38,9 @@ def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> N
         if k % 100 == 0:
             progress(k, len(images))
     extractors = sorted({m.extractor for name in suite.metrics if (m := METRICS[name]).extractor})
-    scored = extract(torch.stack(pixels), [i.prompt.text for i in images], extractors)
-    for name, features in scored.features.items():
+    prompts = [image.prompt.text for image in images]
+    found = features_of(as_pictures(torch.stack(pixels)), prompts, extractors)
+    for name, features in found.items():
         np.save(task.folder / f"features_{name}.npy", features)
     write_jsonl(
         task.folder / "metadata.jsonl",

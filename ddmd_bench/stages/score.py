@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
+from ddmd_bench.decoding import Undecodable, decoded
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import image_ids
 from ddmd_bench.records import (
@@ -27,18 +27,21 @@ from ddmd_bench.records import (
 )
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.scoring import (
-    Batch,
+    Images,
+    Kept,
     Measured,
     Row,
     aggregate,
     counted,
     in_group,
     measure,
-    whole_prompts,
+    shortcomings,
 )
 from ddmd_bench.stats.frechet import Reference
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ddmd_bench.plan import Plan
     from ddmd_bench.tasks import Task
 
@@ -49,7 +52,11 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     start = time.perf_counter()
     source = plan.task("generate", task.student, task.seed).folder
     rows = _image_rows(plan, source)
-    measured = measure(_decoded(source, rows, progress), metrics, task.label)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kept = Kept(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
+    dtype = getattr(torch, plan.suite.scoring.dtype)
+    images = _images(source, rows)
+    measured = measure(images, metrics, task.label, kept, progress, device, dtype)
     reference = plan.shared("reference")
     aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
     _write_parquet(task.folder / "per_image.parquet", measured.table)
@@ -62,6 +69,7 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
         "n_expected": len(rows),
         "seconds": time.perf_counter() - start,
         "weights_sha256": weights_sha256(needed_scorers(metrics)),
+        **shortcomings(measured),
     }
     mark_done(task.folder, record)
 
@@ -84,40 +92,30 @@ def _image_rows(plan: Plan, folder: Path) -> list[Row]:
     return rows
 
 
-def _decode(path: Path) -> NDArray[np.uint8]:
-    """An image file as uint8 [H, W, 3]."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise BenchError(f"{path}: missing. Delete {path.parents[1]} and run again") from error
-    # Pillow reports a broken chunk of a PNG as a SyntaxError, a cut file as an OSError.
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise BenchError(
-            f"{path}: cannot be decoded ({error}). Delete {path.parents[1]} and run again"
-        ) from error
+def _images(folder: Path, rows: Sequence[Row]) -> Images:
+    """The images that the harness wrote: what is wrong with a file has happened since."""
+    paths = [folder / "images" / row["file_name"] for row in rows]
 
+    def whole(path: Path) -> Image:
+        try:
+            return decoded(path)
+        except Undecodable as error:
+            raise BenchError(f"{path}: {error}. Delete {folder} and run again") from error
 
-def _decoded(
-    folder: Path, rows: Sequence[Row], progress: Callable[[int, int], None]
-) -> Iterator[Batch]:
-    """The images of the rows, each file decoded once."""
-    for part in whole_prompts(rows):
-        paths = [folder / "images" / row["file_name"] for row in rows[part]]
-        yield Batch(rows[part], _decode_batch(paths), [str(path) for path in paths])
-        progress(part.stop, len(rows))
+    @cache
+    def size() -> tuple[int, int]:
+        return whole(paths[0]).size
 
-
-def _decode_batch(paths: Sequence[Path]) -> Tensor:
-    """Images uint8 [B, 3, H, W] of one size."""
-    images = [_decode(path) for path in paths]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape != images[0].shape:
+    def read(row: int) -> Image:
+        image = whole(paths[row])
+        if image.size != size():
             raise BenchError(
-                f"{path}: {image.shape[1]} x {image.shape[0]} px, but {paths[0].name} has "
-                f"{images[0].shape[1]} x {images[0].shape[0]}. Images of a suite have one size"
+                f"{paths[row]}: {image.width} x {image.height} px, but {paths[0].name} has "
+                f"{size()[0]} x {size()[1]}. Images of a suite have one size"
             )
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return image
+
+    return Images(rows, [str(path) for path in paths], read)
 
 
 def _aggregates(

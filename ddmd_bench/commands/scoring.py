@@ -1,0 +1,110 @@
+"""score IMAGES and doctor: scorers without a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+
+from ddmd_bench.commands.shared import console, raise_problems
+from ddmd_bench.display import shown
+from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.run import Event
+from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16")
+
+
+def split_names(given: Sequence[str]) -> list[str]:
+    """Names from options that are given several times, or once with commas."""
+    return list(dict.fromkeys(name for text in given for name in text.split(",") if name))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """One of `DTYPES`."""
+    import torch
+
+    if name not in DTYPES:
+        raise BenchError(unknown("dtype", name, DTYPES))
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def score_images(
+    folder: Path, prompts: Path | None, metrics: Sequence[str], output: Path | None, dtype: str
+) -> None:
+    """Score a folder of images and print the values."""
+    from ddmd_bench.folder_scores import folder_problems, read_folder, score_folder
+    from ddmd_bench.scorers.weights import require
+
+    metrics = split_names(metrics)
+    if not metrics:
+        raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
+    raise_problems(folder_problems(metrics))
+    for scorer in needed_scorers(metrics):
+        for weights in SCORERS[scorer].weights:
+            require(weights)
+    images = read_folder(folder, prompts, metrics)
+    output = output or Path("scores") / folder.resolve().name
+    with shown(console) as on_event:
+
+        def progress(done: int, total: int) -> None:
+            on_event(Event("score", done, total))
+
+        record = score_folder(images, metrics, output, _device(), torch_dtype(dtype), progress)
+    _print_scores(record)
+    if images.not_listed:
+        number, first = len(images.not_listed), images.not_listed[0]
+        console.print(f"{number} images have no prompt and were not scored, e.g. {first}")
+    console.print(f"scores: {output}")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _print_scores(record: dict[str, Any]) -> None:
+    from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
+
+    table = Table("metric", "group", "value", "95 % interval", "n")
+    for metric, groups in record["metrics"].items():
+        for group, cell in groups.items():
+            counted = "" if cell["n"] == cell["n_expected"] else f" of {cell['n_expected']}"
+            table.add_row(
+                METRICS[metric].title + unit_of(metric),
+                group,
+                metric_shown(metric, cell["value"]),
+                interval_shown(metric, cell["low"], cell["high"]),
+                f"{cell['n']}{counted}",
+            )
+    console.print(table)
+    for scorer, reasons in record["missing"].items():
+        for reason, number in reasons.items():
+            console.print(f"{scorer}: {number} images have no value: {reason}", markup=False)
+    for scorer, number in record["truncated_prompts"].items():
+        console.print(f"{scorer}: {number} prompts are longer than it reads and were cut")
+
+
+def examine_scorers(scorers: Sequence[str], dtype: str) -> None:
+    """Examine the named scorers, or all, and print what was found; exit 1 where one is wrong."""
+    from ddmd_bench.doctor import examine
+
+    names = split_names(scorers) or list(SCORERS)
+    raise_problems([unknown("scorer", name, SCORERS) for name in names if name not in SCORERS])
+    marks = {True: "ok", False: "WRONG", None: "not checked"}
+    wrong = False
+    for name in names:
+        for finding in examine([name], _device(), torch_dtype(dtype)):
+            wrong |= finding.passed is False
+            line = f"{name}: {finding.check}: {marks[finding.passed]} ({finding.text})"
+            console.print(line, markup=False, highlight=False)
+    if wrong:
+        raise typer.Exit(1)

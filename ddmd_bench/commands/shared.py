@@ -1,0 +1,52 @@
+"""What the commands share: the console, options, and how bad input ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from rich.console import Console
+
+from ddmd_bench.errors import BenchError
+
+console = Console(soft_wrap=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+SuiteName = Annotated[
+    str, typer.Argument(help="A suite file, or the name of one that is built in.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a value: train.num_iterations=20")
+]
+Runs = Annotated[Path, typer.Option(help="Where the stages keep their files.")]
+Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
+Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
+Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
+
+P = ParamSpec("P")
+
+
+def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
+    """Bad input ends with its message and exit code 2, without a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BenchError as error:
+            errors.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def raise_problems(problems: list[str]) -> None:
+    """One error of all of them, if there are any."""
+    if problems:
+        raise BenchError("\n".join(problems))

@@ -1,0 +1,29 @@
+"""Examine the scorers before anything costly is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from ddmd_bench.doctor import require_healthy
+from ddmd_bench.records import mark_done
+from ddmd_bench.scorers import loaded, outside_scorers
+
+if TYPE_CHECKING:
+    from ddmd_bench.plan import Plan
+    from ddmd_bench.tasks import Task
+
+
+def doctor(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
+    """Write what was found; raises where a scorer cannot be believed."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    scorers = outside_scorers(plan.suite.all_metrics)
+    findings = []
+    for k, name in enumerate(scorers, 1):
+        findings += require_healthy([name], device, getattr(torch, plan.suite.scoring.dtype))
+        loaded.cache_clear()  # training may need the memory next
+        progress(k, len(scorers))
+    record = {"key": task.key, "n": len(scorers), "findings": [f._asdict() for f in findings]}
+    mark_done(task.folder, record)

@@ -1,0 +1,242 @@
+"""`score` on a folder of images, and `doctor`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from ddmd_bench import doctor
+from ddmd_bench.backends.shapes import scenes
+from ddmd_bench.cli import app
+from ddmd_bench.errors import BenchError
+from ddmd_bench.folder_scores import read_folder
+from ddmd_bench.images import save_png
+from ddmd_bench.scorers import SCORERS, loaded
+from ddmd_bench.scorers.attributes import AttributeReader
+from ddmd_bench.scorers.weights import OWN_FOLDER
+
+METRICS = "prompt_accuracy,std,diversity"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six scenes of three prompts, and a table of them."""
+    labels = scenes.seen_labels()[:3].repeat_interleave(2, 0)
+    images = scenes.render(labels, torch.Generator().manual_seed(1))
+    folder = tmp_path / "drawn"
+    (folder / "deep").mkdir(parents=True)
+    lines = []
+    for k, (image, row) in enumerate(zip(images, labels, strict=True)):
+        name = f"{'deep/' if k % 2 else ''}{k}.png"
+        save_png(folder / name, image)
+        lines.append({"file_name": name, "prompt": scenes.prompt_of(row)})
+    table = "\n".join(json.dumps(line) for line in lines)
+    (folder / "metadata.jsonl").write_text(table)
+    return folder
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_a_folder_is_scored_with_its_own_metadata(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = run("score", folder, "--metrics", METRICS, "--output", output)
+    assert result.exit_code == 0, result.output
+    record = json.loads((output / "aggregates.json").read_text())
+    assert record["metrics"]["prompt_accuracy"]["all"]["value"] == 1
+    assert record["metrics"]["prompt_accuracy"]["all"]["n"] == 6
+    assert record["metrics"]["diversity"]["all"]["n"] == 3
+    table = pd.read_parquet(output / "per_image.parquet")
+    assert sorted(table["file_name"]) == sorted(
+        ["0.png", "deep/1.png", "2.png", "deep/3.png", "4.png", "deep/5.png"]
+    )
+    assert table["image_index"].tolist() == [0, 1] * 3
+    assert "100.0" in result.output  # in the metric's display unit
+
+
+def test_what_cannot_be_scored_is_counted_with_its_reason(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "0.png").read_bytes()
+    (folder / "0.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "2.png").unlink()
+    Image.new("RGB", (32, 32)).save(folder / "4.png")
+    Image.effect_noise((32, 32), 90).save(folder / "extra.png")
+    output = tmp_path / "out"
+    result = run("score", folder, "--metrics", METRICS, "--output", output)
+    assert result.exit_code == 0, result.output
+    record = json.loads((output / "aggregates.json").read_text())
+    cell = record["metrics"]["prompt_accuracy"]["all"]
+    assert (cell["value"], cell["n"], cell["n_expected"]) == (1, 3, 6)
+    reasons = record["missing"]["attributes"]
+    assert reasons["no such file"] == 1
+    assert reasons["constant image: every pixel is (0, 0, 0)"] == 1
+    assert any(reason.startswith("cannot be decoded") for reason in reasons)
+    assert "1 images have no prompt and were not scored, e.g. extra.png" in result.output
+    assert "3 of 6" in result.output
+    # Mended, only what changed is looked at again.
+    (folder / "0.png").write_bytes(whole)
+    run("score", folder, "--metrics", METRICS, "--output", output)
+    record = json.loads((output / "aggregates.json").read_text())
+    assert record["metrics"]["prompt_accuracy"]["all"]["n"] == 4
+
+
+def test_prompts_from_a_table_with_categories_and_from_lines(folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    table = pd.DataFrame(rows)
+    table["category"] = ["near", "near", "near", "near", "far", "far"]
+    table.to_csv(tmp_path / "prompts.csv", index=False)
+    by_table = read_folder(folder, tmp_path / "prompts.csv", ["prompt_accuracy"])
+    assert {row["prompt_set"] for row in by_table.rows} == {"near", "far"}
+    result = run(
+        "score", folder, "--prompts", tmp_path / "prompts.csv", "--metrics", METRICS,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    record = json.loads((tmp_path / "out" / "aggregates.json").read_text())
+    assert list(record["metrics"]["std"]) == ["all", "near", "far"], result.output
+    names = sorted(row["file_name"] for row in rows)
+    texts = {row["file_name"]: row["prompt"] for row in rows}
+    (tmp_path / "prompts.txt").write_text("\n".join(texts[name] for name in names))
+    by_lines = read_folder(folder, tmp_path / "prompts.txt", ["prompt_accuracy"])
+    assert {r["file_name"]: r["prompt"] for r in by_lines.rows} == texts
+
+
+def test_a_metric_that_reads_no_prompt_needs_none(folder: Path) -> None:
+    (folder / "metadata.jsonl").unlink()
+    found = read_folder(folder, None, ["std"])
+    assert len({row["prompt_id"] for row in found.rows}) == 6
+    with pytest.raises(BenchError, match=r"attributes need each image's prompt. Give --prompts"):
+        read_folder(folder, None, ["std", "prompt_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: f / "none.csv", "no such file of prompts"),
+        (lambda f: _write(f / "p.txt", "one\ntwo"), "2 prompts, and there are 6 images"),
+        (lambda f: _write(f / "p.csv", "name,prompt\na,b\n"), "expected the columns file_name"),
+        (lambda f: _write(f / "p.csv", "file_name,prompt\na,b\na,c\n"), "a is named 2 times"),
+        (lambda f: _write(f / "p.csv", "file_name,prompt,category\na,b,all\n"), "'all' stands"),
+    ],
+)
+def test_prompts_that_cannot_be_paired_are_refused(
+    folder: Path, break_it: Callable[[Path], Path], message: str
+) -> None:
+    with pytest.raises(BenchError, match=message):
+        read_folder(folder, break_it(folder), ["std"])
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metrics", "stdd"], "Did you mean 'std'"),
+        (["--metrics", "saturation"], "a file does not have it"),
+        ([], "--metrics: name at least one of"),
+        (["--metrics", "std", "--dtype", "float8"], "unknown dtype"),
+    ],
+)
+def test_bad_options_end_before_any_work(folder: Path, arguments: list[str], message: str) -> None:
+    result = run("score", folder, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+# doctor
+
+
+def test_the_doctor_finds_the_carried_scorers_well() -> None:
+    result = run("doctor", "attributes", "efficientnet")
+    assert result.exit_code == 0, result.output
+    assert result.output.count(": ok (") == 5
+
+
+class Blind(AttributeReader):
+    """Sees every image alike."""
+
+    def score_batch(self, inputs: Any, text: Any) -> Any:
+        return super().score_batch(inputs[:1].expand_as(inputs).clone() * 0, text)
+
+
+class Social(AttributeReader):
+    """An image's answer depends on those beside it."""
+
+    def score_batch(self, inputs: Any, text: Any) -> Any:
+        scored = super().score_batch(inputs, text)
+        assert scored.features is not None
+        return scored._replace(features=scored.features + 0.1 * scored.features.mean(0))
+
+
+class Deaf(AttributeReader):
+    """Reads no prompt."""
+
+    def score_batch(self, inputs: Any, text: Any) -> Any:
+        return super().score_batch(inputs, [text[0] | self.encode_prompts([PROMPT])[0]] * len(text))
+
+
+PROMPT = SCORERS["attributes"].example_prompts[0]
+
+
+@pytest.mark.parametrize(
+    ("ill", "check"),
+    [
+        (Blind, "different images have different scores"),
+        (Social, "batch size and batch mates do not matter"),
+        (Deaf, "prompts matter"),
+    ],
+)
+def test_the_doctor_finds_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, ill: type[AttributeReader], check: str
+) -> None:
+    network = loaded("attributes", "cpu", torch.float32).network  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        "ddmd_bench.scorers.attributes.load", lambda name, device, dtype: ill(network)
+    )
+    loaded.cache_clear()
+    try:
+        wrong = [f for f in doctor.examine(["attributes"]) if f.passed is False]
+        assert [finding.check for finding in wrong] == [check]
+        result = run("doctor", "attributes")
+        assert result.exit_code == 1
+        assert f"{check}: WRONG" in result.output
+        with pytest.raises(BenchError, match=f"scorer attributes: {check}"):
+            doctor.require_healthy(["attributes"])
+    finally:
+        loaded.cache_clear()
+
+
+def test_published_values_are_asked_for_and_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    labels = scenes.seen_labels()[:1]
+    (tmp_path / "golden").mkdir()
+    image = scenes.render(labels, torch.Generator().manual_seed(1))[0]
+    monkeypatch.setenv(OWN_FOLDER, str(tmp_path))
+    for value, passed in ((1.0, True), (0.2876, False)):
+        golden = doctor.Golden(
+            "attributes",
+            "prompt_accuracy",
+            ("a.png",),
+            scenes.prompt_of(labels[0]),
+            (value,),
+            1e-3,
+            "here",
+        )
+        monkeypatch.setattr(doctor, "GOLDEN", (golden,))
+        (tmp_path / "golden" / "a.png").unlink(missing_ok=True)
+        absent = doctor.examine(["attributes"])[-1]
+        assert absent.passed is None
+        assert "put a.png into $DDMD_BENCH_WEIGHTS/golden (here)" in absent.text
+        save_png(tmp_path / "golden" / "a.png", image)
+        assert doctor.examine(["attributes"])[-1].passed is passed

@@ -1,0 +1,324 @@
+"""The pass over images: decoding, batches, what is missing, what is kept."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ddmd_bench.decoding import Undecodable, Unusable, decoded
+from ddmd_bench.errors import BenchError
+from ddmd_bench.kept import joined, read_part, write_part
+from ddmd_bench.panel import Answer, Item, Panel
+from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
+from ddmd_bench.scoring import Images, Kept, measure
+
+
+def picture(seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+# decoding
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "1", "CMYK"])
+def test_every_mode_is_decoded_to_eight_bits(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / f"a.{'tiff' if mode == 'CMYK' else 'png'}"
+    original = picture(0, mode=mode)
+    original.save(path)
+    found = decoded(path)
+    assert found.mode in {"L", "LA", "P", "RGB", "RGBA"}
+    assert found.convert("RGB").tobytes() == original.convert("RGB").tobytes()
+
+
+def test_an_image_is_turned_as_its_tag_says(tmp_path: Path) -> None:
+    original = picture(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
+    original.rotate(90, expand=True).save(tmp_path / "a.png", exif=exif)
+    assert decoded(tmp_path / "a.png").tobytes() == original.tobytes()
+
+
+def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    Image.fromarray(levels * 257).save(tmp_path / "a.png")
+    found = decoded(tmp_path / "a.png")
+    assert found.mode == "L"
+    assert np.array_equal(np.asarray(found), levels)
+
+
+@pytest.mark.parametrize("broken", ["empty", "no image", "cut", "bytes", "absent"])
+def test_what_is_no_whole_image_says_so(tmp_path: Path, broken: str) -> None:
+    buffer = io.BytesIO()
+    picture(2, (40, 40)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    path = tmp_path / "a.png"
+    contents = {
+        "empty": b"",
+        "no image": b"no image",
+        "cut": whole[: len(whole) // 2],
+        "bytes": whole[:60] + b"x" * 9 + whole[69:],
+    }
+    if broken in contents:
+        path.write_bytes(contents[broken])
+    with pytest.raises(Undecodable, match=r"cannot be decoded|no such file"):
+        decoded(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_a_constant_image_has_no_value(tmp_path: Path, mode: str) -> None:
+    Image.new("RGB", (5, 5), (0, 0, 0)).convert(mode).save(tmp_path / "a.png")
+    with pytest.raises(Unusable, match=r"every pixel is \(0, 0, 0\)"):
+        decoded(tmp_path / "a.png")
+
+
+# the panel
+
+
+class Means:
+    """A scorer whose answer is known: mean level, length of the prompt, features of both."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.encoded: list[str] = []
+        self.limit = math.inf  # more images than this do not fit into memory
+
+    def load(self, name: str, device: str, dtype: torch.dtype) -> Means:
+        return self
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        if image.width == 1:
+            raise ValueError("too narrow")
+        return torch.from_numpy(np.array(image.convert("L"))).float()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+        if any("?" in prompt for prompt in prompts):
+            raise BenchError("no questions")
+        self.encoded += prompts
+        rows = [{"length": torch.tensor(float(len(p)))} for p in prompts]
+        return [
+            row | ({"truncated": torch.tensor(True)} if len(p) > 9 else {})
+            for row, p in zip(rows, prompts, strict=True)
+        ]
+
+    def score_batch(
+        self, inputs: torch.Tensor, text: Sequence[Mapping[str, torch.Tensor]]
+    ) -> Scored:
+        if len(inputs) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if (inputs == 13).any():
+            raise ZeroDivisionError("thirteen")
+        self.batches.append(len(inputs))
+        mean = inputs.mean((1, 2))
+        mean[(inputs == 17).any(2).any(1)] = math.nan
+        length = torch.stack([row["length"] for row in text])
+        return Scored({"level": mean, "length": length}, torch.stack([mean, length], 1))
+
+
+@pytest.fixture
+def scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Means]:
+    means = Means()
+    monkeypatch.setitem(sys.modules, "tests_means", means)  # type: ignore[arg-type]
+    row = Scorer("tests_means", ("level",), num_features=2, batch_size=4)
+    monkeypatch.setitem(SCORERS, "means", row)
+    metric = Metric("Level", "image", "higher", None, 1, "", 2, "Mean level.")
+    monkeypatch.setitem(METRICS, "level", metric)
+    loaded.cache_clear()
+    yield means
+    loaded.cache_clear()
+
+
+def grey(level: int, size: tuple[int, int] = (4, 3)) -> Image.Image:
+    """Every pixel but the first has the level."""
+    image = Image.new("L", size, level)
+    image.putpixel((0, 0), 0)
+    return image
+
+
+def items(*images: Image.Image | Exception, prompts: Sequence[str] = ()) -> list[Item]:
+    def give(image: Image.Image | Exception) -> Callable[[], Image.Image]:
+        def opened() -> Image.Image:
+            if isinstance(image, Exception):
+                raise image
+            return image
+
+        return opened
+
+    texts = prompts or [f"p{k}" for k in range(len(images))]
+    return [
+        Item(f"{k}.png", prompt, give(image))
+        for k, (image, prompt) in enumerate(zip(images, texts, strict=True))
+    ]
+
+
+def answer(panel: Panel, chunk: Sequence[Item]) -> Answer:
+    (found,) = panel.over([chunk])
+    return found["means"]
+
+
+def test_images_of_any_shape_keep_their_rows(scorer: Means) -> None:
+    sizes = [(4, 3), (2, 6), (4, 3), (6, 2), (2, 6), (4, 3), (4, 3), (4, 3)]
+    chunk = items(*(grey(12 * (k + 2), size) for k, size in enumerate(sizes)))
+    found = answer(Panel(["means"]), chunk)
+    assert found.columns["level"] == pytest.approx([11 * (k + 2) for k in range(8)])
+    assert sorted(scorer.batches) == [1, 1, 2, 4]  # no batch above the row's size
+    assert not found.missing
+
+
+def test_one_image_costs_no_other(scorer: Means) -> None:
+    chunk = items(
+        grey(20), Unusable("cut"), grey(13), grey(30), grey(17), grey(40, (1, 9)), grey(50)
+    )
+    found = answer(Panel(["means"]), chunk)
+    assert found.missing == {
+        1: "cut",
+        2: "ZeroDivisionError: thirteen",
+        4: "not a finite number: features",
+        5: "ValueError: too narrow",
+    }
+    assert np.isnan(found.columns["level"]).tolist() == [k in {1, 2, 4, 5} for k in range(7)]
+    assert found.features is not None
+    assert np.isfinite(found.features).all(1).tolist() == [k not in {1, 2, 4, 5} for k in range(7)]
+
+
+def test_what_the_input_forbids_stops_the_pass(scorer: Means) -> None:
+    with pytest.raises(BenchError, match="damaged"):
+        answer(Panel(["means"]), items(grey(20), BenchError("damaged")))
+
+
+def test_the_batch_size_falls_where_memory_runs_out(scorer: Means) -> None:
+    scorer.limit = 2
+    panel = Panel(["means"])
+    chunk = items(*(grey(20 + k) for k in range(9)))
+    first, second = (found["means"] for found in panel.over([chunk, chunk]))
+    assert max(scorer.batches) == 2
+    assert panel.batch_sizes["means"] == 2
+    assert not first.missing
+    assert (first.columns["level"] == second.columns["level"]).all()
+
+
+def test_prompts_are_encoded_once_and_counted_where_they_are_cut(
+    scorer: Means, tmp_path: Path
+) -> None:
+    prompts = ["one", "a longer prompt", "one", "why?", "one"]
+    chunk = items(*(grey(20 + k) for k in range(5)), prompts=prompts)
+    found = answer(Panel(["means"], texts=lambda name: tmp_path / name), chunk)
+    assert sorted(scorer.encoded) == ["a longer prompt", "one"]
+    assert found.truncated == {1}
+    assert found.missing == {3: "no questions"}
+    again = answer(Panel(["means"], texts=lambda name: tmp_path / name), chunk[:3])
+    assert len(scorer.encoded) == 2  # read from the disk
+    assert again.columns["length"].tolist() == [3, 15, 3]
+    assert again.truncated == {1}
+
+
+# what is kept
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.randoms())
+def test_parts_join_to_the_whole(sizes: list[int], random: Any) -> None:
+    parts, start = [], 0
+    for size in sizes:
+        part = Answer(size)
+        for row in range(size):
+            if random.random() < 0.3:
+                part.missing[row] = f"row {start + row}"
+            else:
+                value = torch.tensor([float(start + row)])
+                part.put([row], Scored({"x": value}, value[:, None]))
+        start += size
+        parts.append(part)
+    whole = joined(parts)
+    known = [k for k in range(start) if k not in whole.missing]
+    assert whole.missing == {k: f"row {k}" for k in set(range(start)) - set(known)}
+    if known:
+        assert whole.columns["x"][known].tolist() == known
+        assert whole.features is not None
+        assert whole.features[known, 0].tolist() == known
+        assert np.isnan(whole.columns["x"]).sum() == start - len(known)
+
+
+def test_a_part_comes_back_as_it_was(tmp_path: Path) -> None:
+    part = Answer(3, missing={1: 'cut: "é"'}, truncated={2})
+    part.put([0, 2], Scored({"x": torch.tensor([0.1, 0.2])}, torch.eye(2)))
+    write_part(tmp_path / "a" / "p.npz", part, "these images")
+    found = read_part(tmp_path / "a" / "p.npz", "these images")
+    assert found is not None
+    assert (found.num_images, found.missing, found.truncated) == (3, part.missing, {2})
+    np.testing.assert_array_equal(found.columns["x"], part.columns["x"])
+    np.testing.assert_array_equal(found.features, part.features)  # type: ignore[arg-type]
+    path = tmp_path / "a" / "p.npz"
+    assert read_part(path, "others") is None
+    path.write_bytes(path.read_bytes()[:-40])
+    assert read_part(path, "these images") is None
+    assert read_part(tmp_path / "none.npz", "these images") is None
+
+
+def images_of(levels: Sequence[int], opened: list[int]) -> Images:
+    def read(row: int) -> Image.Image:
+        opened.append(row)
+        return grey(levels[row])
+
+    rows = [
+        {"prompt_id": f"p/{k:04d}", "prompt_set": "p", "prompt": f"{k}", "image_index": 0,
+         "out_of_range": None}
+        for k in range(len(levels))
+    ]  # fmt: skip
+    return Images(rows, [f"{k}.png" for k in range(len(levels))], read)
+
+
+def test_a_second_pass_opens_no_image(scorer: Means, tmp_path: Path) -> None:
+    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    images = images_of(range(20, 120), opened)
+    first = measure(images, ["level"], "s", kept)
+    assert sorted(opened) == list(range(100))
+    again = measure(images, ["level"], "s", kept)
+    assert len(opened) == 100
+    assert again.table.equals(first.table)
+    # Another scorer sees the images once; what is known is not computed again.
+    before = len(scorer.batches)
+    measure(images, ["level", "std"], "s", kept)
+    assert len(opened) == 200
+    assert len(scorer.batches) == before
+
+
+def test_a_pass_that_was_stopped_goes_on(
+    scorer: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddmd_bench.scoring.PART_SIZE", 32)
+    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    images = images_of(range(20, 120), opened)
+
+    def stop(done: int, total: int) -> None:
+        if done > 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(images, ["level"], "s", kept, stop)
+    opened.clear()
+    found = measure(images, ["level"], "s", kept)
+    assert min(opened) == 64
+    assert found.table["level"].tolist() == pytest.approx([11 / 12 * k for k in range(20, 120)])
+
+
+def test_a_scorer_that_fails_costs_no_other(scorer: Means, tmp_path: Path) -> None:
+    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    images = images_of([13] * 3 + [14], opened)
+    images = Images([row | {"prompt": "why?"} for row in images.rows], images.names, images.open)
+    with pytest.raises(BenchError, match="none of 4 images has a value; the first: no questions"):
+        measure(images, ["level", "std"], "s", kept)
+    opened.clear()
+    measure(images, ["std"], "s", kept)
+    assert not opened
