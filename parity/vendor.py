@@ -1,0 +1,90 @@
+"""What the vendors' scripts share: a machine without network or GPU, and the record of scores."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+# Before torch and the Hub's client are imported, which read them once.
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+import torch
+from PIL import Image
+
+from parity import golden
+from parity.cases import PAIRS
+from parity.images import NOT_AS_SHOWN, as_shown, pixels_sha256, write_images
+from parity.weights import SEED, Shapes, fold, shapes_sha256
+
+SHARED = ("torch", "torchvision", "transformers", "pillow")
+
+
+class _Absent(types.ModuleType):
+    """A module whose every name is an empty class."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+def leave_out(*modules: str) -> None:
+    """Stand-ins for modules that a vendor imports for training; its scoring calls none of them."""
+    for name in modules:
+        sys.modules[name] = _Absent(name)
+
+
+def record(
+    scorer: str,
+    packages: tuple[str, ...],
+    shapes: Shapes,
+    score: Callable[[Path, str], float],
+    vocabulary: Mapping[str, int] | None = None,
+) -> None:
+    """Scores every pair of image file and prompt and writes the golden file.
+
+    Where a file's pixels are not what it shows, the vendor is given a copy that is upright and has
+    8 bits a channel; where it cannot read the file's mode, a copy in RGB. What it says of the file
+    itself is recorded beside it.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = write_images(Path(scratch))
+        pairs = []
+        for name, prompt in PAIRS:
+            pair = _scored(name, prompt, paths[name], score)
+            print(f"{scorer:14} {name:16} {pair.score:12.8f}  {pair.of_file or ''}", flush=True)
+            pairs.append(pair)
+        images = {name: pixels_sha256(path) for name, path in paths.items()}
+    found = golden.Golden(
+        scorer=scorer,
+        versions={p: importlib.metadata.version(p) for p in (*packages, *SHARED)},
+        weights_seed=SEED,
+        shapes_sha256=shapes_sha256(shapes),
+        shapes=fold(shapes),
+        images=images,
+        pairs=pairs,
+        vocabulary=dict(vocabulary or {}),
+    )
+    print(golden.write(found))
+
+
+def _scored(name: str, prompt: str, path: Path, score: Callable[[Path, str], float]) -> golden.Pair:
+    with torch.no_grad():
+        try:
+            of_file: float | str = score(path, prompt)
+        except Exception as error:  # whatever the vendor throws is what is to be known
+            of_file = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        if isinstance(of_file, float) and name not in NOT_AS_SHOWN:
+            return golden.Pair(name, prompt, "file", of_file)
+        image = as_shown(path)
+        copy = path.with_name(f"{path.stem}_copy.png")
+        given = "as shown"
+        if name not in NOT_AS_SHOWN:
+            image, given = image.convert("RGB"), "in RGB"
+        image.save(copy)
+        return golden.Pair(name, prompt, given, score(copy, prompt), of_file)
