@@ -40,6 +40,7 @@ from ddmd_bench.scorers.weights import attribute_weights, efficientnet_weights
 from ddmd_bench.scoring import features_of
 from ddmd_bench.stages.score import score
 from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
+from ddmd_bench.suite import Scoring
 
 
 def real_scenes(labels: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, list[str]]:
@@ -283,6 +284,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         prompts=dict.fromkeys(labels),
         images_per_prompt=lambda: dict.fromkeys(labels, 2),
         intervals_over="prompts",
+        scoring=Scoring(),
     )
     tasks = {
         ("generate", "real", 0): SimpleNamespace(key="g", folder=folder / "generate"),
