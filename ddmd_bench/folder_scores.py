@@ -143,7 +143,9 @@ def score_folder(
     names = [str(path) for path in images.paths]
     source = Images(images.rows, names, lambda row: decoded(images.paths[row]))
     kept = Kept(output / "answers", output / "texts")
-    measured = measure(source, metrics, "", kept, progress, device, dtype)
+    measured = measure(
+        source, metrics, "", kept=kept, progress=progress, device=device, dtype=dtype
+    )
     table = measured.table
     table.insert(0, "file_name", [row["file_name"] for row in images.rows])
     buffer = io.BytesIO()

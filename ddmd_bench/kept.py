@@ -36,6 +36,7 @@ def write_part(path: Path, answer: Answer, stamp: str) -> None:
         "num_images": answer.num_images,
         "missing": sorted(answer.missing.items()),
         "truncated": sorted(answer.truncated),
+        "not_asked": sorted(answer.not_asked),
     }
     buffer = io.BytesIO()
     np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
@@ -59,7 +60,8 @@ def read_part(path: Path, stamp: str) -> Answer | None:
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     missing = {int(row): str(reason) for row, reason in facts["missing"]}
-    return Answer(facts["num_images"], columns, features, missing, set(facts["truncated"]))
+    noted = set(facts["truncated"]), set(facts["not_asked"])
+    return Answer(facts["num_images"], columns, features, missing, *noted)
 
 
 def joined(answers: Sequence[Answer]) -> Answer:
@@ -79,5 +81,6 @@ def joined(answers: Sequence[Answer]) -> Answer:
             whole.features[rows] = answer.features
         whole.missing |= {start + row: reason for row, reason in answer.missing.items()}
         whole.truncated |= {start + row for row in answer.truncated}
+        whole.not_asked |= {start + row for row in answer.not_asked}
         start = rows.stop
     return whole

@@ -39,6 +39,7 @@ class Item(NamedTuple):
     name: str  # what an error calls it
     prompt: str
     open: Callable[[], Image]  # raises Unusable where it cannot be scored
+    scorers: frozenset[str] | None = None  # that are asked; None: all
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Answer:
     features: NDArray[np.float32] | None = None  # [n, d]
     missing: dict[int, str] = field(default_factory=dict)  # why, by row
     truncated: set[int] = field(default_factory=set)  # rows whose prompt is longer than it reads
+    not_asked: set[int] = field(default_factory=set)  # rows whose prompts are none of its business
 
     def put(self, rows: Sequence[int], scored: Scored) -> None:
         """Fill in some rows; a value that is not finite is missing."""
@@ -98,11 +100,11 @@ class Panel:
         }
         self.batch_sizes = {name: SCORERS[name].batch_size for name in names}
 
-    def read(self, prompts: Sequence[str]) -> None:
-        """Encode the prompts for every scorer; those that are kept cost nothing."""
-        for texts in self.texts.values():
-            for start in range(0, len(prompts), SHARD_SIZE):
-                texts.of(prompts[start : start + SHARD_SIZE])
+    def read(self, prompts: Mapping[str, Sequence[str]]) -> None:
+        """Encode each scorer's prompts; those that are kept cost nothing."""
+        for name, texts in prompts.items():
+            for start in range(0, len(texts), SHARD_SIZE):
+                self.texts[name].of(texts[start : start + SHARD_SIZE])
 
     def over(self, chunks: Iterable[Sequence[Item]]) -> Iterator[dict[str, Answer]]:
         """Each chunk's answers by scorer; the images of one prompt must be in one chunk."""
@@ -117,14 +119,17 @@ class Panel:
                 yield self._answers(*waiting.popleft())
 
     def _prepared(self, item: Item) -> _Prepared:
+        asked = [n for n in self.models if item.scorers is None or n in item.scorers]
+        if not asked:
+            return _Prepared({}, {})
         try:
             image = item.open()
         except Unusable as error:
-            return _Prepared({}, dict.fromkeys(self.models, str(error)))
+            return _Prepared({}, dict.fromkeys(asked, str(error)))
         prepared = _Prepared({}, {})
-        for name, model in self.models.items():
+        for name in asked:
             try:
-                prepared.inputs[name] = model.preprocess(image)
+                prepared.inputs[name] = self.models[name].preprocess(image)
             except Exception as error:  # noqa: BLE001 - one image must not cost the others
                 prepared.reasons[name] = _reason(error)
         return prepared
@@ -138,9 +143,16 @@ class Panel:
 
     def _answer(self, name: str, prepared: list[_Prepared], prompts: list[str]) -> Answer:
         answer = Answer(len(prompts))
-        texts, failed = self.texts[name].of(prompts)
+        answer.not_asked = {
+            k for k, one in enumerate(prepared) if not (name in one.inputs or name in one.reasons)
+        }
+        texts, failed = self.texts[name].of(
+            [prompt for k, prompt in enumerate(prompts) if k not in answer.not_asked]
+        )
         inputs: dict[int, Tensor] = {}
         for k, (one, prompt) in enumerate(zip(prepared, prompts, strict=True)):
+            if k in answer.not_asked:
+                continue
             if (reason := one.reasons.get(name) or failed.get(prompt)) is not None:
                 answer.missing[k] = reason
                 continue

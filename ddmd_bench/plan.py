@@ -177,7 +177,7 @@ def _prompts(
     problems = []
     for name, prompt_set in suite.prompts.items():
         try:
-            found = find_prompts(prompt_set, backend.prompt_sets)
+            found = find_prompts(prompt_set, backend.prompt_sets).of_category(prompt_set.category)
         except BenchError as error:
             problems.append(f"prompts.{name}.source: {error}")
             continue

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from typing import Any
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.records import canonical_json, content_key, seed_of
 
 
@@ -42,6 +42,22 @@ class PromptList:
     def sha256(self) -> str:
         """Of the texts, in order."""
         return sha256(canonical_json(list(self.texts)).encode()).hexdigest()
+
+    def of_category(self, category: str | None) -> PromptList:
+        """The prompts of one category, with their places in the whole; None: all."""
+        if category is None:
+            return self
+        if category not in self.categories:
+            known = sorted({c for c in self.categories if c is not None})
+            raise BenchError(unknown("category", category, known) if known else "it has none")
+        kept = [k for k, own in enumerate(self.categories) if own == category]
+
+        return replace(
+            self,
+            texts=tuple(self.texts[k] for k in kept),
+            positions=tuple(self.positions[k] for k in kept),
+            categories=(category,) * len(kept),
+        )
 
     def facts(self) -> dict[str, Any]:
         """What a record says of the list."""

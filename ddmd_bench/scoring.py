@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]
+Asked = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
 CHUNK_SIZE = 64  # images that are decoded at once
 # A scorer's answer depends on them, and on its weights.
@@ -55,7 +56,12 @@ class Images:
         stats = [path.stat() if path.is_file() else None for path in files]
         return content_key(
             [
-                [path.name, row["prompt"], stat and [stat.st_size, stat.st_mtime_ns]]
+                [
+                    path.name,
+                    row["prompt"],
+                    row["prompt_set"],
+                    stat and [stat.st_size, stat.st_mtime_ns],
+                ]
                 for path, row, stat in zip(files, self.rows[part], stats, strict=True)
             ]
         )
@@ -99,19 +105,25 @@ def measure(
     images: Images,
     metrics: Sequence[str],
     student: str,
+    *,
     kept: Kept | None = None,
+    asked: Asked | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Measured:
     """Hand each image to every scorer that the metrics need, in one pass.
 
-    What one scorer has said is kept even where another fails.
+    `asked` names the metrics of each prompt set; without it all are for all. What one scorer has
+    said is kept even where another fails.
     """
     scorers = needed_scorers(metrics)
+    wanted = {
+        prompt_set: frozenset(needed_scorers(asked[prompt_set])) if asked else frozenset(scorers)
+        for prompt_set in {row["prompt_set"] for row in images.rows}
+    }
     keys = {name: scorer_key(name, dtype) for name in scorers}
     texts = partial(_texts_of, kept.texts, keys) if kept else None
-    prompts = list(dict.fromkeys(row["prompt"] for row in images.rows))
     parts: dict[str, list[Answer]] = {name: [] for name in scorers}
     panels: dict[tuple[str, ...], Panel] = {}
     for rows in whole_prompts(images.rows, PART_SIZE):
@@ -123,8 +135,19 @@ def measure(
         if lacking := tuple(name for name, answer in found.items() if answer is None):
             if lacking not in panels:
                 panels[lacking] = Panel(lacking, device, dtype, texts)
-                panels[lacking].read(prompts)
-            new = _pass(panels[lacking], images, rows, progress)
+                panels[lacking].read(
+                    {
+                        name: list(
+                            dict.fromkeys(
+                                row["prompt"]
+                                for row in images.rows
+                                if name in wanted[row["prompt_set"]]
+                            )
+                        )
+                        for name in lacking
+                    }
+                )
+            new = _pass(panels[lacking], images, rows, wanted, progress)
             for name, answer in new.items() if kept is not None else ():
                 write_part(paths[name], answer, stamp)
             found |= new
@@ -183,13 +206,22 @@ def _give(picture: Image) -> Image:
 
 
 def _pass(
-    panel: Panel, images: Images, rows: slice, progress: Callable[[int, int], None]
+    panel: Panel,
+    images: Images,
+    rows: slice,
+    wanted: Mapping[str, frozenset[str]],
+    progress: Callable[[int, int], None],
 ) -> dict[str, Answer]:
     """One part's answers by scorer."""
     chunks = list(whole_prompts(images.rows[rows]))
     items = (
         [
-            Item(images.names[k], images.rows[k]["prompt"], partial(images.open, k))
+            Item(
+                images.names[k],
+                images.rows[k]["prompt"],
+                partial(images.open, k),
+                wanted[images.rows[k]["prompt_set"]],
+            )
             for k in range(rows.start + chunk.start, rows.start + chunk.stop)
         ]
         for chunk in chunks
@@ -231,7 +263,8 @@ def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answe
     beside = [name for name in known if name not in METRICS]
     table = pd.DataFrame({name: [row[name] for row in rows] for name in _IDENTITY})
     for name in [*wanted, *beside]:
-        table[name] = np.asarray(known[name], np.float64)
+        # A scorer that was asked about none of the images has no column.
+        table[name] = np.asarray(known.get(name, [math.nan] * len(rows)), np.float64)
     return table
 
 
@@ -241,9 +274,14 @@ def in_group(prompt_sets: NDArray[Any], group: str) -> NDArray[np.bool_]:
     return everything if group == "all" else np.asarray(prompt_sets == group)
 
 
-def counted(metric: str, table: pd.DataFrame, group: str) -> NDArray[np.bool_]:
-    """Which rows of the table a metric over a group counts."""
-    inside = in_group(table["prompt_set"].to_numpy(), group)
+def counted(
+    metric: str, table: pd.DataFrame, group: str, asked: Asked | None = None
+) -> NDArray[np.bool_]:
+    """Which rows of the table a metric over a group counts: those of prompts that it is for."""
+    sets = table["prompt_set"].to_numpy()
+    inside = in_group(sets, group)
+    if asked is not None:
+        inside &= np.isin(sets, [name for name, metrics in asked.items() if metric in metrics])
     if METRICS[metric].kind == "prompt":  # its value stands on each image of the prompt
         inside &= ~table["prompt_id"].duplicated().to_numpy()
     return inside
@@ -260,6 +298,8 @@ def aggregate(
 
     Such a distance has its interval from resamples drawn with the seed; without one, none.
     """
+    if not inside.any():
+        return Interval(math.nan, math.nan, math.nan, 0)
     groups = measured.table["prompt_id"].to_numpy()[inside]
     extractor = METRICS[metric].extractor
     if extractor is None:

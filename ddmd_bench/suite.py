@@ -37,6 +37,16 @@ class PromptSet(DataSource):
 
     num_prompts: Positive
     images_per_prompt: Positive = 2
+    # Those of one category of the source, e.g. a style; None: all.
+    category: str | None = None
+    # The suite's metrics that are for these prompts; None: all.
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        unused = [name for name in ("category", "metrics") if getattr(self, name) is None]
+        return {name: value for name, value in data.items() if name not in unused}
 
 
 class Checkpoint(Strict):
@@ -219,6 +229,12 @@ class Suite(Strict):
             raise ValueError("prompts.all: 'all' stands for every prompt set; choose another name")
         if repeated := {m for m in self.metrics if self.metrics.count(m) > 1}:
             raise ValueError(f"metrics: {sorted(repeated)} named more than once")
+        for name, prompts in self.prompts.items():
+            for metric in prompts.metrics or ():
+                if metric not in self.metrics:
+                    raise ValueError(
+                        f"prompts.{name}.metrics: " + unknown("metric", metric, self.metrics)
+                    )
         asked = sum(p.num_prompts for p in self.prompts.values())
         if self.evaluation and self.evaluation.num_prompts > asked:
             raise ValueError(
@@ -269,6 +285,10 @@ class Suite(Strict):
         """The metrics of the report, then those of the evaluation in training alone."""
         evaluated = self.evaluation.metrics if self.evaluation else []
         return list(dict.fromkeys([*self.metrics, *evaluated]))
+
+    def metrics_of(self) -> dict[str, tuple[str, ...]]:
+        """The metrics that are for each prompt set's prompts."""
+        return {name: p.metrics or tuple(self.metrics) for name, p in self.prompts.items()}
 
     def images_per_prompt(self) -> dict[str, int]:
         """Images per prompt by prompt set."""

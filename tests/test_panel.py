@@ -21,7 +21,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.kept import joined, read_part, write_part
 from ddmd_bench.panel import Answer, Item, Panel
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
-from ddmd_bench.scoring import Images, Kept, measure
+from ddmd_bench.scoring import Images, Kept, counted, measure
 
 
 def picture(seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Image.Image:
@@ -282,16 +282,36 @@ def images_of(levels: Sequence[int], opened: list[int]) -> Images:
 def test_a_second_pass_opens_no_image(scorer: Means, tmp_path: Path) -> None:
     kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
     images = images_of(range(20, 120), opened)
-    first = measure(images, ["level"], "s", kept)
+    first = measure(images, ["level"], "s", kept=kept)
     assert sorted(opened) == list(range(100))
-    again = measure(images, ["level"], "s", kept)
+    again = measure(images, ["level"], "s", kept=kept)
     assert len(opened) == 100
     assert again.table.equals(first.table)
     # Another scorer sees the images once; what is known is not computed again.
     before = len(scorer.batches)
-    measure(images, ["level", "std"], "s", kept)
+    measure(images, ["level", "std"], "s", kept=kept)
     assert len(opened) == 200
     assert len(scorer.batches) == before
+
+
+def test_a_scorer_is_asked_about_its_own_prompts_alone(scorer: Means, tmp_path: Path) -> None:
+    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    images = images_of(range(20, 30), opened)
+    rows = [row | {"prompt_set": "p" if k < 6 else "q"} for k, row in enumerate(images.rows)]
+    images = Images(rows, images.names, images.open)
+    asked = {"p": ["level", "std"], "q": ["std"]}
+    for _ in range(2):  # computed, then kept
+        found = measure(images, ["level", "std"], "s", kept=kept, asked=asked)
+        assert found.table["level"].notna().tolist() == [True] * 6 + [False] * 4
+        assert found.table["std"].notna().all()
+        assert found.answers["means"].not_asked == {6, 7, 8, 9}
+        assert not found.answers["means"].missing
+        assert counted("level", found.table, "all", asked).sum() == 6
+        assert counted("level", found.table, "q", asked).sum() == 0
+    assert sorted(scorer.encoded) == [str(k) for k in range(6)]
+    # None of the images in a part is for a scorer.
+    found = measure(images, ["level", "std"], "s", asked={"p": ["std"], "q": ["std"]})
+    assert found.table["level"].isna().all()
 
 
 def test_a_pass_that_was_stopped_goes_on(
@@ -306,9 +326,9 @@ def test_a_pass_that_was_stopped_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure(images, ["level"], "s", kept, stop)
+        measure(images, ["level"], "s", kept=kept, progress=stop)
     opened.clear()
-    found = measure(images, ["level"], "s", kept)
+    found = measure(images, ["level"], "s", kept=kept)
     assert min(opened) == 64
     assert found.table["level"].tolist() == pytest.approx([11 / 12 * k for k in range(20, 120)])
 
@@ -318,7 +338,7 @@ def test_a_scorer_that_fails_costs_no_other(scorer: Means, tmp_path: Path) -> No
     images = images_of([13] * 3 + [14], opened)
     images = Images([row | {"prompt": "why?"} for row in images.rows], images.names, images.open)
     with pytest.raises(BenchError, match="none of 4 images has a value; the first: no questions"):
-        measure(images, ["level", "std"], "s", kept)
+        measure(images, ["level", "std"], "s", kept=kept)
     opened.clear()
-    measure(images, ["std"], "s", kept)
+    measure(images, ["std"], "s", kept=kept)
     assert not opened

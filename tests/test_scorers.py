@@ -285,6 +285,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         images_per_prompt=lambda: dict.fromkeys(labels, 2),
         intervals_over="prompts",
         scoring=Scoring(),
+        metrics_of=lambda: dict.fromkeys(labels, tuple(metrics)),
     )
     tasks = {
         ("generate", "real", 0): SimpleNamespace(key="g", folder=folder / "generate"),

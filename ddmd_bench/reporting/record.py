@@ -133,7 +133,11 @@ def _cells(suite: Suite, files: dict[int, StudentFiles]) -> dict[str, dict[str, 
 
     def empty(metric: str, group: str) -> dict[str, Any]:
         once = METRICS[metric].kind == "prompt"
-        per_set = (p.num_prompts * (1 if once else p.images_per_prompt) for p in groups[group])
+        per_set = (
+            p.num_prompts * (1 if once else p.images_per_prompt)
+            for p in groups[group]
+            if p.metrics is None or metric in p.metrics
+        )
         return {"value": None, "low": None, "high": None, "n": 0, "n_expected": sum(per_set)}
 
     return {

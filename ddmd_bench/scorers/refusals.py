@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 def refuse_empty(scorer: str, student: str, answer: Answer) -> None:
     """A scorer that has no value for any image has not worked."""
-    if len(answer.missing) == answer.num_images:
+    asked = answer.num_images - len(answer.not_asked)
+    if asked and len(answer.missing) == asked:
         reason = next(iter(answer.missing.values()))
         raise BenchError(
-            f"scorer {scorer}, student {student}: none of {answer.num_images} images has a value; "
+            f"scorer {scorer}, student {student}: none of {asked} images has a value; "
             f"the first: {reason}"
         )
 
@@ -31,10 +32,12 @@ def refuse_constant(
     `different` finds two images that differ. Where a scorer has features they are its answer;
     columns alone may well be constant, since a student can be right on every prompt.
     """
-    values = answer.features
+    values, no_value = answer.features, answer.missing.keys() | answer.not_asked
+    if values is None and not answer.columns:
+        return
     if values is None:
         values = np.stack(list(answer.columns.values()), 1).astype(np.float32)
-    rows = [k for k in range(answer.num_images) if k not in answer.missing]
+    rows = [k for k in range(answer.num_images) if k not in no_value]
     alike = len(rows) > 1 and all(
         np.array_equal(values[k], values[rows[0]], equal_nan=True) for k in rows
     )

@@ -56,7 +56,16 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     kept = Kept(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
     dtype = getattr(torch, plan.suite.scoring.dtype)
     images = _images(source, rows)
-    measured = measure(images, metrics, task.label, kept, progress, device, dtype)
+    measured = measure(
+        images,
+        metrics,
+        task.label,
+        kept=kept,
+        asked=plan.suite.metrics_of(),
+        progress=progress,
+        device=device,
+        dtype=dtype,
+    )
     reference = plan.shared("reference")
     aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
     _write_parquet(task.folder / "per_image.parquet", measured.table)
@@ -124,7 +133,7 @@ def _aggregates(
     """The metric over all images and over each prompt set."""
     extractor, result = METRICS[metric].extractor, {}
     for group in ("all", *plan.suite.prompts):
-        inside = counted(metric, measured.table, group)
+        inside = counted(metric, measured.table, group, plan.suite.metrics_of())
         real = (
             _real_features(reference.folder, extractor, group) if reference and extractor else None
         )
