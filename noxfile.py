@@ -3,6 +3,7 @@
 nox -s benchmark                               # suites/shapes.yaml
 nox -s benchmark -- suites/shapes_smoke.yaml   # any suite, with any option of `run`
 nox -s tests
+nox -s parity                                  # another environment: the vendors' own packages
 """
 
 import os
@@ -17,6 +18,18 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 DEFAULT_SUITE = "suites/shapes.yaml"
 # One environment for all sessions: torch and what it brings take several GB in each.
 ENVIRONMENT = Path(__file__).parent / ".nox" / "ddmd_bench"
+# But for one: the vendors' packages need versions that the project is past.
+VENDORS = Path(__file__).parent / ".nox" / "parity"
+OFFLINE_CPU = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+PARITY = ("hps_v2", "image_reward", "hps_v3", "distances")
+
+
+def _interpreter(session: nox.Session, environment: Path) -> str:
+    """Of an environment, which is made where there is none."""
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        session.run_install("python", "-m", "venv", str(environment), external=True)
+    return str(python)
 
 
 def _python(session: nox.Session, *groups: str) -> str:
@@ -25,9 +38,7 @@ def _python(session: nox.Session, *groups: str) -> str:
     One resolution for all, so that the pinned torch is not replaced by a newer one; none at all
     while pyproject.toml is the one that was installed from.
     """
-    python = str(ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    if not Path(python).exists():
-        session.run_install("python", "-m", "venv", str(ENVIRONMENT), external=True)
+    python = _interpreter(session, ENVIRONMENT)
     wanted = Path("pyproject.toml").read_text(encoding="utf-8")
     installed = ENVIRONMENT / f"installed-{'-'.join(groups) or 'alone'}.toml"
     if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
@@ -75,3 +86,19 @@ def lint(session: nox.Session) -> None:
     session.run(python, "-m", "ruff", "format", "--check", ".", external=True)
     session.run(python, "-m", "ruff", "check", ".", external=True)
     session.run(python, "-m", "mypy", external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def parity(session: nox.Session) -> None:
+    """The vendors score, and ours is held against them: nox -s parity -- hps_v2 hps_v3.
+
+    Takes about 15 minutes, 9 GiB of memory and 11 GB of disk; rewrites tests/golden/.
+    """
+    vendors = _interpreter(session, VENDORS)
+    pip = (vendors, "-m", "pip", "install", "--quiet", "--no-cache-dir")
+    session.run_install(*pip, "-r", "parity/requirements.txt", external=True)
+    session.run_install(*pip, "--no-deps", "-r", "parity/vendors.txt", external=True)
+    for script in session.posargs or PARITY:
+        if Path(f"parity/{script}.py").is_file():
+            session.run(vendors, "-m", f"parity.{script}", env=OFFLINE_CPU, external=True)
+    session.run(_python(session, "tests"), "-m", "parity.compare", external=True)

@@ -1,4 +1,4 @@
-"""Two files beside ImageReward's checkpoint, by recipe: its text encoder's settings, a vocabulary."""
+"""The two files beside ImageReward's checkpoint: its text encoder's settings and a vocabulary."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from parity.images import IMAGES
 PROMPTS = (
     "a red cube on a blue table",
     # Longer than any of the scorers reads, HPS v3 aside.
-    "a wide photograph of an old harbour at dawn, " + "with boats, ropes, gulls and wet stones, " * 12,
+    "a wide photograph of an old harbour at dawn, " + "with boats, ropes and wet stones, " * 14,
     "",
     "  \n ",
     "Ein Mädchen malt «Zürich» – 猫が月を見ている, naïve café №5 🌙👩🏽‍🎨",

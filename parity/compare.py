@@ -19,18 +19,18 @@ def largest_difference(scorer: str) -> float:
     golden = read(scorer)
     with tempfile.TemporaryDirectory() as scratch:
         images = write_images(Path(scratch))
-        model = load(golden, Path(scratch))
-        ours = scores(golden, model, golden.pairs, images)
-    for pair, value in ours.items():
+        panel = load(golden, Path(scratch))
+        ours = scores(golden, panel, golden.pairs, images)
+    for pair, value in zip(golden.pairs, ours, strict=True):
         print(
             f"{scorer:14}{pair.image:16}{pair.prompt[:24]!r:28}{pair.score:12.8f}"
             f"{value:12.8f}{value - pair.score:+12.1e}"
         )
-    return max(abs(value - pair.score) for pair, value in ours.items())
+    return max(abs(v - pair.score) for pair, v in zip(golden.pairs, ours, strict=True))
 
 
 def main() -> int:
-    wanted = sys.argv[1:] or [path.stem for path in sorted(FOLDER.glob("*.json"))]
+    wanted = sys.argv[1:] or [name for name in TOLERANCE if (FOLDER / f"{name}.json").is_file()]
     largest = {name: largest_difference(name) for name in wanted}
     print(f"\n{'':14}{'largest difference':>20}{'allowed':>10}")
     for name, value in largest.items():

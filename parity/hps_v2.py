@@ -1,27 +1,26 @@
-"""HPS v2.1 and v2.0 by `hpsv2.score`, at full size: python -m parity.hps_v2 [v2.1 v2.0]."""
+"""HPS v2.1 and v2.0 by `hpsv2.score`, at full size: python -m parity.hps_v2."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-
-from parity.vendor import record  # first: it sets what torch reads
 
 import torch
 
+from parity.cases import PAIRS
+from parity.vendor import folder_of, record
 from parity.weights import checkpoint, shapes_of
 
 PACKAGES = ("hpsv2",)
+# The versions are one network with two sets of weights, so few pairs are enough for the second.
+PAIRS_OF = {"v2.1": PAIRS, "v2.0": PAIRS[:2]}
 
 
 def _bring_vocabulary() -> None:
     """The published wheel lacks CLIP's byte-pair vocabulary; openai-clip carries the same file."""
-    places = [find_spec(name).submodule_search_locations[0] for name in ("clip", "hpsv2")]
     name = "bpe_simple_vocab_16e6.txt.gz"
-    shutil.copy(Path(places[0]) / name, Path(places[1]) / "src" / "open_clip" / name)
+    shutil.copy(folder_of("clip") / name, folder_of("hpsv2") / "src" / "open_clip" / name)
 
 
 def main() -> None:
@@ -39,16 +38,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "checkpoint.pt"
         torch.save({"state_dict": checkpoint(shapes)}, path)
-        # Where the vendor would fetch its checkpoint; and read it anew for every image.
+        # The vendor fetches its checkpoint, and reads it anew for every image: read once here.
         img_score.huggingface_hub.hf_hub_download = lambda *args, **kwargs: str(path)
-        loaded = torch.load(path, map_location="cpu", mmap=True)
-        img_score.torch.load = lambda *args, **kwargs: loaded
-        for version in sys.argv[1:] or ("v2.1", "v2.0"):
+        stored = torch.load(path, map_location="cpu", mmap=True)
+        torch.load = lambda *args, **kwargs: stored
+        for version, pairs in PAIRS_OF.items():
 
             def score(image: Path, prompt: str, version: str = version) -> float:
                 return float(hpsv2.score(str(image), prompt, hps_version=version)[0])
 
-            record(f"hps_{version.replace('.', '')}", PACKAGES, shapes, score)
+            record(f"hps_{version.replace('.', '')}", PACKAGES, shapes, score, pairs=pairs)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from parity.vendor import leave_out, record  # first: it sets what torch reads
 
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-# Imported before the modules that they would look for are left out.
-import torchvision  # noqa: F401
-import transformers.trainer  # noqa: F401
-
 from parity.qwen2_vl import configuration, write_files
+from parity.vendor import folder_of, leave_out, record
 from parity.weights import checkpoint, shapes_of
 
 PACKAGES = ("hpsv3", "tokenizers")
@@ -31,13 +26,16 @@ SETTINGS = {"disable_flash_attn2": True, "use_cpu": True}
 
 
 def main() -> None:
+    # Imported first: they look whether some of the others are installed.
+    for name in ("torchvision", "transformers.trainer"):
+        import_module(name)
     leave_out(*TRAINING)
     import trl
 
     trl.get_quantization_config = lambda model_config: None
     from hpsv3 import inference
 
-    published = Path(find_spec("hpsv3").submodule_search_locations[0]) / "config" / "HPSv3_7B.yaml"
+    published = folder_of("hpsv3") / "config" / "HPSv3_7B.yaml"
     with tempfile.TemporaryDirectory() as scratch:
         base, path = Path(scratch) / "qwen2_vl", Path(scratch) / "HPSv3.safetensors"
         base.mkdir()

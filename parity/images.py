@@ -56,7 +56,7 @@ def _grey_alpha(seed: int, width: int, height: int) -> Image.Image:
 def _palette(seed: int, width: int, height: int) -> Image.Image:
     """64 colours, none of them next to its neighbour in the palette."""
     indexed = Image.fromarray(texture(seed, width, height, 1)[..., 0] // 4).convert("P")
-    indexed.putpalette(np.random.RandomState(seed).randint(0, 256, 3 * 64).astype(np.uint8))
+    indexed.putpalette(np.random.RandomState(seed).randint(0, 256, 3 * 64).tolist())
     return indexed
 
 
@@ -94,7 +94,7 @@ def write_images(folder: Path) -> dict[str, Path]:
         if name == "rotated.jpg":
             exif[_ORIENTATION] = ROTATED
         paths[name] = folder / name
-        image.save(paths[name], exif=exif, **({"quality": 95} if name.endswith("jpg") else {}))
+        image.save(paths[name], exif=exif, quality=95)
     return paths
 
 

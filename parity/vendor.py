@@ -1,20 +1,16 @@
-"""What the vendors' scripts share: a machine without network or GPU, and the record of scores."""
+"""What the vendors' scripts share: stand-ins for what only training needs, the record of scores."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-# Before torch and the Hub's client are imported, which read them once.
-os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-
 import torch
-from PIL import Image
 
 from parity import golden
 from parity.cases import PAIRS
@@ -39,12 +35,21 @@ def leave_out(*modules: str) -> None:
         sys.modules[name] = _Absent(name)
 
 
+def folder_of(package: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = find_spec(package)
+    assert spec, f"{package} is not installed"
+    assert spec.origin, f"{package} is no package with files of its own"
+    return Path(spec.origin).parent
+
+
 def record(
     scorer: str,
     packages: tuple[str, ...],
     shapes: Shapes,
     score: Callable[[Path, str], float],
     vocabulary: Mapping[str, int] | None = None,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
 ) -> None:
     """Scores every pair of image file and prompt and writes the golden file.
 
@@ -54,11 +59,11 @@ def record(
     """
     with tempfile.TemporaryDirectory() as scratch:
         paths = write_images(Path(scratch))
-        pairs = []
-        for name, prompt in PAIRS:
+        scored = []
+        for name, prompt in pairs:
             pair = _scored(name, prompt, paths[name], score)
             print(f"{scorer:14} {name:16} {pair.score:12.8f}  {pair.of_file or ''}", flush=True)
-            pairs.append(pair)
+            scored.append(pair)
         images = {name: pixels_sha256(path) for name, path in paths.items()}
     found = golden.Golden(
         scorer=scorer,
@@ -67,7 +72,7 @@ def record(
         shapes_sha256=shapes_sha256(shapes),
         shapes=fold(shapes),
         images=images,
-        pairs=pairs,
+        pairs=scored,
         vocabulary=dict(vocabulary or {}),
     )
     print(golden.write(found))
@@ -77,7 +82,7 @@ def _scored(name: str, prompt: str, path: Path, score: Callable[[Path, str], flo
     with torch.no_grad():
         try:
             of_file: float | str = score(path, prompt)
-        except Exception as error:  # whatever the vendor throws is what is to be known
+        except Exception as error:  # noqa: BLE001 - whatever the vendor throws is what is to be known
             of_file = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         if isinstance(of_file, float) and name not in NOT_AS_SHOWN:
             return golden.Pair(name, prompt, "file", of_file)
