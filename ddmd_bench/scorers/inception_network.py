@@ -1,7 +1,7 @@
 """The Inception-v3 of 2015-12-05 that FID is defined on, from either of its two published files.
 
-torchvision's network with the three poolings in which TensorFlow's graph differs, batch norms folded
-into the convolutions before them.
+torchvision's network with the poolings in which TensorFlow's graph differs, batch norms folded into
+the convolutions before them.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ class _LastBlock(_BlockE):
 
 def build_network() -> Inception3:
     """The network before any weights, in evaluation mode; its keys are those of torch-fidelity."""
-    # None stands for the second head, which is not built.
     blocks = [BasicConv2d, _BlockA, InceptionB, _BlockC, InceptionD, _BlockE, InceptionAux]
+    # Neither the second head nor torchvision's slow initial weights.
     network = Inception3(
-        _NUM_CLASSES, aux_logits=False, inception_blocks=blocks, init_weights=False
+        _NUM_CLASSES, inception_blocks=blocks, aux_logits=False, init_weights=False
     )
     network.Mixed_7c = _LastBlock(NUM_FEATURES)
     return network.eval().requires_grad_(False)

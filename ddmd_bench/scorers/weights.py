@@ -64,7 +64,7 @@ def _located(weights: Weights) -> dict[str, Path]:
 
 
 def folders(weights: Weights) -> Iterator[Path]:
-    """Where files may lie beside the Hub's cache; what is fetched from a URL goes into the first."""
+    """Where files may lie beside the Hub's cache; what comes from a URL goes into the first."""
     if own := os.environ.get(OWN_FOLDER):
         if weights.repository is not None:
             yield Path(own).expanduser() / weights.repository.rpartition("/")[2]
@@ -116,7 +116,7 @@ def identity(weights: Weights) -> dict[str, str]:
     if found:
         return {name: known_sha256(path) for name, path in sorted(found.items())}
     place = weights.remote.place if weights.remote else str(weights.url)
-    return {name: f"{place}, not here" for name in weights.files}
+    return dict.fromkeys(weights.files, f"{place}, not here")
 
 
 def missing_package(error: ImportError) -> BenchError:
