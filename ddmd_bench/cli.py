@@ -8,16 +8,15 @@ python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ddmd_bench.backends import BACKENDS
+from ddmd_bench.commands import stats
+from ddmd_bench.commands import stop_cleanly as _stop_cleanly
 from ddmd_bench.display import shown
 from ddmd_bench.downloads import download_lines, look_at, require_here
 from ddmd_bench.downloads import fetch as fetch_all
@@ -36,6 +35,7 @@ app = typer.Typer(
     help="Compare few-step text-to-image students and write a report that can be rerun.",
     pretty_exceptions_enable=False,
 )
+app.add_typer(stats.app, name="stats")
 console = Console(soft_wrap=True)
 
 SuiteName = Annotated[
@@ -48,25 +48,7 @@ Runs = Annotated[Path, typer.Option(help="Where the stages keep their files.")]
 Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
 Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
 
-P = ParamSpec("P")
 ALL_STAGES = ("encode", "reference", "train", "generate", "score")
-
-
-def _stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
-    """Bad input ends with its message and exit code 2, without a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except BenchError as error:
-            Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            print("stopped; what is complete is kept, run again to go on", file=sys.stderr)
-            raise typer.Exit(130) from None
-
-    return wrapped
 
 
 def _make_plan(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:

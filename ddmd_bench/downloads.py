@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Look, Remote, download, look
 from ddmd_bench.hub.cache import hub_cache
+from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.hub.urls import download_url
+from ddmd_bench.scorers.weights import Weights, folders, located, require_sha256
 
 OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
+OnWeights = Callable[[Weights, int, int], None]
 
 
 def look_at(remotes: Sequence[Remote], ask: bool = True) -> list[Look]:
@@ -68,6 +72,26 @@ def fetch(
     if problems:
         raise BenchError("\n".join(problems))
     return folders
+
+
+def fetch_weights(
+    weights: Iterable[Weights], progress: OnWeights = lambda weights, done, total: None
+) -> list[Path]:
+    """Scorers' files that are at a URL: fetched where they are not here, or all that went wrong."""
+    paths, problems = [], []
+    for one in dict.fromkeys(weights):
+        if one.url is None or located(one):
+            continue
+        path = next(folders(one)) / one.files[0]
+        try:
+            download_url(one.url, path, partial(progress, one))
+            require_sha256(one, path, known_sha256(path))
+            paths.append(path)
+        except BenchError as error:
+            problems.append(str(error))
+    if problems:
+        raise BenchError("\n".join(problems))
+    return paths
 
 
 def _check_disk(needed: int) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 from ddmd_bench.scorers import BATCH_SIZE, METRICS, ScoredImages, extract, joined, needed_scorers
 from ddmd_bench.scorers.images import diversity
 from ddmd_bench.scorers.refusals import refuse_constant, refuse_not_finite
-from ddmd_bench.stats.frechet import Reference, frechet_distance, frechet_interval, gaussian_of
+from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.frechet import Reference
 from ddmd_bench.stats.intervals import Interval, mean_interval
 
 Row = dict[str, Any]
@@ -125,15 +126,15 @@ def aggregate(
     Such a distance has its interval from resamples drawn with the seed; without one, none.
     """
     groups = measured.table["prompt_id"].to_numpy()[inside]
-    extractor = METRICS[metric].extractor
-    if extractor is None:
+    row = METRICS[metric]
+    if row.extractor is None or row.distance is None:
         return mean_interval(measured.table[metric].to_numpy()[inside], groups)
     assert real is not None, f"{metric} compares with real images"
-    features = measured.features[extractor][inside]
-    # Missing where either side has too few images for a covariance of full rank.
-    if min(len(features), len(real.features)) < features.shape[1] + 1:
+    features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
+    # Missing where either side has too few images.
+    if min(len(features), len(real.features)) < distance.fewest(features.shape[1]):
         return Interval(math.nan, math.nan, math.nan, len(features))
     if seed is None:
-        value = frechet_distance(gaussian_of(real.features), gaussian_of(features))
+        value = distance.value(features, real)
         return Interval(value, math.nan, math.nan, len(features))
-    return frechet_interval(features, real, groups, seed=seed)
+    return distance.interval(features, real, groups, seed)

@@ -104,9 +104,14 @@ class Student(Strict):
 
 
 class Reference(Strict):
-    """Real images that distribution metrics compare with: so many for each prompt of the suite."""
+    """Real images that distribution metrics compare with.
+
+    So many for each prompt of the suite, from a backend that draws them, or statistics of others.
+    """
 
     images_per_prompt: Positive = 10
+    # Made with `ddmd_bench stats build`: a folder, or a name in reference_stats.
+    statistics: str | None = None
 
 
 class Evaluation(Strict):
@@ -202,6 +207,8 @@ class Suite(Strict):
         data: dict[str, Any] = dump(self)
         if not self.published_values:
             data.pop("published_values", None)
+        if self.reference.statistics is None and "reference" in data:
+            data["reference"].pop("statistics", None)
         return data
 
     @model_validator(mode="after")

@@ -48,6 +48,8 @@ FLOORS = {
     "ddmd_bench.prompt_readers": 2,
     "ddmd_bench.prompt_sources": 2,
     "ddmd_bench.train_streams": 2,
+    "ddmd_bench.reference_statistics": 2,
+    "ddmd_bench.statistics_build": 3,
     "ddmd_bench.training_data": 3,
     "ddmd_bench.plan": 3,
     "ddmd_bench.downloads": 3,
@@ -62,6 +64,7 @@ FLOORS = {
     "ddmd_bench.stages": 4,
     "ddmd_bench.run": 5,
     "ddmd_bench.cli": 6,
+    "ddmd_bench.commands": 6,
     "ddmd_bench.display": 6,
     "ddmd_bench.__main__": 6,
 }
@@ -81,6 +84,7 @@ LIGHT = (
     "ddmd_bench.hub",
     "ddmd_bench.stats.intervals",
     "ddmd_bench.stats.frechet",
+    "ddmd_bench.stats.distances",
     "ddmd_bench.scorers",
     "ddmd_bench.embeddings",
     "ddmd_bench.backends",
@@ -91,11 +95,13 @@ LIGHT = (
     "ddmd_bench.prompt_readers",
     "ddmd_bench.prompt_sources",
     "ddmd_bench.train_streams",
+    "ddmd_bench.reference_statistics",
     "ddmd_bench.evaluation_plan",
     "ddmd_bench.downloads",
     "ddmd_bench.plan",
     "ddmd_bench.stages.check",
     "ddmd_bench.run",
+    "ddmd_bench.commands.stats",
     "ddmd_bench.cli",
 )
 

@@ -69,6 +69,7 @@ class Scorer:
     weights: tuple[Weights, ...] = ()  # what its numbers depend on
     num_features: int | None = None
     batch_size: int = 64  # at most; halved where memory runs out
+    protocol: str = ""  # how an image becomes its input, where values hang on it
 
     def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
         """The module's scorer, with torch."""
@@ -88,13 +89,16 @@ SCORERS = {
         num_features=112,
     ),
     "inception": Scorer(
-        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128
+        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128,
+        protocol="clean-fid's resize to 299 px: Pillow's bicubic filter on float32 channels",
     ),
     "inception_dmd2": Scorer(
-        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128
+        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128,
+        protocol="centre square, Lanczos to 512 px, clean-fid's resize to 299 px",
     ),
     "inception_patch": Scorer(
-        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128
+        "ddmd_bench.scorers.inception", (), (INCEPTION,), num_features=2048, batch_size=128,
+        protocol="centre 299 px, not resized; below that size clean-fid's resize of the whole",
     ),
 }  # fmt: skip
 

@@ -37,7 +37,7 @@ def _mean_of_neighbours(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 
 
-class _BlockA(InceptionA):
+class _BlockA(InceptionA):  # type: ignore[misc]  # torchvision has no types
     def _forward(self, x: Tensor) -> list[Tensor]:
         return [
             self.branch1x1(x),
@@ -47,7 +47,7 @@ class _BlockA(InceptionA):
         ]
 
 
-class _BlockC(InceptionC):
+class _BlockC(InceptionC):  # type: ignore[misc]
     def _forward(self, x: Tensor) -> list[Tensor]:
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         return [
@@ -58,7 +58,7 @@ class _BlockC(InceptionC):
         ]
 
 
-class _BlockE(InceptionE):
+class _BlockE(InceptionE):  # type: ignore[misc]
     def _pooled(self, x: Tensor) -> Tensor:
         return _mean_of_neighbours(x)
 

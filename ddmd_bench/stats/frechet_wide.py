@@ -22,9 +22,10 @@ from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_i
 from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, prompt_counts
 
 
-def _positive(values: Array) -> NDArray[np.bool_]:
+def _positive(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Which eigenvalues, in rising order, are not 0 but for rounding."""
-    return values > values[-1] * len(values) * np.finfo(np.float64).eps
+    threshold = float(values[-1]) * len(values) * float(np.finfo(np.float64).eps)
+    return np.asarray(values > threshold)
 
 
 def _trace_root(product: Array) -> float:
@@ -60,7 +61,8 @@ def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
     rooted = x @ real.root
     product = (rooted @ rooted.T if n <= d else rooted.T @ rooted) / (n - 1)
     traces = float(np.trace(real.cov)) + float(np.square(x).sum()) / (n - 1)
-    return max(float(gap @ gap) + traces - 2 * _trace_root(product), 0.0)
+    distance = float(gap @ gap) + traces - 2 * _trace_root(product)
+    return max(distance, 0.0)
 
 
 def wide_estimate(real: Rooted, features: NDArray[Any]) -> Estimate:

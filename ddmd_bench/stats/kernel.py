@@ -14,7 +14,8 @@ BLOCK = 1_000  # rows at a time: 80 MB against 10,000 columns
 
 
 def _kernel(x: Array, y: Array) -> Array:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    kernel: Array = (x @ y.T / x.shape[1] + 1) ** 3
+    return kernel
 
 
 def _row_means(x: Array, y: Array) -> Array:
@@ -27,7 +28,8 @@ def _means_without_itself(x: Array) -> Array:
     """Mean over j != i of k(x_i, x_j): [n]."""
     n = len(x)
     itself = (np.square(x).sum(1) / x.shape[1] + 1) ** 3
-    return (_row_means(x, x) * n - itself) / (n - 1)
+    means: Array = (_row_means(x, x) * n - itself) / (n - 1)
+    return means
 
 
 def kernel_estimate(real: NDArray[Any], features: NDArray[Any]) -> Estimate:
