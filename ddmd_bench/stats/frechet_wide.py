@@ -61,7 +61,7 @@ def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
     rooted = x @ real.root
     product = (rooted @ rooted.T if n <= d else rooted.T @ rooted) / (n - 1)
     traces = float(np.trace(real.cov)) + float(np.square(x).sum()) / (n - 1)
-    distance = float(gap @ gap) + traces - 2 * _trace_root(product)
+    distance: float = float(gap @ gap) + traces - 2 * _trace_root(product)
     return max(distance, 0.0)
 
 
