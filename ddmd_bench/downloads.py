@@ -10,9 +10,8 @@ from pathlib import Path
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Look, Remote, download, look
 from ddmd_bench.hub.cache import hub_cache
-from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.hub.urls import download_url
-from ddmd_bench.scorers.weights import Weights, folders, located, require_sha256
+from ddmd_bench.scorers.weights import Weights, folders, located
 
 OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
 OnWeights = Callable[[Weights, int, int], None]
@@ -84,9 +83,7 @@ def fetch_weights(
             continue
         path = next(folders(one)) / one.files[0]
         try:
-            download_url(one.url, path, partial(progress, one))
-            require_sha256(one, path, known_sha256(path))
-            paths.append(path)
+            paths.append(download_url(one.url, path, partial(progress, one), one.sha256 or ""))
         except BenchError as error:
             problems.append(str(error))
     if problems:

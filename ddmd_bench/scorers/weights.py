@@ -83,17 +83,12 @@ def require(weights: Weights) -> dict[str, Path]:
     if not found:
         raise BenchError(missing_sentence(weights))
     for path in found.values():
-        require_sha256(weights, path, known_sha256(path))
+        if not (actual := known_sha256(path)).startswith(weights.sha256 or ""):
+            raise BenchError(
+                f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256}. "
+                "Delete it and fetch it again"
+            )
     return found
-
-
-def require_sha256(weights: Weights, path: Path, actual: str) -> None:
-    """Raise where the publisher states another hash."""
-    if not actual.startswith(weights.sha256 or ""):
-        raise BenchError(
-            f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256}. "
-            "Delete it and fetch it again"
-        )
 
 
 def missing_sentence(weights: Weights) -> str:
