@@ -33,8 +33,8 @@ def download_url(url: str, path: Path, progress: Progress, sha256: str = "") -> 
     if not (arrived := file_sha256(partial)).startswith(sha256):
         partial.unlink()
         raise BenchError(
-            f"{url}: arrived with sha256 {arrived}, expected {sha256}; it was removed. Fetch again; "
-            "if it stays so, look at the proxy or the disk"
+            f"{url}: arrived with sha256 {arrived}, expected {sha256}; it was removed. Fetch "
+            "again; if it stays so, look at the proxy or the disk"
         )
     partial.replace(path)
     remember_sha256(path, arrived)

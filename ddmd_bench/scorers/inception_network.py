@@ -6,6 +6,7 @@ the convolutions before them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -187,7 +188,10 @@ NVIDIA_NAMES = {
 def _stored(path: Path) -> dict[str, Tensor]:
     """A published file's tensors by torchvision's names; names that are not known stay."""
     if path.suffix == ".pt":
-        script = torch.jit.load(str(path), map_location="cpu")
+        with warnings.catch_warnings():
+            # Deprecated for whoever makes models; the file is what it has been since 2020.
+            warnings.simplefilter("ignore", FutureWarning)
+            script = torch.jit.load(str(path), map_location="cpu")
         return {NVIDIA_NAMES.get(key, key): value for key, value in script.state_dict().items()}
     stored = torch.load(path, map_location="cpu", weights_only=True)
     return {key: value for key, value in stored.items() if not key.endswith("num_batches_tracked")}
