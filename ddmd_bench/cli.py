@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ddmd_bench.backends import BACKENDS
+from ddmd_bench.commands import stats
 from ddmd_bench.commands.shared import (
     Dtype,
     Overrides,
@@ -43,6 +44,7 @@ app = typer.Typer(
     help="Compare few-step text-to-image students and write a report that can be rerun.",
     pretty_exceptions_enable=False,
 )
+app.add_typer(stats.app, name="stats")
 
 ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Look, Remote, download, look
 from ddmd_bench.hub.cache import hub_cache
+from ddmd_bench.hub.urls import download_url
+from ddmd_bench.scorers.weights import Weights, folders, located
 
 OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
+OnWeights = Callable[[Weights, int, int], None]
 
 
 def look_at(remotes: Sequence[Remote], ask: bool = True) -> list[Look]:
@@ -68,6 +71,24 @@ def fetch(
     if problems:
         raise BenchError("\n".join(problems))
     return folders
+
+
+def fetch_weights(
+    weights: Iterable[Weights], progress: OnWeights = lambda weights, done, total: None
+) -> list[Path]:
+    """Scorers' files that are at a URL: fetched where they are not here, or all that went wrong."""
+    paths, problems = [], []
+    for one in dict.fromkeys(weights):
+        if one.url is None or located(one):
+            continue
+        path = next(folders(one)) / one.files[0]
+        try:
+            paths.append(download_url(one.url, path, partial(progress, one), one.sha256 or ""))
+        except BenchError as error:
+            problems.append(str(error))
+    if problems:
+        raise BenchError("\n".join(problems))
+    return paths
 
 
 def _check_disk(needed: int) -> None:

@@ -9,6 +9,7 @@ from ddmd_bench.errors import unknown
 from ddmd_bench.prompts import Prompt, head_in_proportion, prompts_key
 from ddmd_bench.provenance import source_sha256
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, needed_scorers, weights_sha256
+from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.suite import Evaluation, Suite
 
 _SOURCES = ("sampling.py", "scorers/*.py", "stats/*.py", "scoring.py", "evaluation.py")
@@ -45,16 +46,17 @@ def _distance_problems(
         return [f"evaluation.metrics: {problem}; leave it out"]
     num_features = SCORERS[metric.extractor or ""].num_features
     assert num_features is not None, f"{metric.extractor} gives features"
+    fewest = DISTANCES[metric.distance or ""].fewest(num_features)
     problems = []
     for what, key, per_prompt in (
         ("a student's", "evaluation.images_per_prompt", settings.images_per_prompt),
         ("real", "reference.images_per_prompt", suite.reference.images_per_prompt),
     ):
         found = settings.num_prompts * per_prompt
-        if found <= num_features:
+        if found < fewest:
             problems.append(
-                f"evaluation.metrics: {name} fits a Gaussian to {num_features} features, which "
-                f"takes {num_features + 1} images or more, found {found} {what} "
+                f"evaluation.metrics: {name} compares {num_features} features, which "
+                f"takes {fewest} images or more, found {found} {what} "
                 f"({settings.num_prompts} prompts x {per_prompt}). Raise evaluation.num_prompts or "
                 f"{key}, or leave it out"
             )

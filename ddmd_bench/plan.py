@@ -21,6 +21,12 @@ from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
 from ddmd_bench.published_values import published_problems
 from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json
+from ddmd_bench.reference_statistics import (
+    build_command,
+    extractors_of,
+    statistics_inputs,
+    statistics_problems,
+)
 from ddmd_bench.reporting.dynamics import SERIES
 from ddmd_bench.scorers import METRICS, needed_scorers, scorer_remotes, weights_sha256
 from ddmd_bench.student_plan import Loaded, image_problems, loaded_students, remotes_of
@@ -97,11 +103,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     if backend.draw_real is None:
         real = [name for name, s in suite.students.items() if s.source == "real"]
         problems += [f"students.{n}: backend {suite.backend} draws no real images" for n in real]
-        distances = [m for m in suite.metrics if m in METRICS and METRICS[m].extractor]
-        problems += [
-            f"metrics: {m} compares with real images, and backend {suite.backend} draws none"
-            for m in distances
-        ]
+    problems += _reference_problems(suite, backend)
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
     protocol = _protocol(suite, backend, prompts)
@@ -194,6 +196,20 @@ def _prompts(
     return tuple(chosen), lists, problems
 
 
+def _reference_problems(suite: Suite, backend: Backend) -> list[str]:
+    metrics = [name for name in suite.metrics if name in METRICS]
+    if suite.reference.statistics is not None:
+        return statistics_problems(suite.reference.statistics, extractors_of(metrics))
+    if backend.draw_real is not None:
+        return []
+    return [
+        f"metrics: {name} compares with real images, and backend {suite.backend} draws none. Set "
+        f"reference.statistics; {build_command(suite.name, [extractor])} makes them"
+        for name in metrics
+        if (extractor := METRICS[name].extractor)
+    ]
+
+
 NO_DIRECTION = ("same", "above")  # claims that need no better direction
 
 
@@ -224,6 +240,7 @@ def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> di
         "reference_images_per_prompt": suite.reference.images_per_prompt,
         "scorers": weights_sha256(needed_scorers(suite.metrics)),
         "seed_rule": "sha256(image, suite seed, prompt id, image index)",
+        **statistics_inputs(suite.reference.statistics),
     }
     if suite.scoring.dtype != Scoring().dtype:
         protocol["scoring_dtype"] = suite.scoring.dtype

@@ -28,7 +28,8 @@ from ddmd_bench.provenance import source_sha256
 from ddmd_bench.records import content_key
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.scorers.refusals import refuse_constant, refuse_empty
-from ddmd_bench.stats.frechet import Reference, frechet_distance, frechet_interval, gaussian_of
+from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.frechet import Reference
 from ddmd_bench.stats.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
@@ -301,21 +302,21 @@ def aggregate(
     if not inside.any():
         return Interval(math.nan, math.nan, math.nan, 0)
     groups = measured.table["prompt_id"].to_numpy()[inside]
-    extractor = METRICS[metric].extractor
-    if extractor is None:
+    row = METRICS[metric]
+    if row.extractor is None or row.distance is None:
         values = measured.table[metric].to_numpy()[inside]
-        if (counts := METRICS[metric].counts) is not None:
-            times = np.nan_to_num(measured.table[counts].to_numpy()[inside]).astype(int)
+        if row.counts is not None:
+            times = np.nan_to_num(measured.table[row.counts].to_numpy()[inside]).astype(int)
             values, groups = values.repeat(times), groups.repeat(times)
         return mean_interval(values, groups)
     assert real is not None, f"{metric} compares with real images"
-    known = np.isfinite(measured.features[extractor]).all(1)
-    groups, inside = measured.table["prompt_id"].to_numpy()[inside & known], inside & known
-    features = measured.features[extractor][inside]
-    # Missing where either side has too few images for a covariance of full rank.
-    if min(len(features), len(real.features)) < features.shape[1] + 1:
+    features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
+    known = np.isfinite(features).all(1)
+    features, groups = features[known], groups[known]
+    # Missing where either side has too few images.
+    if min(len(features), len(real.features)) < distance.fewest(features.shape[1]):
         return Interval(math.nan, math.nan, math.nan, len(features))
     if seed is None:
-        value = frechet_distance(gaussian_of(real.features), gaussian_of(features))
+        value = distance.value(features, real)
         return Interval(value, math.nan, math.nan, len(features))
-    return frechet_interval(features, real, groups, seed=seed)
+    return distance.interval(features, real, groups, seed)

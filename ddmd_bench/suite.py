@@ -114,9 +114,14 @@ class Student(Strict):
 
 
 class Reference(Strict):
-    """Real images that distribution metrics compare with: so many for each prompt of the suite."""
+    """Real images that distribution metrics compare with.
+
+    So many for each prompt of the suite, from a backend that draws them, or statistics of others.
+    """
 
     images_per_prompt: Positive = 10
+    # Made with `ddmd_bench stats build`: a folder, or a name in reference_stats.
+    statistics: str | None = None
 
 
 class Scoring(Strict):
@@ -221,6 +226,8 @@ class Suite(Strict):
         for name in ("published_values", "scoring"):
             if name not in self.model_fields_set:
                 data.pop(name, None)
+        if self.reference.statistics is None and "reference" in data:
+            data["reference"].pop("statistics", None)
         return data
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from ddmd_bench.evaluation_plan import evaluation_inputs
 from ddmd_bench.prompts import Prompt, prompts_key
 from ddmd_bench.provenance import source_sha256
 from ddmd_bench.records import DONE, FAILED, SCHEMA, content_key, read_done
+from ddmd_bench.reference_statistics import statistics_inputs
 from ddmd_bench.scorers import needed_scorers, outside_scorers, weights_sha256
 from ddmd_bench.student_plan import PIPELINE, Loaded, sampled_inputs
 from ddmd_bench.suite import Suite
@@ -171,6 +172,7 @@ def make_tasks(
             {
                 "images": generated.key,
                 **reference,
+                **statistics_inputs(suite.reference.statistics),
                 "scorers": scorers,
                 "dtype": suite.scoring.dtype,
                 "metrics": sorted(suite.metrics),

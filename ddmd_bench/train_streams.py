@@ -5,6 +5,7 @@ captions = iter_captions(suite.train_data.prompts, skip=1000)
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 IMAGE_COLUMN = "image"
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SCORED_MODES = ("L", "LA", "P", "RGB", "RGBA")
 NAMED = 5  # positions that a sentence names
 
 
@@ -88,6 +91,49 @@ def iter_images(
     rows = _captioned(data.source, rows, caption, skip, stream.skipped)
     stream.items = _decoded(rows, image, decode, resolution, stream.skipped)
     return stream
+
+
+def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, bytes]]:
+    """(name for errors, encoded bytes) of every image of a source, captions unread, from `skip` on.
+
+    A folder with files of images gives them in the order of their paths; for Parquet and datasets
+    of the Hub `column` is that of the images.
+    """
+    if is_local(data.source) and (path := local_path(data)).is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if files:
+            yield from ((str(file), file.read_bytes()) for file in files[skip:])
+            return
+        if not any(path.rglob("*.parquet")):
+            raise BenchError(
+                f"{path}: holds neither images ({', '.join(IMAGE_SUFFIXES)}) nor .parquet"
+            )
+    rows = _open_images(data)
+    names = _names(data.source, rows)
+    column = data.column or _image_column(data.source, rows, names)
+    _, rows = _undecoded(rows.select_columns([column]), column)
+    for position, row in enumerate(readable(data.source, rows.skip(skip)), start=skip):
+        value = _loaded(row[column])
+        if value is None or value["bytes"] is None:
+            raise BenchError(f"{data.source}: row {position} holds no image")
+        yield f"{data.source}, row {position}", value["bytes"]
+
+
+def upright(name: str, encoded: bytes) -> Image.Image:
+    """An encoded image as a scorer takes it: upright, 8 bits a channel, L, LA, P, RGB or RGBA."""
+    from PIL import Image, ImageOps
+
+    try:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BenchError(f"{name}: cannot be read as an image: {error}") from error
+    if image.mode.startswith(("I", "F")):
+        raise BenchError(
+            f"{name}: mode {image.mode} has more than 8 bits a channel, which Pillow would clip. "
+            "Convert it first"
+        )
+    return image if image.mode in SCORED_MODES else image.convert("RGB")
 
 
 def _open(data: DataSource) -> Any:

@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ddmd_bench.decoding import decoded
-from parity.cases import PAIRS
 from parity.golden import Golden, Pair, read
-from parity.images import NOT_AS_SHOWN, pixels_sha256, write_images
+from parity.images import write_images
 from parity.ours import TOLERANCE, load, scores
-from parity.weights import SEED, fold, seeded, shapes_sha256, unfold
 
-# Of the full-size networks: what is enlarged, reduced, padded or cropped; modes; prompts of all kinds.
+# Of the full-size networks: enlarged, reduced, padded, cropped; modes; every kind of prompt.
 FEW = {
     "hps_v21": ("tall.png", "sliver.png", "alpha.png", "palette.png", "rotated.jpg"),
     "image_reward": ("wide.png", "tiny.png", "alpha.png", "palette.png", "grey16.png"),

@@ -13,8 +13,8 @@ from ddmd_bench.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, title_of
 from ddmd_bench.reporting.seeds import joined_reason, shortfall
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats import frechet, intervals
-from ddmd_bench.stats.frechet import frechet_difference
+from ddmd_bench.stats import intervals
+from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
 
 
@@ -149,8 +149,9 @@ def _paired(
 def _distribution(
     run: RunFiles, metric: str, a: StudentFiles, b: StudentFiles, seed: int, resampled: bool
 ) -> Difference:
-    extractor = METRICS[metric].extractor
+    extractor, name = METRICS[metric].extractor, METRICS[metric].distance
     assert extractor
+    assert name
     assert a.per_image is not None
     assert b.per_image is not None
     if extractor not in run.reference:
@@ -162,13 +163,12 @@ def _distribution(
         return no_difference("the students have images of different prompts")
     reference = run.reference[extractor]
     n, d = reference.features.shape
-    if min(len(a.features[extractor]), n) <= d:
-        return no_difference("too few images for a covariance of full rank")
+    distance = DISTANCES[name]
+    if min(len(a.features[extractor]), n) < (fewest := distance.fewest(d)):
+        return no_difference(f"too few images: {fewest} are needed of students and real ones")
     groups = a.per_image["prompt_id"].to_numpy()
     features = (a.features[extractor], b.features[extractor])
-    resamples = frechet.NUM_RESAMPLES if resampled else 0
-    found = frechet_difference(*features, reference, groups, seed=seed, resamples=resamples)
-    return Difference(*found)
+    return Difference(*distance.difference(*features, reference, groups, seed, resampled))
 
 
 def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ddmd_bench.methods import METHODS
 from ddmd_bench.records import FAILED, read_done, read_json, read_jsonl
+from ddmd_bench.reference_statistics import find_statistics, load_reference
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import Reference
 from ddmd_bench.suite import Student, Suite
@@ -59,7 +60,6 @@ def load_run(plan: Plan) -> RunFiles:
     """Read the files of every stage that is complete; what is not is missing, with its reason."""
     suite = plan.suite
     extractors = sorted({e for m in suite.metrics if (e := METRICS[m].extractor)})
-    reference = plan.shared("reference")
     return RunFiles(
         suite=suite,
         prompts={p.prompt_id: p.text for p in plan.prompts},
@@ -71,9 +71,7 @@ def load_run(plan: Plan) -> RunFiles:
             name: {seed: _load_student(plan, name, seed, extractors) for seed in suite.seeds}
             for name in suite.students
         },
-        reference=_reference(reference.folder, extractors)
-        if reference and reference.complete()
-        else {},
+        reference=_reference(suite, plan.shared("reference"), extractors),
     )
 
 
@@ -115,7 +113,13 @@ def _features(folder: Path, extractors: list[str]) -> dict[str, np.ndarray]:
     return {e: np.load(path, allow_pickle=False) for e, path in paths.items() if path.is_file()}
 
 
-def _reference(folder: Path, extractors: list[str]) -> dict[str, Reference]:
+def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[str, Reference]:
+    if suite.reference.statistics is not None:
+        kept = find_statistics(suite.reference.statistics)
+        return {extractor: load_reference(kept, extractor) for extractor in extractors}
+    if task is None or not task.complete():
+        return {}
+    folder = task.folder
     prompt_ids = np.array([row["prompt_id"] for row in read_jsonl(folder / "metadata.jsonl")])
     return {e: Reference(f, prompt_ids) for e, f in _features(folder, extractors).items()}
 

@@ -66,6 +66,7 @@ class Scorer:
     weights: tuple[Weights, ...] = ()  # what its numbers depend on
     num_features: int | None = None
     batch_size: int = 64  # at most; halved where memory runs out
+    protocol: str = ""  # how an image becomes its input, where values hang on it
     reads_prompts: bool = True
     # What `doctor` asks it: two prompts, and images of so many pixels a side.
     example_prompts: Callable[[], tuple[str, str]] | tuple[str, str] = (

@@ -21,6 +21,9 @@ class Metric:
     judges: bool = False  # whether an image's value is 1 for right and 0 for wrong
     # A column with how much each image counts; one of 0 has no value, and is not missing.
     counts: str | None = None
+    # Of kind distribution: a row of `ddmd_bench.stats.distances.DISTANCES`, over the extractor's
+    # features.
+    distance: str | None = None
 
 
 METRICS = {
@@ -32,12 +35,12 @@ METRICS = {
     "frechet_attributes": Metric(
         "Fréchet distance (attributes)", "distribution", "lower", "attributes", 1, "", 2,
         "Distance between the students' images and real scenes of the same prompts, in 128 "
-        "features of the network that reads the attributes; 0 means alike.",
+        "features of the network that reads the attributes; 0 means alike.", distance="frechet",
     ),
     "frechet_efficientnet": Metric(
         "Fréchet distance (EfficientNet)", "distribution", "lower", "efficientnet", 1, "", 2,
         "The same distance in 112 features of EfficientNet-Lite0, which was trained on photographs "
-        "and never saw these scenes.",
+        "and never saw these scenes.", distance="frechet",
     ),
     "hps_v21": Metric(
         "HPS v2.1", "image", "higher", None, 100, "", 2,
@@ -111,6 +114,57 @@ METRICS = {
         "Share of the questions about its prompt that an image passes: BLIP-VQA answers yes to "
         "them and to what they depend on. Published DPG-Bench values are mPLUG-large's answers, "
         "another model's: not comparable.",
+    ),
+    "fid": Metric(
+        "FID", "distribution", "lower", "inception", 1, "", 2,
+        "Fréchet Inception distance to the reference's real images (Heusel et al. 2017) with "
+        "clean-fid's resize. Its bias depends on the number of images: compare equal numbers only.",
+        distance="frechet_wide",
+    ),
+    "fid_dmd2": Metric(
+        "FID (DMD2's COCO protocol)", "distribution", "lower", "inception_dmd2", 1, "", 2,
+        "FID as DMD2 evaluates on COCO 2014: the centre square resized to 512 pixels with Lanczos' "
+        "filter, then clean-fid's resize. Comparable with its table at 10,000 images.",
+        distance="frechet_wide",
+    ),
+    "patch_fid": Metric(
+        "Patch FID", "distribution", "lower", "inception_patch", 1, "", 2,
+        "FID of the centre's 299 x 299 pixels at full resolution (SDXL-Lightning, DMD2): fine "
+        "detail, which a resize would hide. Images below that size are resized whole.",
+        distance="frechet_wide",
+    ),
+    "fid_infinity": Metric(
+        "FID at infinity", "distribution", "lower", "inception", 1, "", 2,
+        "FID extrapolated to infinitely many of the student's images (Chong and Forsyth 2020); "
+        "needs more than twice as many images as features.",
+        distance="frechet_infinity",
+    ),
+    "kid": Metric(
+        "KID", "distribution", "lower", "inception", 1_000, "10⁻³", 2,
+        "Kernel Inception distance (Bińkowski et al. 2018), over all pairs of images. Without "
+        "bias at any number of images; below 0 as often as above where students are as real.",
+        distance="kernel",
+    ),
+    "precision": Metric(
+        "Precision", "distribution", "higher", "inception", 100, "%", 1,
+        "Share of the student's images that lie among real ones (Kynkäänniemi et al. 2019, k = 3) "
+        "in FID's features: how real they look.", distance="precision",
+    ),
+    "recall": Metric(
+        "Recall", "distribution", "higher", "inception", 100, "%", 1,
+        "Share of real images that lie among the student's (Kynkäänniemi et al. 2019, k = 3) in "
+        "FID's features: how much of the variety there is.", distance="recall",
+    ),
+    "density": Metric(
+        "Density", "distribution", "higher", "inception", 1, "", 3,
+        "How densely real images surround the student's (Naeem et al. 2020, k = 5) in FID's "
+        "features: as precision, without trust in outliers; 1 is expected of real images, and "
+        "students that crowd where real images do exceed it.", distance="density",
+    ),
+    "coverage": Metric(
+        "Coverage", "distribution", "higher", "inception", 100, "%", 1,
+        "Share of real images with an image of the student's nearby (Naeem et al. 2020, k = 5) in "
+        "FID's features: as recall, without trust in outliers.", distance="coverage",
     ),
 }  # fmt: skip
 

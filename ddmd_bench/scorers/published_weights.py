@@ -40,3 +40,24 @@ IMAGE_REWARD = Weights(
 BERT_VOCABULARY = Weights("BERT's vocabulary", ("vocab.txt",), "google-bert/bert-base-uncased")
 HPS_V3 = Weights("HPS v3", ("HPSv3.safetensors",), "MizzenAI/HPSv3")
 QWEN2_TOKENIZER = Weights("Qwen2-VL's tokenizer", ("tokenizer.json",), "Qwen/Qwen2-VL-7B-Instruct")
+# torch.hub's folder of downloads, wherever the environment puts it.
+_TORCH_HUB = (
+    "$TORCH_HOME/hub/checkpoints",
+    "$XDG_CACHE_HOME/torch/hub/checkpoints",
+    "~/.cache/torch/hub/checkpoints",
+)
+INCEPTION = Weights(
+    "FID's Inception-v3",
+    ("inception-2015-12-05.pt",),
+    url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+    "inception-2015-12-05.pt",
+    elsewhere=(*_TORCH_HUB, "/tmp"),  # clean-fid keeps it in /tmp
+    instead=Weights(
+        "FID's Inception-v3",
+        ("weights-inception-2015-12-05-6726825d.pth",),
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+        elsewhere=_TORCH_HUB,
+    ),
+)

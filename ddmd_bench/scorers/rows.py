@@ -13,6 +13,7 @@ from ddmd_bench.scorers.published_weights import (
     HPS_V20,
     HPS_V21,
     IMAGE_REWARD,
+    INCEPTION,
     PICK_SCORE,
     QWEN2_TOKENIZER,
 )
@@ -58,6 +59,21 @@ SCORERS = {
     ),
     "hps_v3": Scorer(
         f"{_SCORERS}.hps_v3", ("hps_v3",), weights=(HPS_V3, QWEN2_TOKENIZER), batch_size=16
+    ),
+    "inception": Scorer(
+        f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
+        reads_prompts=False,
+        protocol="clean-fid's resize to 299 px: Pillow's bicubic filter on float32 channels",
+    ),
+    "inception_dmd2": Scorer(
+        f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
+        reads_prompts=False,
+        protocol="centre square, Lanczos to 512 px, clean-fid's resize to 299 px",
+    ),
+    "inception_patch": Scorer(
+        f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
+        reads_prompts=False, example_size=512,
+        protocol="centre 299 px, not resized; below that size clean-fid's resize of the whole",
     ),
     "dpg_blip_vqa": Scorer(
         f"{_SCORERS}.dpg",

@@ -29,9 +29,11 @@ class Weights:
     revision: str | None = None
     package: Callable[[], Path] | None = None  # the one file, inside an installed package
     url: str | None = None  # of the one file, where no repository has it
-    sha256: str | None = None  # of the one file, where its publisher states it
+    sha256: str | None = None  # of the one file, or its beginning, where its publisher states it
     # Folders in which the authors' own packages keep the files; ~ and $NAME are filled in.
     elsewhere: tuple[str, ...] = ()
+    # The same weights in another publisher's file, which will do where this one is not here.
+    instead: Weights | None = None
 
     @property
     def remote(self) -> Remote | None:
@@ -43,10 +45,15 @@ class Weights:
 
 def located(weights: Weights) -> dict[str, Path]:
     """Every file by its published name; empty where they are not all on this machine."""
+    found = _located(weights)
+    return located(weights.instead) if not found and weights.instead else found
+
+
+def _located(weights: Weights) -> dict[str, Path]:
     if weights.package is not None:
         path = weights.package()
         return {weights.files[0]: path} if path.is_file() else {}
-    for folder in _folders(weights):
+    for folder in folders(weights):
         found = {name: folder / name for name in weights.files}
         if all(path.is_file() for path in found.values()):
             return found
@@ -56,7 +63,8 @@ def located(weights: Weights) -> dict[str, Path]:
     return {} if found_there.missing else dict(found_there.files)
 
 
-def _folders(weights: Weights) -> Iterator[Path]:
+def folders(weights: Weights) -> Iterator[Path]:
+    """Where files may lie beside the Hub's cache; what comes from a URL goes into the first."""
     if own := os.environ.get(OWN_FOLDER):
         if weights.repository is not None:
             yield Path(own).expanduser() / weights.repository.rpartition("/")[2]
@@ -70,20 +78,22 @@ def _folders(weights: Weights) -> Iterator[Path]:
 def remote_needed(weights: Weights) -> Remote | None:
     """What `fetch` brings; None for what lies in another folder, or is of no repository."""
     own = any(
-        all((folder / name).is_file() for name in weights.files) for folder in _folders(weights)
+        all((folder / name).is_file() for name in weights.files) for folder in folders(weights)
     )
     return None if own else weights.remote
 
 
 def require(weights: Weights) -> dict[str, Path]:
     """Every file by its published name; an error that says where it may be put, if not here."""
-    found = located(weights)
+    found = _located(weights)
+    if not found and weights.instead is not None and located(weights.instead):
+        return require(weights.instead)
     if not found:
         raise BenchError(missing_sentence(weights))
-    for name, path in found.items():
-        if weights.sha256 is not None and (actual := known_sha256(path)) != weights.sha256:
+    for path in found.values():
+        if not (actual := known_sha256(path)).startswith(weights.sha256 or ""):
             raise BenchError(
-                f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256} of {name}. "
+                f"{weights.what}: {path} has sha256 {actual}, expected {weights.sha256}. "
                 "Delete it and fetch it again"
             )
     return found
@@ -92,6 +102,8 @@ def require(weights: Weights) -> dict[str, Path]:
 def missing_sentence(weights: Weights) -> str:
     """What is not here, and the ways to bring it."""
     names = ", ".join(weights.files)
+    if weights.instead is not None:
+        names += f" (or {', '.join(weights.instead.files)})"
     if weights.package is not None:
         return f"{weights.what}: {names} is not in its package. Install the package again"
     source = weights.remote.place if weights.remote else weights.url

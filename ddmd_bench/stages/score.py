@@ -25,6 +25,7 @@ from ddmd_bench.records import (
     write_json,
     write_whole,
 )
+from ddmd_bench.reference_statistics import find_statistics, load_reference
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.scoring import (
     Images,
@@ -134,9 +135,7 @@ def _aggregates(
     extractor, result = METRICS[metric].extractor, {}
     for group in ("all", *plan.suite.prompts):
         inside = counted(metric, measured.table, group, plan.suite.metrics_of())
-        real = (
-            _real_features(reference.folder, extractor, group) if reference and extractor else None
-        )
+        real = _real_features(plan, reference, extractor, group) if extractor else None
         # No student in the seed: all students are resampled alike.
         resampled = plan.suite.intervals_over == "prompts"
         seed = seed_of("score", task.seed, metric, group) if resampled else None
@@ -151,8 +150,15 @@ def _aggregates(
     return result
 
 
-def _real_features(folder: Path, extractor: str, group: str) -> Reference:
-    """Features of the real scenes of one group's prompts."""
+def _real_features(
+    plan: Plan, reference: Task | None, extractor: str, group: str
+) -> Reference | None:
+    """The suite's statistics, the same for every group, or the real scenes of a group's prompts."""
+    if plan.suite.reference.statistics is not None:
+        return load_reference(find_statistics(plan.suite.reference.statistics), extractor)
+    if reference is None:
+        return None
+    folder = reference.folder
     path = folder / f"features_{extractor}.npy"
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")

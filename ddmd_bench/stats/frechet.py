@@ -26,18 +26,28 @@ from ddmd_bench.stats.intervals import (
 NUM_RESAMPLES = 200
 
 
-class Reference(NamedTuple):
-    """Features of real images, with the prompt that each belongs to."""
-
-    features: NDArray[Any]  # [m, d]
-    groups: NDArray[Any]  # [m] prompt ids
-
-
 class Gaussian(NamedTuple):
     """Statistics of a set of features, float64."""
 
     mean: Array  # [d]
     cov: Array  # [d, d]
+
+
+class Rooted(NamedTuple):
+    """A Gaussian with the square root of its covariance, which takes longer than all the rest."""
+
+    mean: Array  # [d]
+    cov: Array  # [d, d]
+    root: Array  # [d, d], symmetric
+
+
+class Reference(NamedTuple):
+    """Features of real images, with the prompt that each belongs to."""
+
+    features: NDArray[Any]  # [m, d]
+    groups: NDArray[Any]  # [m] prompt ids
+    # Of images that belong to no prompt of the suite: their Gaussian, which no resample changes.
+    fixed: Rooted | None = None
 
 
 def gaussian_of(features: NDArray[Any]) -> Gaussian:
@@ -50,7 +60,7 @@ def gaussian_of(features: NDArray[Any]) -> Gaussian:
     return Gaussian(mean, centred.T @ centred / (len(features) - 1))
 
 
-def _root(cov: Array) -> Array:
+def symmetric_root(cov: Array) -> Array:
     """The symmetric square root of a covariance."""
     values, vectors = np.linalg.eigh(cov)
     root: Array = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -76,7 +86,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
             f"a Fréchet distance needs equal features, found {a.mean.shape} and {b.mean.shape}"
         )
     # Rounding may leave the distance of equal sets just below 0.
-    return max(_distance(a, _root(a.cov), b), 0.0)
+    return max(_distance(a, symmetric_root(a.cov), b), 0.0)
 
 
 def _resampled(features: Array, index: NDArray[Any], counts: Array) -> Iterator[Gaussian]:
@@ -112,9 +122,9 @@ def _bootstrap(
     counts = prompt_counts(len(prompts), resamples, seed)
     references: Iterator[tuple[Gaussian, Array]]
     if isinstance(reference, Gaussian):
-        references = repeat((reference, _root(reference.cov)), resamples)
+        references = repeat((reference, symmetric_root(reference.cov)), resamples)
     else:
-        features, real_groups = _checked(*reference)
+        features, real_groups = _checked(reference.features, reference.groups)
         known, real_index = np.unique(real_groups, return_inverse=True)
         if not np.array_equal(known, prompts):
             raise BenchError(
@@ -122,7 +132,7 @@ def _bootstrap(
                 f"they have {len(prompts)}, {len(np.intersect1d(known, prompts))} are in both"
             )
         resampled = _resampled(features, real_index, counts)
-        references = ((real, _root(real.cov)) for real in resampled)
+        references = ((real, symmetric_root(real.cov)) for real in resampled)
     own = [_resampled(features, index, counts) for features in students]
     rows = [
         [_distance(real, root, student) for student in drawn]
@@ -141,7 +151,8 @@ def _checked(features: NDArray[Any], groups: NDArray[Any]) -> tuple[Array, NDArr
     return features, groups
 
 
-def _centred_interval(value: float, drawn: Array) -> tuple[float, float]:
+def centred_interval(value: float, drawn: Array) -> tuple[float, float]:
+    """The value with the quantiles of what the resamples differ from their mean."""
     low, high = value + np.quantile(drawn - drawn.mean(), QUANTILES)
     return float(low), float(high)
 
@@ -171,7 +182,7 @@ def frechet_interval(
     if len(np.unique(groups)) < 2:
         return Interval(value, math.nan, math.nan, n)
     (drawn,) = _bootstrap([features], reference, groups, seed, resamples)
-    low, high = _centred_interval(value, drawn)
+    low, high = centred_interval(value, drawn)
     return Interval(value, max(low, 0.0), high, n)
 
 
@@ -199,8 +210,13 @@ def frechet_difference(
     if len(np.unique(groups)) < 2 or not resamples:
         return PairedDifference(value, math.nan, math.nan, math.nan, n, math.nan)
     drawn_a, drawn_b = _bootstrap([features_a, features_b], reference, groups, seed, resamples)
-    low, high = _centred_interval(value, drawn_a - drawn_b)
-    spread = float((drawn_a - drawn_b).std(ddof=1))
+    return resampled_difference(value, drawn_a - drawn_b, n)
+
+
+def resampled_difference(value: float, drawn: Array, n: int) -> PairedDifference:
+    """A difference with what it is in each resample: interval and p as in `frechet_difference`."""
+    low, high = centred_interval(value, drawn)
+    spread = float(drawn.std(ddof=1))
     if spread > 0:
         p_value = math.erfc(abs(value) / spread / math.sqrt(2))
     else:

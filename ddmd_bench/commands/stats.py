@@ -1,0 +1,71 @@
+"""Reference statistics of real images.
+
+python -m ddmd_bench stats build photographs/ reference_stats/photographs --scorers inception
+python -m ddmd_bench stats show photographs
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddmd_bench.commands.shared import console, stop_cleanly
+from ddmd_bench.display import shown
+from ddmd_bench.reference_statistics import find_statistics, load_reference, read_card
+from ddmd_bench.run import Event
+from ddmd_bench.settings import DataSource
+
+app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which distances need.")
+
+
+@app.command()
+@stop_cleanly
+def build(
+    source: Annotated[
+        str, typer.Argument(help="A folder of images, Parquet, or owner/name on the Hub.")
+    ],
+    output: Annotated[Path, typer.Argument(help="A new folder, e.g. reference_stats/coco.")],
+    scorers: Annotated[
+        list[str], typer.Option(help="Extractors whose features are kept; may be repeated.")
+    ],
+    num: Annotated[int | None, typer.Option(min=2, help="The first so many. Default: all.")] = None,
+    column: Annotated[str | None, typer.Option(help="The column of images in a table.")] = None,
+    config: Annotated[str | None, typer.Option(help="Of a dataset on the Hub.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of a dataset on the Hub.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a dataset on the Hub.")] = None,
+) -> None:
+    """Measure real images once; a build that was stopped goes on where it was."""
+    from ddmd_bench.statistics_build import build as build_statistics
+
+    data = DataSource(source=source, column=column, config=config, split=split, revision=revision)
+    with shown(console) as on_event:
+
+        def on_images(done: int) -> None:
+            on_event(Event("reference statistics, images", done, num or done))
+
+        build_statistics(data, output, list(dict.fromkeys(scorers)), num, on_images)
+    _show(output)
+
+
+@app.command()
+@stop_cleanly
+def show(
+    folder: Annotated[str, typer.Argument(help="A folder, or a name in reference_stats.")],
+) -> None:
+    """Say what statistics are of, and check every byte of them."""
+    found = find_statistics(folder)
+    for extractor in read_card(found)["scorers"]:
+        load_reference(found, extractor)
+    _show(found)
+
+
+def _show(folder: Path) -> None:
+    card = read_card(folder)
+    lines = [f"{folder}: {card['n']} images of {card['source']['source']}; {card['subset']}"]
+    for name, row in card["scorers"].items():
+        weights = ", ".join(f"{file} {sha256[:12]}" for file, sha256 in row["weights"].items())
+        lines.append(f"{name}: {row['num_features']} features; {row['protocol']}; {weights}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)

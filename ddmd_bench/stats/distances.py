@@ -1,0 +1,173 @@
+"""Every distance between a student's images and real ones: `DISTANCES`, a row for each.
+
+Intervals and differences are over the suite's prompts, which are drawn; real images that belong to
+the prompts are drawn with them in `frechet`, and stay as they are in all other rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddmd_bench.stats import frechet, intervals, manifold
+from ddmd_bench.stats.frechet import (
+    Gaussian,
+    Reference,
+    Rooted,
+    frechet_difference,
+    frechet_distance,
+    frechet_interval,
+    gaussian_of,
+)
+from ddmd_bench.stats.frechet_infinity import (
+    infinity_difference,
+    infinity_interval,
+    infinity_value,
+)
+from ddmd_bench.stats.frechet_wide import wide_difference, wide_distance, wide_interval
+from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
+from ddmd_bench.stats.intervals import (
+    Array,
+    Interval,
+    PairedDifference,
+    mean_interval,
+    paired_difference,
+)
+from ddmd_bench.stats.kernel import kernel_estimate
+from ddmd_bench.stats.moments import rooted
+
+Features = NDArray[Any]  # [n, d]
+Groups = NDArray[Any]  # [n] prompt ids
+Value = Callable[[Features, Reference], float]
+IntervalOf = Callable[[Features, Reference, Groups, int], Interval]  # seed last
+# Of a and b; seed, and whether there is an interval over prompts at all.
+DifferenceOf = Callable[[Features, Features, Reference, Groups, int, bool], PairedDifference]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How a student's features are compared with real ones."""
+
+    value: Value
+    interval: IntervalOf
+    difference: DifferenceOf
+    fewest: Callable[[int], int]  # images of either side, given the number of features
+
+
+def _narrow(real: Reference) -> Gaussian | Reference:
+    """What the resampling functions take; real images of no prompt are not drawn with any."""
+    return real if real.fixed is None else Gaussian(real.fixed.mean, real.fixed.cov)
+
+
+def _frechet_value(features: Features, real: Reference) -> float:
+    fixed = _narrow(real)
+    plain = fixed if isinstance(fixed, Gaussian) else gaussian_of(real.features)
+    return frechet_distance(plain, gaussian_of(features))
+
+
+def _frechet_interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+    return frechet_interval(features, _narrow(real), groups, seed=seed)
+
+
+def _frechet_difference(
+    a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+) -> PairedDifference:
+    resamples = frechet.NUM_RESAMPLES if resampled else 0
+    return frechet_difference(a, b, _narrow(real), groups, seed=seed, resamples=resamples)
+
+
+def _fixed(real: Reference) -> Rooted:
+    return real.fixed or rooted(gaussian_of(real.features))
+
+
+def _wide_interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+    return wide_interval(_fixed(real), features, groups, seed=seed)
+
+
+def _wide_difference(
+    a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+) -> PairedDifference:
+    resamples = frechet.NUM_RESAMPLES if resampled else 0
+    return wide_difference(a, b, _fixed(real), groups, seed=seed, resamples=resamples)
+
+
+def _infinity_difference(
+    a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+) -> PairedDifference:
+    return infinity_difference(a, b, _fixed(real), groups, resampled=resampled)
+
+
+def _from_estimate(
+    estimate: Callable[[Features, Features, Groups], Estimate], fewest: int
+) -> Distance:
+    """t-intervals over prompts from influences; `estimate` takes real features, own, prompts."""
+
+    def value(features: Features, real: Reference) -> float:
+        return estimate(real.features, features, np.arange(len(features))).value
+
+    def interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+        return estimate_interval(estimate(real.features, features, groups), groups)
+
+    def difference(
+        a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+    ) -> PairedDifference:
+        of_a, of_b = (estimate(real.features, features, groups) for features in (a, b))
+        found = estimate_difference(of_a, of_b, groups)
+        if resampled:
+            return found
+        return found._replace(low=math.nan, high=math.nan, p_value=math.nan)
+
+    return Distance(value, interval, difference, lambda num_features: fewest)
+
+
+def _mean_of(values: Callable[[Features, Features], Array], fewest: int) -> Distance:
+    """Means over images, each of which has a value of its own: intervals as of any image metric."""
+
+    def value(features: Features, real: Reference) -> float:
+        return float(values(real.features, features).mean())
+
+    def interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+        return mean_interval(values(real.features, features), groups)
+
+    def difference(
+        a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+    ) -> PairedDifference:
+        of_a, of_b = (values(real.features, features) for features in (a, b))
+        resamples = intervals.NUM_RESAMPLES if resampled else 0
+        return paired_difference(of_a, of_b, groups, seed=seed, resamples=resamples)
+
+    return Distance(value, interval, difference, lambda num_features: fewest)
+
+
+DISTANCES = {
+    # A bootstrap that draws real images with their prompts; for covariances of full rank.
+    "frechet": Distance(
+        _frechet_value,
+        _frechet_interval,
+        _frechet_difference,
+        lambda num_features: num_features + 1,
+    ),
+    "frechet_wide": Distance(
+        lambda features, real: wide_distance(_fixed(real), features),
+        _wide_interval,
+        _wide_difference,
+        lambda num_features: 2,
+    ),
+    "frechet_infinity": Distance(
+        lambda features, real: infinity_value(_fixed(real), features),
+        lambda features, real, groups, seed: infinity_interval(_fixed(real), features, groups),
+        _infinity_difference,
+        # The fewest of the line's points, half of all, must leave the covariance its rank.
+        lambda num_features: 2 * (num_features + 1),
+    ),
+    "kernel": _from_estimate(lambda real, features, groups: kernel_estimate(real, features), 2),
+    "precision": _mean_of(manifold.precision_values, manifold.PRECISION_NEIGHBOURS + 1),
+    "recall": _from_estimate(manifold.recall_estimate, manifold.PRECISION_NEIGHBOURS + 1),
+    "density": _mean_of(manifold.density_values, manifold.DENSITY_NEIGHBOURS + 1),
+    "coverage": _from_estimate(manifold.coverage_estimate, manifold.DENSITY_NEIGHBOURS + 1),
+}

@@ -1,0 +1,339 @@
+"""Distances in many features: closed forms, identities, and intervals that hold what they say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.frechet import (
+    Gaussian,
+    Reference,
+    frechet_distance,
+    gaussian_of,
+)
+from ddmd_bench.stats.frechet_infinity import infinity_interval, infinity_value
+from ddmd_bench.stats.frechet_wide import (
+    _drawn,
+    _gram,
+    _weighted_distance,
+    wide_difference,
+    wide_distance,
+    wide_estimate,
+    wide_interval,
+)
+from ddmd_bench.stats.influence import estimate_difference, estimate_interval
+from ddmd_bench.stats.kernel import kernel_estimate, subset_kernel_distance
+from ddmd_bench.stats.manifold import (
+    coverage_estimate,
+    density_values,
+    precision_values,
+    recall_estimate,
+)
+from ddmd_bench.stats.moments import gaussian_of_parts, rooted
+
+Features = NDArray[np.float64]
+
+
+def normal(n: int, d: int, seed: int = 0, **kwargs: float) -> Features:
+    return np.random.default_rng(seed).normal(size=(n, d), **kwargs)
+
+
+def prompts_of(num_prompts: int, per_prompt: int = 2) -> NDArray[np.int64]:
+    return np.repeat(np.arange(num_prompts), per_prompt)
+
+
+def reference_of(features: Features) -> Reference:
+    return Reference(features, np.arange(len(features)), rooted(gaussian_of(features)))
+
+
+# Streaming
+
+
+def test_statistics_of_parts_are_those_of_the_whole() -> None:
+    features = normal(1_000, 12) * np.arange(1, 13) + 1e4  # far from 0, as no feature is
+    at_once = gaussian_of(features)
+    streamed = gaussian_of_parts(np.split(features.astype(np.float32), [1, 2, 400, 999]))
+    np.testing.assert_allclose(streamed.mean, at_once.mean, rtol=1e-6)
+    streamed = gaussian_of_parts(np.split(features, [1, 2, 400, 999]))
+    np.testing.assert_allclose(streamed.mean, at_once.mean, rtol=1e-12)
+    np.testing.assert_allclose(streamed.cov, at_once.cov, rtol=1e-9, atol=1e-9)
+
+
+# Fréchet distance
+
+
+@pytest.mark.parametrize("n", [10, 40, 41, 200])
+def test_either_form_of_the_wide_distance_is_the_plain_one(n: int) -> None:
+    real, features = normal(300, 40, seed=1), normal(n, 40, seed=2) * 1.3 + 0.2
+    expected = frechet_distance(gaussian_of(real), gaussian_of(features))
+    # Without full rank the plain form adds up the roots of what rounding makes of zeros.
+    tolerance = 1e-9 if n > 40 else 1e-7
+    found = wide_distance(rooted(gaussian_of(real)), features)
+    assert found == pytest.approx(expected, rel=tolerance)
+
+
+def test_the_wide_distance_of_known_gaussians() -> None:
+    a, b = np.array([1.0, 4.0, 9.0, 0.25]), np.array([4.0, 4.0, 1.0, 1.0])
+    mean = np.array([0.0, 1.0, -2.0, 0.5])
+    # +-sqrt(n / 2) along each axis has exactly the mean 0 and a diagonal covariance.
+    points = np.concatenate([np.eye(4), -np.eye(4)]) * np.sqrt(7 / 2 * b)
+    real = rooted(Gaussian(mean, np.diag(a)))
+    expected = mean @ mean + np.square(np.sqrt(a) - np.sqrt(b)).sum()
+    assert wide_distance(real, points) == pytest.approx(expected, rel=1e-12)
+
+
+def test_equal_sets_have_distance_0_and_a_shift_adds_its_square() -> None:
+    for n in (30, 200):
+        features = normal(n, 50)
+        real = rooted(gaussian_of(features))
+        shift = np.linspace(-1, 1, 50)
+        assert wide_distance(real, features) == pytest.approx(0, abs=1e-6)
+        assert wide_distance(real, features + shift) == pytest.approx(shift @ shift, rel=1e-6)
+
+
+def test_a_weighted_gram_matrix_is_the_distance_of_repeated_images() -> None:
+    features, real = normal(25, 40, seed=3), rooted(gaussian_of(normal(200, 40)))
+    counts = np.random.default_rng(0).integers(0, 4, 25)
+    expected = wide_distance(real, np.repeat(features, counts, axis=0))
+    found = _weighted_distance(_gram(real, features), counts.astype(np.float64))
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_influences_are_the_derivative_of_the_distance() -> None:
+    features, real = normal(60, 8, seed=1) * 1.5, rooted(gaussian_of(normal(100, 8)))
+    estimate = wide_estimate(real, features)
+    assert estimate.value == pytest.approx(wide_distance(real, features), rel=1e-12)
+    gram, step, n = _gram(real, features), 1e-4, 60
+
+    def smooth(weights: Features) -> float:
+        # With n - 1 for the sum of weights - 1, as the functional of a distribution has it.
+        return _weighted_distance(gram, weights * n / weights.sum())
+
+    for k in (0, 7, 31):
+        moved = np.eye(n)[k] * step
+        slope = (smooth(np.ones(n) + moved) - smooth(np.ones(n) - moved)) / (2 * step)
+        centred = estimate.influence[k] - estimate.influence.mean()
+        # The sample's n / (n - 1) multiplies the covariance's part.
+        assert slope * n == pytest.approx(centred, rel=0.05)
+
+
+@pytest.mark.parametrize("n", [30, 400])  # below and above the number of features
+def test_the_order_of_images_does_not_matter(n: int) -> None:
+    features, groups = normal(n, 40, seed=2) + 0.1, prompts_of(n // 2)
+    order = np.random.default_rng(0).permutation(n)
+    reference = reference_of(normal(300, 40))
+    for name in ("frechet_wide", "kernel", "precision", "recall", "density", "coverage"):
+        row = DISTANCES[name]
+        here = row.interval(features, reference, groups, 5)
+        there = row.interval(features[order], reference, groups[order], 5)
+        assert here == pytest.approx(there, rel=1e-9), name
+        assert row.value(features, reference) == pytest.approx(here.value, rel=1e-9)
+
+
+def correlated(seed: int, num_prompts: int, d: int) -> Features:
+    """Two images a prompt, which share half of their variance."""
+    generator = np.random.default_rng(seed)
+    shared = np.repeat(generator.normal(size=(num_prompts, d)), 2, axis=0)
+    return (shared + generator.normal(size=shared.shape)) * np.linspace(0.5, 2, d) + 0.3
+
+
+def test_the_interval_of_influences_agrees_with_the_bootstrap() -> None:
+    real, groups = rooted(gaussian_of(normal(2_000, 3))), prompts_of(50)
+    features, other = correlated(1, 50, 3), correlated(2, 50, 3) * 1.1
+    estimates = [wide_estimate(real, f) for f in (features, other)]
+    interval = estimate_interval(estimates[0], groups)
+    drawn = [_drawn(real, f, groups, 0, 400) for f in (features, other)]
+    assert interval.high - interval.value == pytest.approx(1.96 * drawn[0].std(), rel=0.1)
+    assert wide_interval(real, features, groups, seed=0) == interval
+    difference = estimate_difference(*estimates, groups)
+    half = difference.high - difference.value
+    assert half == pytest.approx(1.96 * (drawn[0] - drawn[1]).std(), rel=0.1)
+    assert wide_difference(features, other, real, groups, seed=0) == difference
+    # Images of a prompt are alike: as many independent ones would know more.
+    alone = estimate_interval(estimates[0], np.arange(100))
+    assert alone.high - alone.low < 0.9 * (interval.high - interval.low)
+
+
+@pytest.mark.parametrize("num_prompts", [8, 200])  # bootstrap by the Gram matrix, influences
+def test_intervals_cover_the_spread_over_prompts(num_prompts: int) -> None:
+    real, groups = rooted(gaussian_of(normal(2_000, 20))), prompts_of(num_prompts)
+    draws = [correlated(k, num_prompts, 20) for k in range(200)]
+    truth = np.mean([wide_distance(real, features) for features in draws])
+    found = [
+        wide_interval(real, f, groups, seed=k, resamples=60) for k, f in enumerate(draws[:100])
+    ]
+    covered = np.mean([i.low <= truth <= i.high for i in found])
+    assert covered >= (0.9 if num_prompts > 10 else 0.8)  # 8 prompts hardly tell their spread
+    assert covered < 1 or num_prompts <= 10
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_a_paired_difference_of_equals_is_nothing(n: int) -> None:
+    reference, groups = reference_of(normal(300, 40)), prompts_of(n // 2)
+    features = normal(n, 40, seed=1)
+    for name, row in DISTANCES.items():
+        if n < row.fewest(40):
+            continue
+        same = row.difference(features, features, reference, groups, 0, True)
+        assert same[:4] == (0, 0, 0, 1), name
+        other = normal(n, 40, seed=2) * 2 + 1
+        there = row.difference(features, other, reference, groups, 0, True)
+        back = row.difference(other, features, reference, groups, 0, True)
+        assert there.value == pytest.approx(-back.value)
+        expected = row.value(features, reference) - row.value(other, reference)
+        assert there.value == pytest.approx(expected), name
+        assert there.low <= there.value <= there.high
+        alone = row.difference(features, other, reference, groups, 0, False)
+        assert alone.value == pytest.approx(there.value)
+        assert math.isnan(alone.low)
+
+
+def test_paired_differences_see_what_single_intervals_do_not() -> None:
+    reference, groups = reference_of(normal(1_000, 10)), prompts_of(150)
+    a = correlated(0, 150, 10)
+    b = a + 0.02 * normal(300, 10, seed=9) + 0.05
+    for name in ("frechet_wide", "kernel"):
+        row = DISTANCES[name]
+        paired = row.difference(a, b, reference, groups, 0, True)
+        single = row.interval(a, reference, groups, 0)
+        assert paired.high - paired.low < 0.5 * (single.high - single.low), name
+        assert paired.high < 0  # b is further away
+        assert paired.p_value < 0.01
+
+
+def test_one_prompt_has_no_interval() -> None:
+    reference, groups = reference_of(normal(100, 5)), np.zeros(40)
+    for row in DISTANCES.values():
+        found = row.interval(normal(40, 5), reference, groups, 0)
+        assert math.isnan(found.low)
+        assert math.isfinite(found.value)
+
+
+# Extrapolation
+
+
+def test_the_extrapolated_distance_loses_the_bias() -> None:
+    d, real = 20, rooted(Gaussian(np.zeros(20), np.eye(20)))
+    draws = [normal(300, d, seed=k) for k in range(40)]  # truly at distance 0
+    plain = np.mean([wide_distance(real, features) for features in draws])
+    extrapolated = [infinity_value(real, features) for features in draws]
+    error = np.std(extrapolated) / math.sqrt(40)
+    assert plain > 0.4
+    assert abs(np.mean(extrapolated)) < 3 * error + 0.02 * plain
+    found = [infinity_interval(real, f + 0.5, prompts_of(150)) for f in draws]
+    covered = np.mean([i.low <= 0.25 * d <= i.high for i in found])
+    assert covered >= 0.85
+
+
+# Kernel distance
+
+
+def test_the_kernel_distance_is_unbiased() -> None:
+    same = [kernel_estimate(normal(60, 8, k), normal(50, 8, 1_000 + k)).value for k in range(300)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / math.sqrt(300)
+    assert min(same) < 0 < max(same)
+
+
+def test_the_kernel_distance_of_two_points_each() -> None:
+    # By hand: d = 1, k(x, y) = (xy + 1)^3; x = {0, 1}, y = {1, 2}.
+    own, real, cross = 1, 27, (1 + 1 + 8 + 27) / 4
+    found = kernel_estimate(np.array([[1.0], [2.0]]), np.array([[0.0], [1.0]])).value
+    assert found == pytest.approx(own + real - 2 * cross)
+
+
+def test_the_mean_over_subsets_is_that_over_all_pairs() -> None:
+    real, features = normal(400, 8), normal(300, 8, 1) * 1.2
+    value, spread = subset_kernel_distance(real, features, seed=0, subsets=200, size=100)
+    assert value == pytest.approx(kernel_estimate(real, features).value, abs=4 * spread / 200**0.5)
+    whole = subset_kernel_distance(real, features[:50], seed=0, subsets=1, size=1_000)
+    assert whole[1] == 0
+
+
+def test_the_kernel_interval_covers() -> None:
+    real, groups = normal(200, 5), prompts_of(60)
+    draws = [correlated(k, 60, 5) for k in range(120)]
+    found = [estimate_interval(kernel_estimate(real, f), groups) for f in draws]
+    truth = np.mean([i.value for i in found])
+    covered = np.mean([i.low <= truth <= i.high for i in found])
+    assert covered >= 0.85
+
+
+# Manifolds
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, features = normal(90, 6), normal(70, 6, 1)
+    reference, groups = Reference(real, np.arange(90)), prompts_of(35)
+    names = ("kernel", "precision", "recall", "density", "coverage")
+    whole = [DISTANCES[n].interval(features, reference, groups, 0) for n in names]
+    monkeypatch.setattr("ddmd_bench.stats.kernel.BLOCK", 16)
+    monkeypatch.setattr("ddmd_bench.stats.manifold.BLOCK", 16)
+    parts = [DISTANCES[n].interval(features, reference, groups, 0) for n in names]
+    assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-9)
+
+
+def test_equal_sets_have_all_and_disjoint_ones_nothing() -> None:
+    real, groups = normal(80, 5), prompts_of(40)
+    assert precision_values(real, real).mean() == 1
+    assert recall_estimate(real, real, groups).value == 1
+    assert coverage_estimate(real, real, groups).value == 1
+    assert density_values(real, real).mean() == 1
+    far = real + 100
+    assert precision_values(real, far).mean() == 0
+    assert recall_estimate(real, far, groups).value == 0
+    assert coverage_estimate(real, far, groups).value == 0
+    assert density_values(real, far).mean() == 0
+
+
+def test_a_collapsed_student_is_precise_and_recalls_little() -> None:
+    real, groups = normal(300, 4), prompts_of(150)
+    collapsed = 0.05 * normal(300, 4, 1)
+    assert precision_values(real, collapsed).mean() == 1
+    assert recall_estimate(real, collapsed, groups).value < 0.05
+    assert density_values(real, collapsed).mean() > 1
+    wide = 4 * normal(300, 4, 2)
+    assert precision_values(real, wide).mean() < 0.3
+    assert recall_estimate(real, wide, groups).value > 0.9
+
+
+def test_manifolds_on_a_line() -> None:
+    real = np.arange(6.0)[:, None]  # radii at k = 3: 3, 2, 2, 2, 2, 3; at k = 5: 5, 4, 3, 3, 4, 5
+    features = np.array([[-3.0], [2.0], [8.5], [2.5], [3.0], [2.2]])
+    assert list(precision_values(real, features)) == [1, 1, 0, 1, 1, 1]  # -3 lies on an edge
+    inside = [
+        [abs(x - r) < e for r, e in zip(range(6), (5, 4, 3, 3, 4, 5), strict=True)]
+        for x in features[:, 0]
+    ]
+    assert list(density_values(real, features) * 5) == [sum(row) for row in inside]
+    # Radii of the features at k = 3: 5.2, 0.8, 6, 0.5, 1, 0.8
+    assert recall_estimate(real, features, np.arange(6)).value == 1
+    near = np.array([[2.0], [2.1], [2.2], [2.3], [2.4], [2.5]])
+    assert recall_estimate(real, near, np.arange(6)).value == pytest.approx(1 / 6)
+    assert coverage_estimate(real, near, np.arange(6)).value == 1
+
+
+def test_influences_of_coverage_are_the_jackknife() -> None:
+    real, features, groups = normal(60, 3), 0.5 * normal(30, 3, 1), prompts_of(15)
+    estimate = coverage_estimate(real, features, groups)
+    without = [
+        coverage_estimate(real, features[groups != g], groups[groups != g]).value for g in range(15)
+    ]
+    variance = 14 / 15 * np.square(without - np.mean(without)).sum()
+    from scipy.stats import t as student_t
+
+    interval = estimate_interval(estimate, groups)
+    half = student_t.ppf(0.975, 14) * math.sqrt(variance)
+    assert interval.high - interval.value == pytest.approx(half)
+
+
+@pytest.mark.parametrize("name", ["precision", "recall", "density", "coverage"])
+def test_intervals_of_manifolds_cover(name: str) -> None:
+    reference, groups = Reference(normal(150, 3), np.arange(150)), prompts_of(60)
+    draws = [correlated(k, 60, 3) for k in range(120)]
+    found = [DISTANCES[name].interval(features, reference, groups, 0) for features in draws]
+    truth = np.mean([i.value for i in found])
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.88

@@ -1,0 +1,304 @@
+"""Reference statistics: built, gone on with, shown, named by a suite; misfits are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from ddmd_bench import statistics_build
+from ddmd_bench.backends import BACKENDS
+from ddmd_bench.cli import app
+from ddmd_bench.errors import BenchError
+from ddmd_bench.plan import Plan, _reference_problems, make_plan
+from ddmd_bench.reference_statistics import (
+    CARD,
+    find_statistics,
+    load_reference,
+    read_card,
+    statistics_inputs,
+    statistics_problems,
+)
+from ddmd_bench.reporting.runfiles import _reference as read_reference
+from ddmd_bench.scorers import SCORERS, Scored
+from ddmd_bench.scorers.weights import Weights
+from ddmd_bench.settings import DataSource
+from ddmd_bench.statistics_build import build
+from ddmd_bench.stats.frechet import gaussian_of
+from ddmd_bench.suite_files import load_suite
+from ddmd_bench.train_streams import upright
+
+NUM_IMAGES = 11
+
+
+class Corner:
+    """Features that are read off by eye: mean levels of each channel and the top left pixel's."""
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        return [{} for _ in prompts]
+
+    def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
+        assert len(text) == len(inputs)
+        return Scored({}, torch.cat([inputs.mean((2, 3)), inputs[:, :, 0, 0]], 1))
+
+
+@pytest.fixture(autouse=True)
+def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scorer `corner` in the place of Inception's, whose weights are a file."""
+    weights = tmp_path / "corner.pth"
+    weights.write_bytes(b"weights")
+    module = SimpleNamespace(load=lambda name, device, dtype: Corner())
+    monkeypatch.setattr("ddmd_bench.scorers.import_module", lambda name: module)
+    kept = Weights("corner", ("corner.pth",), elsewhere=(str(tmp_path),))
+    for name in ("inception", "inception_patch"):
+        monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(statistics_build, "PART", 4)
+    monkeypatch.setattr(statistics_build, "_BATCH", 3)
+    return weights
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for k in range(NUM_IMAGES):
+        levels = generator.integers(0, 256, (5 + k % 2, 7, 3)).astype(np.uint8)
+        name = f"more/{k:02}.png" if k > 6 else f"{k:02}.png"
+        Image.fromarray(levels).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def expected_features(folder: Path) -> np.ndarray:
+    rows = []
+    for path in sorted(folder.rglob("*.png")):
+        levels = np.asarray(Image.open(path), np.float64)
+        rows.append([*levels.mean((0, 1)), *levels[0, 0]])
+    return np.array(rows)
+
+
+def built(
+    folder: Path, output: Path, scorers: Sequence[str] = ("inception",), **options: Any
+) -> Path:
+    return build(
+        DataSource(source=str(folder)), output, scorers, options.get("num"), lambda k: None
+    )
+
+
+def test_features_and_their_gaussian_come_back(photographs: Path, tmp_path: Path) -> None:
+    output = built(photographs, tmp_path / "kept", ["inception", "inception_patch"])
+    features = expected_features(photographs)
+    for extractor in ("inception", "inception_patch"):
+        reference = load_reference(output, extractor)
+        assert reference.features.dtype == np.float32
+        np.testing.assert_allclose(reference.features, features, rtol=1e-6)
+        expected = gaussian_of(reference.features)
+        assert reference.fixed is not None
+        np.testing.assert_allclose(reference.fixed.mean, expected.mean, rtol=1e-12)
+        np.testing.assert_allclose(reference.fixed.cov, expected.cov, rtol=1e-9, atol=1e-9)
+        square = reference.fixed.root @ reference.fixed.root
+        np.testing.assert_allclose(square, expected.cov, rtol=1e-9, atol=1e-6)
+    card = read_card(output)
+    assert card["n"] == NUM_IMAGES
+    assert card["scorers"]["inception"]["protocol"].startswith("clean-fid")
+    assert not any("date" in key or "time" in key for key in card)
+    assert sorted(p.suffix for p in output.iterdir()) == [
+        ".json",
+        *[".npy"] * 2,
+        *[".safetensors"] * 2,
+    ]
+
+
+def test_a_build_goes_on_where_it_was_stopped(photographs: Path, tmp_path: Path) -> None:
+    whole = built(photographs, tmp_path / "whole")
+
+    def stop(done: int) -> None:
+        if done > 8:
+            raise KeyboardInterrupt
+
+    source, output = DataSource(source=str(photographs)), tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, stop)
+    assert not (output / CARD).exists()
+    seen: list[int] = []
+    build(source, output, ["inception"], None, seen.append)
+    assert seen == [11]  # images 9 to 11 alone
+    assert read_card(output) == read_card(whole)
+    assert (output / "inception.npy").read_bytes() == (whole / "inception.npy").read_bytes()
+
+
+def test_parts_of_another_build_are_not_taken(
+    photographs: Path, tmp_path: Path, corner: Path
+) -> None:
+    def stop(done: int) -> None:
+        if done > 8:
+            raise KeyboardInterrupt
+
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, stop)
+    corner.write_bytes(b"other weights")
+    seen: list[int] = []
+    build(source, output, ["inception"], None, seen.append)
+    assert seen[0] == 3
+
+
+def test_the_first_of_a_source(photographs: Path, tmp_path: Path) -> None:
+    output = built(photographs, tmp_path / "few", num=5)
+    found = load_reference(output, "inception").features
+    np.testing.assert_allclose(found, expected_features(photographs)[:5], rtol=1e-6)
+    with pytest.raises(BenchError, match="asked for 12 images, it has 11"):
+        built(photographs, tmp_path / "many", num=12)
+
+
+def test_a_table_of_images_is_a_source(photographs: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(photographs.rglob("*.png"))
+    rows = [{"bytes": path.read_bytes(), "path": None} for path in files]
+    table = tmp_path / "images.parquet"
+    pq.write_table(pa.table({"image": rows}), table)
+    output = built(table, tmp_path / "kept")
+    np.testing.assert_allclose(
+        load_reference(output, "inception").features, expected_features(photographs), rtol=1e-6
+    )
+    assert (
+        read_card(output)["images_sha256"]
+        == read_card(built(photographs, tmp_path / "b"))["images_sha256"]
+    )
+
+
+def test_what_cannot_be_read_stops_the_build(photographs: Path, tmp_path: Path) -> None:
+    (photographs / "05.png").write_bytes((photographs / "05.png").read_bytes()[:60])
+    with pytest.raises(BenchError, match=r"05\.png: cannot be read"):
+        built(photographs, tmp_path / "kept")
+    Image.fromarray(np.full((6, 6), 40_000, np.uint16)).save(photographs / "05.png")
+    with pytest.raises(BenchError, match=r"05\.png: mode I.* more than 8 bits"):
+        built(photographs, tmp_path / "kept")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BenchError, match="holds neither images"):
+        built(tmp_path / "empty", tmp_path / "kept")
+
+
+def test_images_are_turned_upright() -> None:
+    import io
+
+    image = Image.new("RGB", (4, 2))
+    image.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    buffer = io.BytesIO()
+    image.save(buffer, "png", exif=exif)
+    found = upright("a", buffer.getvalue())
+    assert found.size == (2, 4)
+    assert found.getpixel((1, 0)) == (255, 0, 0)
+
+
+def test_another_extractor_and_changed_files_are_refused(
+    photographs: Path, tmp_path: Path, corner: Path
+) -> None:
+    output = built(photographs, tmp_path / "reference_stats" / "photographs")
+    assert find_statistics("photographs").resolve() == output.resolve()
+    assert not statistics_problems("photographs", ["inception"])
+    (problem,) = statistics_problems("photographs", ["inception_patch"])
+    assert "has features of inception, not of inception_patch" in problem
+    assert "--scorers inception --scorers inception_patch" in problem
+    before = statistics_inputs("photographs")
+    corner.write_bytes(b"other weights")
+    (problem,) = statistics_problems("photographs", ["inception"])
+    assert "corner.pth" in problem
+    assert "build it again" in problem
+    with pytest.raises(BenchError, match=r"corner\.pth"):
+        load_reference.__wrapped__(output, "inception")
+    corner.write_bytes(b"weights")
+    array = np.load(output / "inception.npy")
+    array[0, 0] += 1
+    np.save(output / "inception.npy", array)
+    with pytest.raises(BenchError, match=r"inception\.npy has sha256 .* card\.json says"):
+        load_reference.__wrapped__(output, "inception")
+    assert statistics_inputs("photographs") == before  # the card, which still is what it was
+    card = json.loads((output / CARD).read_text())
+    (output / CARD).write_text(json.dumps({**card, "n": 12}))
+    assert statistics_inputs("photographs") != before
+    assert statistics_inputs(None) == {}
+
+
+def test_missing_statistics_name_the_command() -> None:
+    (problem,) = statistics_problems("coco", ["inception"])
+    assert "no reference statistics 'coco'" in problem
+    assert "python -m ddmd_bench stats build IMAGES reference_stats/coco" in problem
+
+
+def test_the_commands(photographs: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    line = ["stats", "build", str(photographs), "reference_stats/mine", "--scorers", "inception"]
+    done = runner.invoke(app, [*line, "--num", "9"])
+    assert done.exit_code == 0, done.output
+    shown = runner.invoke(app, ["stats", "show", "mine"])
+    assert shown.exit_code == 0
+    assert "9 images of" in shown.output
+    assert "inception: 6 features; clean-fid's resize" in shown.output
+    again = runner.invoke(app, line)
+    assert again.exit_code == 2
+    assert "there already" in again.output
+    strange = runner.invoke(app, [*line[:3], "x", "--scorers", "images"])
+    assert strange.exit_code == 2
+    assert "has no features" in strange.output
+
+
+def test_a_suite_names_statistics(
+    photographs: Path, tmp_path: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str]
+) -> None:
+    output = built(photographs, tmp_path / "kept")
+    plain = make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")
+    assert "statistics" not in str(plain.report_inputs)
+    tiny["reference"]["statistics"] = str(output)
+    tiny["metrics"].append("fid")
+    name = write_suite(tiny)
+
+    def planned() -> Plan:
+        return make_plan(load_suite(name), tmp_path / "runs", tmp_path / "reports")
+
+    before = planned()
+    assert before.protocol["statistics"] == statistics_inputs(str(output))["statistics"]
+    card = read_card(output)
+    (output / CARD).write_text(json.dumps({**card, "subset": "others"}))
+    after = planned()
+    assert before.fingerprint != after.fingerprint
+    keys = {n: task.key for n, task in after.tasks.items()}
+    changed = {n[0] for n, task in before.tasks.items() if keys[n] != task.key}
+    assert changed == {"score"}
+    tiny["metrics"].append("patch_fid")
+    with pytest.raises(BenchError, match="has features of inception, not of inception_patch"):
+        make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")
+    assert read_reference(before.suite, before.shared("reference"), ["inception"])[
+        "inception"
+    ].fixed
+
+
+def test_a_backend_without_real_images_needs_them() -> None:
+    suite = load_suite("sdxl_smoke", ["metrics=[mean, patch_fid]"])
+    problems = _reference_problems(suite, BACKENDS[suite.backend](suite.model))
+    assert len(problems) == 1
+    assert "patch_fid compares with real images" in problems[0]
+    assert "stats build IMAGES reference_stats/sdxl_smoke --scorers inception_patch" in problems[0]
+    suite = load_suite("sdxl_smoke", ["metrics=[mean, fid]", "reference.statistics=coco"])
+    (problem,) = _reference_problems(suite, BACKENDS[suite.backend](suite.model))
+    assert "no reference statistics 'coco'" in problem
