@@ -24,8 +24,13 @@ def look_at(remotes: Sequence[Remote], ask: bool = True) -> list[Look]:
 
 def download_lines(remotes: Sequence[Remote]) -> list[str]:
     """One line for each remote: what it is, from where, and what is still to come."""
-    looks = zip(remotes, look_at(remotes), strict=True)
-    return [f"{remote.what}: {remote.place}  {_state(seen)}" for remote, seen in looks]
+    return lines_of(remotes, look_at(remotes))
+
+
+def lines_of(remotes: Sequence[Remote], looks: Sequence[Look]) -> list[str]:
+    """The same for what is known already."""
+    pairs = zip(remotes, looks, strict=True)
+    return [f"{remote.what}: {remote.place}  {_state(seen)}" for remote, seen in pairs]
 
 
 def _state(seen: Look) -> str:
