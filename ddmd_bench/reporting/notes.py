@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ddmd_bench.methods import METHODS
 
@@ -35,6 +36,13 @@ _LIMITS = (
     "The paper's results at the size of SDXL are not measured here.",
 )
 _NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
+
+
+def directions(suite: Mapping[str, Any]) -> str:
+    """What the arrows at a metric say, in a suite with real images or without."""
+    has_real = any(student["source"] == "real" for student in suite["students"].values())
+    alike = "nearer to the real scenes is better" if has_real else "neither direction is better"
+    return f"↑ more is better, ↓ less is better, ≈ {alike}."
 
 
 def limits(num_seeds: int, methods: Iterable[str | None]) -> list[str]:
