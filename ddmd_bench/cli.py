@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ddmd_bench.backends import BACKENDS
 from ddmd_bench.commands import stats
+from ddmd_bench.commands.planning import print_plan
 from ddmd_bench.commands.shared import (
     Dtype,
     Overrides,
@@ -26,15 +26,19 @@ from ddmd_bench.commands.shared import (
     raise_problems,
     stop_cleanly,
 )
+from ddmd_bench.disk_plan import disk_problems, disk_todo
 from ddmd_bench.display import shown
-from ddmd_bench.downloads import download_lines, look_at, require_here
+from ddmd_bench.downloads import download_lines, fetch_weights, require_here, weights_lines
 from ddmd_bench.downloads import fetch as fetch_all
 from ddmd_bench.errors import BenchError
+from ddmd_bench.estimates import Outlook
 from ddmd_bench.hub import Remote
-from ddmd_bench.memory_plan import memory_lines
-from ddmd_bench.plan import Plan, draw_data, make_plan, require_memory, suite_remotes
+from ddmd_bench.memory_plan import gpu_problems
+from ddmd_bench.plan import Plan, draw_data, make_plan, suite_remotes
 from ddmd_bench.records import read_json, write_whole
 from ddmd_bench.run import Event, Outcome, run_tasks
+from ddmd_bench.scorers import scorer_weights
+from ddmd_bench.scorers.weights import Weights
 from ddmd_bench.suite import Suite
 from ddmd_bench.suite_files import load_suite
 
@@ -54,9 +58,12 @@ def _make_plan(suite: str, overrides: list[str] | None, runs: Path, reports: Pat
 
 
 def _run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
-    require_here(plan.remotes)
+    require_here(plan.remotes, scorer_weights(plan.suite.all_metrics))
+    outlook = Outlook.of(plan.suite, plan)
+    problems = disk_problems({plan.runs: sum(disk_todo(outlook, stages).values())})
     if "train" in stages:
-        require_memory(plan)
+        problems += gpu_problems(plan.suite, outlook.backend)
+    raise_problems(problems)
     with shown(console) as on_event:
         return run_tasks(plan, stages, on_event, workers)
 
@@ -99,22 +106,7 @@ def plan(
     reports: Reports = Path("reports"),
 ) -> None:
     """Check a suite and print what a run would do."""
-    made = _make_plan(suite, set_, runs, reports)
-    for task in made.tasks.values():
-        state = "complete" if task.complete() else "to do"
-        console.print(f"{task!s:<36} {task.key}  {state}", highlight=False)
-    num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
-    seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
-    console.print(
-        f"{len(made.prompts)} prompts, {num_images} images a student, "
-        f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}",
-        highlight=False,
-    )
-    lines = download_lines(made.remotes) or ["no downloads"]
-    if not any(seen.problems for seen in look_at(made.remotes, ask=False)):
-        lines += memory_lines(made.suite, BACKENDS[made.suite.backend](made.suite.model))
-    for line in lines:
-        console.print(line, markup=False, highlight=False)
+    print_plan(load_suite(suite, set_ or []), runs, reports)
 
 
 @app.command()
@@ -131,11 +123,17 @@ def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -
 
         fetch_all(remotes, on_download)
 
+        def on_weights(weights: Weights, done: int, total: int) -> None:
+            on_event(Event(f"{weights.what}, MB", done // 10**6, total // 10**6))
+
+        fetch_weights(scorer_weights(loaded.all_metrics), on_weights)
+
         def on_item(done: int, total: int) -> None:
             on_event(Event("training data", done, total))
 
         draw_data(loaded, runs, on_item)
-    for line in download_lines(remotes) or ["nothing to download"]:
+    lines = download_lines(remotes) + weights_lines(scorer_weights(loaded.all_metrics))
+    for line in lines or ["nothing to download"]:
         console.print(line, markup=False, highlight=False)
 
 

@@ -11,7 +11,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Look, Remote, download, look
 from ddmd_bench.hub.cache import hub_cache
 from ddmd_bench.hub.urls import download_url
-from ddmd_bench.scorers.weights import Weights, folders, located
+from ddmd_bench.scorers.weights import Weights, folders, located, missing_sentence
 
 OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
 OnWeights = Callable[[Weights, int, int], None]
@@ -27,8 +27,13 @@ def look_at(remotes: Sequence[Remote], ask: bool = True) -> list[Look]:
 
 def download_lines(remotes: Sequence[Remote]) -> list[str]:
     """One line for each remote: what it is, from where, and what is still to come."""
-    looks = zip(remotes, look_at(remotes), strict=True)
-    return [f"{remote.what}: {remote.place}  {_state(seen)}" for remote, seen in looks]
+    return lines_of(remotes, look_at(remotes))
+
+
+def lines_of(remotes: Sequence[Remote], looks: Sequence[Look]) -> list[str]:
+    """The same for what is known already."""
+    pairs = zip(remotes, looks, strict=True)
+    return [f"{remote.what}: {remote.place}  {_state(seen)}" for remote, seen in pairs]
 
 
 def _state(seen: Look) -> str:
@@ -40,9 +45,21 @@ def _state(seen: Look) -> str:
     return f"to download {gigabytes(missing)}" if missing else "complete"
 
 
-def require_here(remotes: Sequence[Remote]) -> None:
+def weights_lines(weights: Iterable[Weights]) -> list[str]:
+    """One line for each of the scorers' files that no repository holds."""
+    return [
+        f"{one.what}: {one.url}  {'complete' if located(one) else 'to download, size unknown'}"
+        for one in weights
+        if one.url is not None
+    ]
+
+
+def require_here(remotes: Sequence[Remote], weights: Iterable[Weights] = ()) -> None:
     """Raise unless all is on this machine, whole; the Hub is not asked."""
     problems = [problem for seen in look_at(remotes, ask=False) for problem in seen.problems]
+    problems += [
+        missing_sentence(one) for one in weights if one.remote is None and not located(one)
+    ]
     if problems:
         todo = "Run `python -m ddmd_bench fetch SUITE`, or correct the paths"
         raise BenchError("\n".join([*dict.fromkeys(problems), todo]))

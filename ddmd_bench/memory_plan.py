@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 from ddmd_bench.backends import Backend
+from ddmd_bench.downloads import gigabytes
 from ddmd_bench.methods import METHODS, Method
 from ddmd_bench.settings import TrainSettings
 from ddmd_bench.suite import Suite
@@ -41,13 +42,17 @@ def adapter_parameters(shapes: Shapes, rank: int, targets: Iterable[str]) -> int
     return sum(rank * (prod(shape[1:]) + shape[0]) for shape in joined)
 
 
+def shapes_of(backend: Backend) -> Shapes:
+    """Shapes of the parameters of a backend's network, read without its weights."""
+    named = backend.skeleton().denoiser.named_parameters()
+    return {name: tuple(value.shape) for name, value in named}
+
+
 def memory_lines(suite: Suite, backend: Backend) -> list[str]:
-    """One line for each trained student of a backend that knows its network's shapes."""
-    if backend.shapes is None:
-        return []
-    shapes = backend.shapes()
+    """One line for each trained student."""
+    shapes = shapes_of(backend)
     return [
-        f"memory of {name}: {_bytes(suite, backend, shapes, name) / 1e9:.1f} GB, activations on top"
+        f"memory of {name}: {gigabytes(_bytes(suite, backend, shapes, name))}, activations on top"
         for name, student in suite.students.items()
         if student.source == "train"
     ]
@@ -55,9 +60,7 @@ def memory_lines(suite: Suite, backend: Backend) -> list[str]:
 
 def memory_problems(suite: Suite, backend: Backend, available: int) -> list[str]:
     """Trainings that cannot fit into so many bytes of a GPU, whatever the batch."""
-    if backend.shapes is None:
-        return []
-    problems, shapes = [], backend.shapes()
+    problems, shapes = [], shapes_of(backend)
     for name, student in suite.students.items():
         if student.source != "train":
             continue
@@ -71,6 +74,15 @@ def memory_problems(suite: Suite, backend: Backend, available: int) -> list[str]
                 "train.optimizer to adamw_8bit"
             )
     return problems
+
+
+def gpu_problems(suite: Suite, backend: Backend) -> list[str]:
+    """Trainings that cannot fit into this machine's GPU; without one there is no limit."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return memory_problems(suite, backend, torch.cuda.get_device_properties(0).total_memory)
 
 
 def _bytes(suite: Suite, backend: Backend, shapes: Shapes, student: str) -> int:

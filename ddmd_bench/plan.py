@@ -15,7 +15,6 @@ from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.evaluation_plan import evaluation_problems
 from ddmd_bench.hub import Remote
-from ddmd_bench.memory_plan import memory_problems
 from ddmd_bench.prompt_sources import find_prompts
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
@@ -50,6 +49,7 @@ class Plan:
     fingerprint: str
     loaded: dict[str, Loaded]  # the students that were trained elsewhere, by name
     remotes: tuple[Remote, ...]  # what must be on this machine
+    runs: Path  # the folder of all that runs write
     embeddings: Path  # of prompts, for every suite: a folder for each text encoder
     training_data: Path  # captions and real images, for every suite: a folder for each source
     report_folder: Path
@@ -124,6 +124,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         fingerprint=content_key(protocol),
         loaded=loaded,
         remotes=_remotes(suite, backend, loaded),
+        runs=runs,
         embeddings=runs / "embeddings",
         training_data=runs / "training_data",
         report_folder=reports / suite.name,
@@ -143,19 +144,9 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
 
 def _remotes(suite: Suite, backend: Backend, loaded: dict[str, Loaded]) -> tuple[Remote, ...]:
     """Models, students and scorers, each once."""
-    scorers = scorer_remotes(needed_scorers(suite.all_metrics))
+    known = [metric for metric in suite.all_metrics if metric in METRICS]
+    scorers = scorer_remotes(known)
     return tuple(dict.fromkeys([*remotes_of(backend, loaded, suite.backend), *scorers]))
-
-
-def require_memory(plan: Plan) -> None:
-    """Raise where a training cannot fit into this machine's GPU; without one there is no limit."""
-    import torch
-
-    if torch.cuda.is_available():
-        backend = BACKENDS[plan.suite.backend](plan.suite.model)
-        available = torch.cuda.get_device_properties(0).total_memory
-        if problems := memory_problems(plan.suite, backend, available):
-            raise BenchError("\n".join(problems))
 
 
 def draw_data(suite: Suite, runs: Path, progress: Callable[[int, int], None]) -> None:

@@ -113,6 +113,7 @@ def make_run(folder: Path, suite: Suite) -> Plan:
         prompt_lists={},
         loaded={},
         remotes=(),
+        runs=folder,
         embeddings=folder / "embeddings",
         training_data=folder / "training_data",
         report_folder=folder / "report",

@@ -7,7 +7,7 @@ import tiny_sdxl
 import torch
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.memory_plan import memory_lines, memory_problems, training_bytes
+from ddmd_bench.memory_plan import memory_lines, memory_problems, shapes_of, training_bytes
 from ddmd_bench.methods import METHODS
 from ddmd_bench.settings import Model, TrainSettings
 from ddmd_bench.suite import Suite
@@ -41,8 +41,7 @@ def test_the_estimate_is_what_is_held(
         for parameter in stepper.parameters:
             parameter.grad = torch.zeros_like(parameter)
         stepper.step()
-    assert backend.shapes is not None
-    told = training_bytes(backend.shapes(), METHODS[method], settings, backend.lora_targets)
+    told = training_bytes(shapes_of(backend), METHODS[method], settings, backend.lora_targets)
     # An optimizer also counts its steps, a number for each tensor.
     assert told == pytest.approx(held_bytes(training), rel=0.01)
 
@@ -63,8 +62,7 @@ def suite(**train: object) -> Suite:
 
 
 def test_what_cannot_fit_is_refused_with_a_way_out(backend: Backend) -> None:
-    assert backend.shapes is not None
-    told = training_bytes(backend.shapes(), METHODS["dmd"], TrainSettings(), backend.lora_targets)
+    told = training_bytes(shapes_of(backend), METHODS["dmd"], TrainSettings(), backend.lora_targets)
     assert memory_problems(suite(), backend, told) == []
     (problem,) = memory_problems(suite(), backend, told - 1)
     assert "students.dmd" in problem

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.methods import METHODS
 from ddmd_bench.plan import make_plan, suite_remotes
 from ddmd_bench.suite import Suite
 from ddmd_bench.suite_files import find_suite, load_suite
@@ -52,6 +53,27 @@ def test_a_suite_of_published_models_lacks_nothing_but_downloads(
         make_plan(suite, tmp_path, tmp_path)
     for line in str(refused.value).splitlines():
         assert "python -m ddmd_bench fetch" in line, line
+
+
+def test_the_suite_of_tab_2_trains_its_row_with_the_gan_that_it_had() -> None:
+    suite = load_suite("sdxl")
+    (table,) = suite.published_values
+    assert suite.train_data is not None
+    assert suite.train_data.images is not None
+    assert re.fullmatch("[0-9a-f]{40}", suite.train_data.images.revision or "")
+    trained = {
+        row: METHODS[suite.students[name].method or ""]
+        for name, row in table.rows.items()
+        if suite.students[name].source == "train"
+    }
+    assert {row: method.gan for row, method in trained.items()} == {
+        "dmd2": True,
+        "decoupled_hybrid": True,
+    }
+    folder = load_suite("sdxl", ("train_data.images={source: ./real_images, num_images: 20000}",))
+    assert folder.train_data is not None
+    assert folder.train_data.images is not None
+    assert folder.train_data.images.revision is None
 
 
 @pytest.mark.parametrize(

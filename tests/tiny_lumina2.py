@@ -12,25 +12,11 @@ from typing import Any
 
 import torch
 
+from ddmd_bench.backends.lumina2.backend import PUBLISHED
+
 RESOLUTION = 64  # pixels; the latents are 8 x 8, the transformer's tokens 4 x 4
 # Of Alpha-VLLM/Lumina-Image-2.0: a static shift, applied to the times of sampling.
 SCHEDULER = {"num_train_timesteps": 1000, "shift": 6.0, "use_dynamic_shifting": False}
-# The published transformer/config.json.
-PUBLISHED: dict[str, Any] = {
-    "sample_size": 128,
-    "patch_size": 2,
-    "in_channels": 16,
-    "hidden_size": 2304,
-    "num_layers": 26,
-    "num_refiner_layers": 2,
-    "num_attention_heads": 24,
-    "num_kv_heads": 8,
-    "multiple_of": 256,
-    "norm_eps": 1e-5,
-    "axes_dim_rope": (32, 32, 32),
-    "axes_lens": (300, 512, 512),
-    "cap_feat_dim": 2304,
-}
 TRANSFORMER: dict[str, Any] = {
     **PUBLISHED,
     "sample_size": RESOLUTION // 8,

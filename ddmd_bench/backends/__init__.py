@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ddmd_bench.backends.skeleton import Skeleton
     from ddmd_bench.diffusion import NoiseLevel
     from ddmd_bench.distill.terms import Cond
     from ddmd_bench.hub import Remote
@@ -99,6 +100,7 @@ class Backend:
     # Level -> weight of a squared x0 error, so that a fake score learns as the teacher was trained.
     denoising_weight: Callable[[NoiseLevel], Tensor]
     load_teacher: Callable[[], nn.Module]
+    skeleton: Callable[[], Skeleton]  # the same without weights, for what a plan says early
     sample_teacher: SampleTeacher
     add_step_embedding: Callable[[nn.Module, int], None]  # so that it reads cond["step"] < steps
     bottleneck: Callable[[nn.Module], nn.Module]  # whose output a discriminator reads
@@ -120,8 +122,6 @@ class Backend:
     load_published: Callable[[Path, str, float], nn.Module] | None = None
     scheduler_config: Callable[[], dict[str, Any]] | None = None
     pipeline: PipelineForm | None = None
-    # Shapes of the network's parameters by name, read without its weights.
-    shapes: Callable[[], Mapping[str, tuple[int, ...]]] | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 

@@ -32,7 +32,14 @@ class Parts:
     def vae_folder(self) -> Path:
         """The VAE's own folder: a repository of its own, or a part of the main one."""
         folder = folder_of(self.vae)
-        return folder / "vae" if self.vae.repository == self.main.repository else folder
+        return folder / "vae" if self._vae_inside() else folder
+
+    def vae_config(self) -> str:
+        """The name of the VAE's configuration in its repository."""
+        return "vae/config.json" if self._vae_inside() else "config.json"
+
+    def _vae_inside(self) -> bool:
+        return self.vae.repository == self.main.repository
 
     def scheduler_config(self) -> dict[str, Any]:
         """The repository's scheduler_config.json."""
@@ -85,17 +92,6 @@ def absent_from(pipeline: Any, *parts: str) -> dict[str, None]:
     """Arguments that leave parts of a pipeline out, and those that drawing never needs."""
     known = inspect.signature(pipeline.__init__).parameters
     return dict.fromkeys(name for name in (*parts, *ABSENT) if name in known)
-
-
-def network_shapes(parts: Parts, kind: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of a network's parameters by name, from its configuration alone."""
-    import diffusers
-    import torch
-
-    config = read_json(folder_of(parts.main) / parts.main.what / "config.json")
-    with torch.device("meta"):
-        network = getattr(diffusers, kind).from_config(config)
-    return {name: tuple(value.shape) for name, value in network.named_parameters()}
 
 
 def local_config(repository: str, name: str) -> dict[str, Any] | None:

@@ -75,7 +75,7 @@ def _caption(record: dict[str, Any]) -> str:
     parts = [
         f"{record['suite']['title']}.",
         notes.values(len(record["suite"]["seeds"])),
-        "↑ more, ↓ less, ≈ nearer to the real scenes is better; bold: the best trained student.",
+        f"{notes.directions(record['suite'])} Bold: the best trained student.",
         f"Missing: {'; '.join(missing)}." if missing else "",
     ]
     return " ".join(filter(None, parts))

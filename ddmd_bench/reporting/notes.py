@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ddmd_bench.methods import METHODS
@@ -38,6 +38,13 @@ _SHAPES = (
     "The paper's results at the size of SDXL are not measured here.",
 )
 _NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
+
+
+def directions(suite: Mapping[str, Any]) -> str:
+    """What the arrows at a metric say, in a suite with real images or without."""
+    has_real = any(student["source"] == "real" for student in suite["students"].values())
+    alike = "nearer to the real scenes is better" if has_real else "neither direction is better"
+    return f"↑ more is better, ↓ less is better, ≈ {alike}."
 
 
 def limits(record: dict[str, Any]) -> list[str]:

@@ -33,7 +33,10 @@ def _table(entry: dict[str, Any], students: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": entry["title"],
         "source": entry["source"],
-        "header": {key: _header(column) for key, column in columns.items()},
+        "header": {
+            key: {**_header(column), "lacking": _lacking(entry, key)}
+            for key, column in columns.items()
+        },
         "rows": [
             {
                 "student": row["student"],
@@ -58,6 +61,12 @@ def _header(column: dict[str, Any]) -> dict[str, str]:
         part = f", {column['label']}" if column["category"] else ""
         title = f"{METRICS[metric].title}{part}{unit_of(metric)} {ARROWS[METRICS[metric].better]}"
     return {"title": title, "note": f"printed × {scale:g}" if scale != 1 else ""}
+
+
+def _lacking(entry: dict[str, Any], key: str) -> str:
+    """Why this run has no value in a whole column, said once; '' where it has one, or many whys."""
+    reasons = {row["cells"][key]["ours"]["missing"] for row in entry["rows"]}
+    return str(reasons.pop() or "") if len(reasons) == 1 else ""
 
 
 def _cell(column: dict[str, Any], cell: dict[str, Any]) -> dict[str, str]:

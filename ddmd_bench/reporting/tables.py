@@ -154,7 +154,7 @@ def markdown(record: dict[str, Any]) -> str:
         suite["description"],
         " ".join(summary(record)),
         "## Values",
-        f"{notes.values(num_seeds)} ↑ more, ↓ less, ≈ nearer to the real scenes is better.",
+        f"{notes.values(num_seeds)} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
         notes.differences(num_seeds) + " p: Holm, over all rows. Wins: % with the larger value.",

@@ -12,7 +12,7 @@ from ddmd_bench.records import content_key
 from ddmd_bench.scorers.interface import PromptScorer, Scored, Scorer, ScorerModel
 from ddmd_bench.scorers.metrics import METRICS, Metric
 from ddmd_bench.scorers.rows import SCORERS
-from ddmd_bench.scorers.weights import identity, remote_needed
+from ddmd_bench.scorers.weights import Weights, identity, remote_needed
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ __all__ = [
     "needed_scorers",
     "outside_scorers",
     "scorer_remotes",
+    "scorer_weights",
     "weights_sha256",
 ]
 
@@ -56,10 +57,16 @@ def outside_scorers(metrics: Iterable[str]) -> list[str]:
     ]
 
 
-def scorer_remotes(names: Iterable[str]) -> list[Remote]:
-    """The scorers' weights that are to be fetched, or have been."""
-    found = [remote_needed(weights) for name in names for weights in SCORERS[name].weights]
-    return list(dict.fromkeys(remote for remote in found if remote is not None))
+def scorer_weights(metrics: Iterable[str]) -> list[Weights]:
+    """All files that the metrics' scorers read, each once."""
+    found = (weights for name in needed_scorers(metrics) for weights in SCORERS[name].weights)
+    return list(dict.fromkeys(found))
+
+
+def scorer_remotes(metrics: Iterable[str]) -> list[Remote]:
+    """The repositories of the scorers' weights that are to be fetched, or have been."""
+    found = [remote_needed(weights) for weights in scorer_weights(metrics)]
+    return [remote for remote in found if remote is not None]
 
 
 @cache

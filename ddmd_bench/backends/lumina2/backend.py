@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ddmd_bench.backends import Backend, Encoders, PipelineForm
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
 from ddmd_bench.backends.lumina2.encoders import (
+    MAX_TOKENS,
     collate,
     decode,
     encode_images,
@@ -27,10 +28,10 @@ from ddmd_bench.backends.repository import (
     Parts,
     load_pipeline,
     local_config,
-    network_shapes,
     parts_of,
     with_defaults,
 )
+from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.diffusion import flow_level, guided, velocity_weight
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
@@ -44,8 +45,28 @@ DEFAULTS = Model(
     images_at_once=4,
 )
 # Of the published transformer/config.json and vae/config.json.
-PUBLISHED: dict[str, Any] = {"in_channels": 16, "patch_size": 2, "axes_lens": [300, 512, 512]}
-PUBLISHED_VAE: dict[str, Any] = {"latent_channels": 16, "block_out_channels": [128, 256, 512, 512]}
+PUBLISHED: dict[str, Any] = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "hidden_size": 2304,
+    "num_layers": 26,
+    "num_refiner_layers": 2,
+    "num_attention_heads": 24,
+    "num_kv_heads": 8,
+    "multiple_of": 256,
+    "norm_eps": 1e-5,
+    "axes_dim_rope": (32, 32, 32),
+    "axes_lens": (300, 512, 512),
+    "cap_feat_dim": 2304,
+}
+PUBLISHED_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 16,
+    "layers_per_block": 2,
+}
 # What the model card calls the pipeline with.
 TEACHER_OPTIONS: dict[str, Any] = {"cfg_trunc_ratio": 0.25, "cfg_normalization": True}
 
@@ -84,6 +105,7 @@ def make_backend(model: Model) -> Backend:
         level=flow_level,
         denoising_weight=velocity_weight,
         load_teacher=load_teacher,
+        skeleton=cache(partial(_skeleton, parts)),
         sample_teacher=partial(_sample_teacher, parts),
         add_step_embedding=add_step_embedding,
         bottleneck=bottleneck,
@@ -97,7 +119,6 @@ def make_backend(model: Model) -> Backend:
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,
-        shapes=lambda: network_shapes(parts, "Lumina2Transformer2DModel"),
         pipeline=PipelineForm(
             pipeline="Lumina2Pipeline",
             network="transformer",
@@ -129,10 +150,8 @@ def make_backend(model: Model) -> Backend:
 
 def _latent_shape(parts: Parts, resolution: int) -> tuple[int, int, int]:
     """C, H, W from the configurations of local transformer and VAE; else the published ones'."""
-    own = parts.vae.repository != parts.main.repository
     transformer = local_config(parts.main.repository, "transformer/config.json") or PUBLISHED
-    vae = local_config(parts.vae.repository, "config.json" if own else "vae/config.json")
-    vae = vae or PUBLISHED_VAE
+    vae = local_config(parts.vae.repository, parts.vae_config()) or PUBLISHED_VAE
     channels, factor = transformer["in_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
     if vae["latent_channels"] != channels:
         raise BenchError(
@@ -147,6 +166,26 @@ def _latent_shape(parts: Parts, resolution: int) -> tuple[int, int, int]:
             f"{pixels * most}. Take {pixels * min(most, max(1, round(resolution / pixels)))}"
         )
     return channels, resolution // factor, resolution // factor
+
+
+class _FullMask(Tensor):
+    """A mask of tokens that are all there: its sum is known, though a meta tensor has no values."""
+
+    def sum(self, *args: Any, **kwargs: Any) -> Tensor:
+        return torch.tensor([self.shape[1]] * self.shape[0])
+
+
+def _skeleton(parts: Parts) -> Skeleton:
+    file = "transformer/config.json"
+    transformer = on_meta("Lumina2Transformer2DModel", parts.main, file, PUBLISHED)
+    mask = torch.empty(1, MAX_TOKENS, dtype=torch.bool, device="meta").as_subclass(_FullMask)
+    width = transformer.config.cap_feat_dim
+    cond = {
+        "prompt_embeds": torch.empty(1, MAX_TOKENS, width, device="meta"),
+        "prompt_attention_mask": mask,
+    }
+    vae = on_meta("AutoencoderKL", parts.vae, parts.vae_config(), PUBLISHED_VAE)
+    return Skeleton(VelocityDenoiser(transformer), cond, vae)
 
 
 def _evaluations(num_inference_steps: int, guidance_scale: float, **options: Any) -> int:

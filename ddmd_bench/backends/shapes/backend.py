@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.backends.shapes.networks import (
+    EMBED_DIM,
     LATENT_SHAPE,
+    MAX_WORDS,
     WordEncoder,
     make_unet,
     to_images,
@@ -28,6 +30,7 @@ from ddmd_bench.backends.shapes.scenes import (
     render,
     seen_labels,
 )
+from ddmd_bench.backends.skeleton import Skeleton
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding, step_labels
 from ddmd_bench.diffusion import flow_level, velocity_weight, x0_from_velocity
 from ddmd_bench.distill.sampler import ode_sample
@@ -89,6 +92,13 @@ def load_teacher() -> nn.Module:
     unet.load_state_dict(_part("unet."))
     unet.to(memory_format=torch.channels_last)
     return VelocityDenoiser(unet).requires_grad_(False).eval()
+
+
+@cache
+def _skeleton() -> Skeleton:
+    with torch.device("meta"):
+        denoiser = VelocityDenoiser(make_unet())
+        return Skeleton(denoiser, {"prompt_embeds": torch.empty(1, MAX_WORDS, EMBED_DIM)}, None)
 
 
 def _sample_teacher(
@@ -158,6 +168,7 @@ def make_backend() -> Backend:
         level=flow_level,
         denoising_weight=velocity_weight,
         load_teacher=load_teacher,
+        skeleton=_skeleton,
         sample_teacher=_sample_teacher,
         add_step_embedding=lambda denoiser, num: add_step_embedding(_unet_of(denoiser), num),
         bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_emp
 from ddmd_bench.backends.repository import (
     Parts,
     load_pipeline,
-    network_shapes,
     parts_of,
     with_defaults,
 )
+from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
@@ -32,7 +32,7 @@ from ddmd_bench.backends.stable_diffusion.encoders import (
 from ddmd_bench.backends.stable_diffusion.formats import load_unet
 from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
-from ddmd_bench.diffusion import NoiseLevel, ddpm_index, ddpm_level, eps_weight, guided
+from ddmd_bench.diffusion import NoiseLevel, ddpm_index, ddpm_level, eps_weight, flow_level, guided
 from ddmd_bench.distill.sampler import scheduler_sample
 from ddmd_bench.distill.terms import Cond
 from ddmd_bench.hub import folder_of, identity
@@ -49,6 +49,8 @@ class Family:
     encoders: tuple[str, ...]
     tokenizers: tuple[str, ...]
     has_size: bool  # whether the UNet reads the image's size
+    unet: Mapping[str, Any]  # of the published unet/config.json what is not diffusers' default
+    cond: Mapping[str, tuple[int, ...]]  # shapes of one prompt's conditioning
 
 
 SDXL = Family(
@@ -66,6 +68,19 @@ SDXL = Family(
     ("text_encoder", "text_encoder_2"),
     ("tokenizer", "tokenizer_2"),
     has_size=True,
+    unet={
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": (5, 10, 20),
+        "block_out_channels": (320, 640, 1280),
+        "cross_attention_dim": 2048,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "projection_class_embeddings_input_dim": 2816,
+        "transformer_layers_per_block": (1, 2, 10),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "use_linear_projection": True,
+    },
+    cond={"prompt_embeds": (77, 2048), "text_embeds": (1280,), "time_ids": (6,)},
 )
 SD15 = Family(
     "StableDiffusionPipeline",
@@ -78,7 +93,17 @@ SD15 = Family(
     ("text_encoder",),
     ("tokenizer",),
     has_size=False,
+    unet={"attention_head_dim": 8, "cross_attention_dim": 768},
+    cond={"prompt_embeds": (77, 768)},
 )
+# What the published VAEs of both have.
+VAE: Mapping[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+}
 
 
 def make_backend(model: Model, family: Family) -> Backend:
@@ -122,6 +147,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         level=level,
         denoising_weight=eps_weight,
         load_teacher=load_teacher,
+        skeleton=cache(partial(_skeleton, parts, family)),
         sample_teacher=partial(_sample_teacher, parts),
         add_step_embedding=lambda denoiser, num: add_step_embedding(_unet_of(denoiser), num),
         bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
@@ -133,7 +159,6 @@ def make_backend(model: Model, family: Family) -> Backend:
         draw_real_latents=None,
         real_moments=None,
         dtype=model.dtype,
-        shapes=lambda: network_shapes(parts, "UNet2DConditionModel"),
         pipeline=PipelineForm(
             pipeline=family.pipeline,
             network="unet",
@@ -162,6 +187,22 @@ def make_backend(model: Model, family: Family) -> Backend:
         ),
         remotes=(parts.main, parts.text, parts.vae),
     )
+
+
+def _skeleton(parts: Parts, family: Family) -> Skeleton:
+    unet = on_meta("UNet2DConditionModel", parts.main, "unet/config.json", family.unet)
+    widths = {"prompt_embeds": unet.config.cross_attention_dim}
+    if family.has_size:
+        # The pooled embedding is what the size's six numbers leave of the input that both share.
+        of_size = 6 * unet.config.addition_time_embed_dim
+        widths["text_embeds"] = unet.config.projection_class_embeddings_input_dim - of_size
+    cond = {
+        name: torch.empty(1, *shape[:-1], widths.get(name, shape[-1]), device="meta")
+        for name, shape in family.cond.items()
+    }
+    vae = on_meta("AutoencoderKL", parts.vae, parts.vae_config(), VAE)
+    # The levels scale its input and output: they are no part of what a skeleton tells.
+    return Skeleton(EpsDenoiser(unet, flow_level), cond, vae)
 
 
 def published(base: nn.Module, path: Path, format: str, scale: float) -> nn.Module:

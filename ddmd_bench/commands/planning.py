@@ -1,0 +1,64 @@
+"""plan: what a run would do and take, and every problem that stands in its way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddmd_bench.commands.shared import console, raise_problems
+from ddmd_bench.disk_plan import disk_lines, disk_problems, disk_todo
+from ddmd_bench.downloads import lines_of, look_at, weights_lines
+from ddmd_bench.errors import BenchError
+from ddmd_bench.estimates import Outlook
+from ddmd_bench.hub.cache import hub_cache
+from ddmd_bench.memory_plan import gpu_problems, memory_lines
+from ddmd_bench.plan import Plan, make_plan, suite_remotes
+from ddmd_bench.scorers import METRICS, scorer_weights
+from ddmd_bench.suite import Suite
+from ddmd_bench.time_plan import time_lines
+
+
+def print_plan(suite: Suite, runs: Path, reports: Path) -> None:
+    """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
+    made, problems = None, []
+    try:
+        made = make_plan(suite, runs, reports)
+    except BenchError as error:
+        problems.append(str(error))
+    _print(_task_lines(made) if made is not None else [])
+    try:
+        remotes, outlook = suite_remotes(suite), Outlook.of(suite, made)
+    except BenchError:
+        raise_problems(problems)  # its own is among them
+        raise
+    looks = look_at(remotes)
+    # Where nothing answered, a missing file is no problem yet: `fetch` will tell.
+    problems += [problem for seen in looks if seen.reached for problem in seen.problems]
+    problems += gpu_problems(suite, outlook.backend)
+    downloads = sum(seen.size.missing or 0 for seen in looks)
+    problems += disk_problems({runs: sum(disk_todo(outlook).values()), hub_cache(): downloads})
+    known = [metric for metric in suite.all_metrics if metric in METRICS]
+    lines = lines_of(remotes, looks) + weights_lines(scorer_weights(known))
+    _print(lines or ["no downloads"])
+    _print(memory_lines(suite, outlook.backend))
+    _print(disk_lines(outlook))
+    _print(time_lines(outlook))
+    raise_problems(list(dict.fromkeys(problems)))
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def _task_lines(made: Plan) -> list[str]:
+    lines = []
+    for task in made.tasks.values():
+        state = "complete" if task.complete() else "to do"
+        lines.append(f"{task!s:<36} {task.key}  {state}")
+    num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
+    seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
+    lines.append(
+        f"{len(made.prompts)} prompts, {num_images} images a student, "
+        f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}"
+    )
+    return lines
