@@ -233,6 +233,9 @@ def _protocol(suite: Suite, backend: Backend, prompts: tuple[Prompt, ...]) -> di
         "seed_rule": "sha256(image, suite seed, prompt id, image index)",
         **statistics_inputs(suite.reference.statistics),
     }
+    facts = {name: dict(METRICS[name].facts) for name in suite.metrics if METRICS[name].facts}
+    if facts:
+        protocol["metrics"] = facts
     if suite.scoring.dtype != Scoring().dtype:
         protocol["scoring_dtype"] = suite.scoring.dtype
     return protocol

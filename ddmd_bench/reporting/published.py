@@ -104,7 +104,7 @@ def _cells(
         for key, column in published.columns.items():
             metric = published.metric(key)
             prompts = published.protocol_of(row, key).get("prompts")
-            group = _group(suite, column.category, prompts.value if prompts else None)
+            group = _group(suite, metric, column.category, prompts.value if prompts else None)
             found = table[student].get(metric, {}).get(group) or {}
             value = found.get("value")
             missing = _missing(suite, metric, group, column.category, students[student]["missing"])
@@ -117,12 +117,19 @@ def _cells(
             yield Cell(student, row, key, metric, group, published.value(row, key), ours)
 
 
-def _group(suite: Suite, category: str | None, prompts: str | None) -> str | None:
+def _asked(suite: Suite, metric: str) -> list[str]:
+    """The prompt sets that a metric is for."""
+    return [name for name, metrics in suite.metrics_of().items() if metric in metrics]
+
+
+def _group(suite: Suite, metric: str, category: str | None, prompts: str | None) -> str | None:
     """The part of our prompts that is nearest to a column's: the prompt set with its category's
-    name, else the one with its source, else all."""
+    name, else the only one of the metric's with its source, else all."""
+    asked = _asked(suite, metric)
     if category is not None:
-        return category if category in suite.prompts else None
-    return next((n for n, p in suite.prompts.items() if p.source == prompts), "all")
+        return category if category in asked else None
+    same = [name for name in asked if suite.prompts[name].source == prompts]
+    return same[0] if len(same) == 1 else "all"
 
 
 def _missing(
@@ -195,12 +202,12 @@ def _protocol_here(
 ) -> dict[str, Any]:
     """This run's protocol for one cell, in the fields of a published one; what is not known is left
     out. A metric's own fields are what the protocol records under `metrics`."""
-    inside = [cell.group] if cell.group in suite.prompts else list(suite.prompts)
+    inside = [cell.group] if cell.group in suite.prompts else _asked(suite, cell.metric)
     sets = [suite.prompts[name] for name in inside]
     num_prompts = sum(p.num_prompts for p in sets)
     student = suite.students[cell.student]
     here = {
-        "prompts": ", ".join(p.source for p in sets),
+        "prompts": ", ".join(dict.fromkeys(p.source for p in sets)),
         "num_prompts": num_prompts,
         "images_per_prompt": _images_per_prompt(inside, sets),
         "resolution": _side(protocol.get("resolution")),

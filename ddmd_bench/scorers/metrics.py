@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -19,6 +20,8 @@ class Metric:
     decimals: int
     description: str
     judges: bool = False  # whether an image's value is 1 for right and 0 for wrong
+    # What others' protocols say of the metric, in the fields of `published_values`.
+    facts: Mapping[str, str] = field(default_factory=dict)
     # A column with how much each image counts; one of 0 has no value, and is not missing.
     counts: str | None = None
     # Of kind distribution: a row of `ddmd_bench.stats.distances.DISTANCES`, over the extractor's
@@ -58,6 +61,10 @@ METRICS = {
         "Cosine of image and prompt, times 100, in LAION's ViT-g-14 (laion2b_s12b_b42k), as DMD2 "
         "evaluates: \"A photo depicts\" before every prompt, 77 tokens with it; the image's "
         "centre square at 256 px first.",
+        facts={
+            "version": "open_clip ViT-g-14 laion2b_s12b_b42k",
+            "text_prefix": "A photo depicts",
+        },
     ),
     "clip_score_vit_l_14": Metric(
         "CLIP score (ViT-L-14)", "image", "higher", None, 100, "", 2,
@@ -126,12 +133,20 @@ METRICS = {
         "FID as DMD2 evaluates on COCO 2014: the centre square resized to 512 pixels with Lanczos' "
         "filter, then clean-fid's resize. Comparable with its table at 10,000 images.",
         distance="frechet_wide",
+        facts={
+            "resize": "centre crop to the shorter side, PIL Lanczos to 512",
+            "version": "clean-fid's Inception",
+        },
     ),
     "patch_fid": Metric(
         "Patch FID", "distribution", "lower", "inception_patch", 1, "", 2,
         "FID of the centre's 299 x 299 pixels at full resolution (SDXL-Lightning, DMD2): fine "
         "detail, which a resize would hide. Images below that size are resized whole.",
         distance="frechet_wide",
+        facts={
+            "resize": "none; centre crop of 299 pixels",
+            "version": "clean-fid's Inception",
+        },
     ),
     "fid_infinity": Metric(
         "FID at infinity", "distribution", "lower", "inception", 1, "", 2,
