@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import (
     Gaussian,
     Reference,
+    _bootstrap,
     frechet_distance,
     gaussian_of,
 )
 from ddmd_bench.stats.frechet_infinity import infinity_interval, infinity_value
 from ddmd_bench.stats.frechet_wide import (
-    _drawn,
-    _gram,
-    _weighted_distance,
     wide_difference,
     wide_distance,
     wide_estimate,
@@ -95,30 +94,33 @@ def test_equal_sets_have_distance_0_and_a_shift_adds_its_square() -> None:
         assert wide_distance(real, features + shift) == pytest.approx(shift @ shift, rel=1e-6)
 
 
-def test_a_weighted_gram_matrix_is_the_distance_of_repeated_images() -> None:
-    features, real = normal(25, 40, seed=3), rooted(gaussian_of(normal(200, 40)))
-    counts = np.random.default_rng(0).integers(0, 4, 25)
-    expected = wide_distance(real, np.repeat(features, counts, axis=0))
-    found = _weighted_distance(_gram(real, features), counts.astype(np.float64))
-    assert found == pytest.approx(expected, rel=1e-9)
+def weighted_distance(real: Gaussian, features: Features, weights: Features) -> float:
+    """The distance to a population in which image i has the share weights[i] of n, plainly."""
+    n = len(features)
+    mean = weights @ features / n
+    centred = features - mean
+    return frechet_distance(real, Gaussian(mean, (centred.T * weights) @ centred / (n - 1)))
 
 
-def test_influences_are_the_derivative_of_the_distance() -> None:
-    features, real = normal(60, 8, seed=1) * 1.5, rooted(gaussian_of(normal(100, 8)))
-    estimate = wide_estimate(real, features)
-    assert estimate.value == pytest.approx(wide_distance(real, features), rel=1e-12)
-    gram, step, n = _gram(real, features), 1e-4, 60
-
-    def smooth(weights: Features) -> float:
-        # With n - 1 for the sum of weights - 1, as the functional of a distribution has it.
-        return _weighted_distance(gram, weights * n / weights.sum())
-
-    for k in (0, 7, 31):
-        moved = np.eye(n)[k] * step
-        slope = (smooth(np.ones(n) + moved) - smooth(np.ones(n) - moved)) / (2 * step)
-        centred = estimate.influence[k] - estimate.influence.mean()
-        # The sample's n / (n - 1) multiplies the covariance's part.
-        assert slope * n == pytest.approx(centred, rel=0.05)
+@pytest.mark.parametrize("n", [12, 60])  # below and above the number of features
+def test_influences_are_the_derivative_of_the_distance(n: int) -> None:
+    d = 20
+    features, real = normal(n, d, seed=1) * 1.5, gaussian_of(normal(100, d))
+    estimate = wide_estimate(rooted(real), features)
+    assert estimate.value == pytest.approx(wide_distance(rooted(real), features), rel=1e-9)
+    step = 1e-3
+    slopes = []
+    for k in range(n):
+        # Towards image k, away from all: the weights still add up to n.
+        towards = n * step * (np.eye(n)[k] - 1 / n)
+        above, below = (weighted_distance(real, features, 1 + s * towards) for s in (1, -1))
+        slopes.append((above - below) / (2 * step))
+    # The covariance divides by n - 1, so that its part counts n / (n - 1) times.
+    gap = features.mean(0) - real.mean
+    of_mean = 2 * (features - features.mean(0)) @ gap
+    of_cov = estimate.influence - of_mean
+    expected = of_mean + (of_cov - of_cov.mean()) * n / (n - 1)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("n", [30, 400])  # below and above the number of features
@@ -142,33 +144,34 @@ def correlated(seed: int, num_prompts: int, d: int) -> Features:
 
 
 def test_the_interval_of_influences_agrees_with_the_bootstrap() -> None:
-    real, groups = rooted(gaussian_of(normal(2_000, 3))), prompts_of(50)
+    gaussian, groups = gaussian_of(normal(2_000, 3)), prompts_of(50)
+    real = rooted(gaussian)
     features, other = correlated(1, 50, 3), correlated(2, 50, 3) * 1.1
     estimates = [wide_estimate(real, f) for f in (features, other)]
     interval = estimate_interval(estimates[0], groups)
-    drawn = [_drawn(real, f, groups, 0, 400) for f in (features, other)]
+    drawn = _bootstrap([features, other], gaussian, groups, 0, 400)
     assert interval.high - interval.value == pytest.approx(1.96 * drawn[0].std(), rel=0.1)
-    assert wide_interval(real, features, groups, seed=0) == interval
+    assert wide_interval(real, features, groups) == interval
     difference = estimate_difference(*estimates, groups)
     half = difference.high - difference.value
     assert half == pytest.approx(1.96 * (drawn[0] - drawn[1]).std(), rel=0.1)
-    assert wide_difference(features, other, real, groups, seed=0) == difference
+    assert wide_difference(features, other, real, groups, resampled=True) == difference
     # Images of a prompt are alike: as many independent ones would know more.
     alone = estimate_interval(estimates[0], np.arange(100))
     assert alone.high - alone.low < 0.9 * (interval.high - interval.low)
 
 
-@pytest.mark.parametrize("num_prompts", [8, 200])  # bootstrap by the Gram matrix, influences
+@pytest.mark.parametrize("num_prompts", [15, 200])  # fewer images than features, and more
 def test_intervals_cover_the_spread_over_prompts(num_prompts: int) -> None:
-    real, groups = rooted(gaussian_of(normal(2_000, 20))), prompts_of(num_prompts)
-    draws = [correlated(k, num_prompts, 20) for k in range(200)]
-    truth = np.mean([wide_distance(real, features) for features in draws])
-    found = [
-        wide_interval(real, f, groups, seed=k, resamples=60) for k, f in enumerate(draws[:100])
-    ]
-    covered = np.mean([i.low <= truth <= i.high for i in found])
-    assert covered >= (0.9 if num_prompts > 10 else 0.8)  # 8 prompts hardly tell their spread
-    assert covered < 1 or num_prompts <= 10
+    real, groups = rooted(gaussian_of(normal(2_000, 40))), prompts_of(num_prompts)
+    draws = [correlated(k, num_prompts, 40) for k in range(200)]
+    found = [wide_interval(real, features, groups) for features in draws]
+    values = np.array([interval.value for interval in found])
+    covered = np.mean([i.low <= values.mean() <= i.high for i in found])
+    assert 0.9 <= covered <= 0.995
+    half = np.mean([i.high - i.value for i in found])
+    t_quantile = 2.14 if num_prompts == 15 else 1.97
+    assert half / t_quantile == pytest.approx(values.std(), rel=0.25)
 
 
 @pytest.mark.parametrize("n", [30, 200])
@@ -337,3 +340,10 @@ def test_intervals_of_manifolds_cover(name: str) -> None:
     found = [DISTANCES[name].interval(features, reference, groups, 0) for features in draws]
     truth = np.mean([i.value for i in found])
     assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.88
+
+
+def test_every_metric_between_distributions_names_its_distance() -> None:
+    rows = {name: row for name, row in METRICS.items() if row.kind == "distribution"}
+    assert {row.distance for row in rows.values()} == set(DISTANCES)
+    assert all(SCORERS[row.extractor or ""].num_features for row in rows.values())
+    assert not [n for n, row in METRICS.items() if row.distance and n not in rows]

@@ -86,14 +86,13 @@ def _fixed(real: Reference) -> Rooted:
 
 
 def _wide_interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
-    return wide_interval(_fixed(real), features, groups, seed=seed)
+    return wide_interval(_fixed(real), features, groups)
 
 
 def _wide_difference(
     a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
 ) -> PairedDifference:
-    resamples = frechet.NUM_RESAMPLES if resampled else 0
-    return wide_difference(a, b, _fixed(real), groups, seed=seed, resamples=resamples)
+    return wide_difference(a, b, _fixed(real), groups, resampled=resampled)
 
 
 def _infinity_difference(

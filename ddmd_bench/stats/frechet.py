@@ -151,8 +151,7 @@ def _checked(features: NDArray[Any], groups: NDArray[Any]) -> tuple[Array, NDArr
     return features, groups
 
 
-def centred_interval(value: float, drawn: Array) -> tuple[float, float]:
-    """The value with the quantiles of what the resamples differ from their mean."""
+def _centred_interval(value: float, drawn: Array) -> tuple[float, float]:
     low, high = value + np.quantile(drawn - drawn.mean(), QUANTILES)
     return float(low), float(high)
 
@@ -182,7 +181,7 @@ def frechet_interval(
     if len(np.unique(groups)) < 2:
         return Interval(value, math.nan, math.nan, n)
     (drawn,) = _bootstrap([features], reference, groups, seed, resamples)
-    low, high = centred_interval(value, drawn)
+    low, high = _centred_interval(value, drawn)
     return Interval(value, max(low, 0.0), high, n)
 
 
@@ -210,13 +209,8 @@ def frechet_difference(
     if len(np.unique(groups)) < 2 or not resamples:
         return PairedDifference(value, math.nan, math.nan, math.nan, n, math.nan)
     drawn_a, drawn_b = _bootstrap([features_a, features_b], reference, groups, seed, resamples)
-    return resampled_difference(value, drawn_a - drawn_b, n)
-
-
-def resampled_difference(value: float, drawn: Array, n: int) -> PairedDifference:
-    """A difference with what it is in each resample: interval and p as in `frechet_difference`."""
-    low, high = centred_interval(value, drawn)
-    spread = float(drawn.std(ddof=1))
+    low, high = _centred_interval(value, drawn_a - drawn_b)
+    spread = float((drawn_a - drawn_b).std(ddof=1))
     if spread > 0:
         p_value = math.erfc(abs(value) / spread / math.sqrt(2))
     else:

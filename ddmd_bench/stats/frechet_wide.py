@@ -12,14 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.frechet import (
-    NUM_RESAMPLES,
-    Rooted,
-    centred_interval,
-    resampled_difference,
-)
+from ddmd_bench.stats.frechet import Rooted
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, prompt_counts
+from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
 
 
 def _positive(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -66,92 +61,41 @@ def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
 
 
 def wide_estimate(real: Rooted, features: NDArray[Any]) -> Estimate:
-    """The distance with the influence of each image, for n > d: one eigen-decomposition.
+    """The distance with the influence of each image: one symmetric eigen-decomposition.
 
     With z = x - m_b the derivative towards a point mass at x is
-    2 (m_b - m_a) z + z^T z - z^T A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 z + constant.
+    2 (m_b - m_a) z + z^T z - z^T A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 z + constant; the last product is
+    an entry of the diagonal of (X A X^T)^1/2 (n - 1)^1/2, which is smaller where n <= d.
     """
     x, gap = _centred(real, features)
-    n = len(x)
+    n, d = x.shape
     rooted = x @ real.root
-    values, vectors = np.linalg.eigh(rooted.T @ rooted / (n - 1))
+    product = (rooted @ rooted.T if n <= d else rooted.T @ rooted) / (n - 1)
+    values, vectors = np.linalg.eigh(product)
     # Where the images do not vary there is nothing to divide by, and the numerator is 0 as well.
     kept = _positive(values)
-    roots = np.sqrt(values[kept])
-    quadratic = np.square(rooted @ (vectors[:, kept] / np.sqrt(roots))).sum(1)
+    roots, vectors = np.sqrt(values[kept]), vectors[:, kept]
+    if n <= d:
+        quadratic = (n - 1) * (np.square(vectors) @ roots)
+    else:
+        quadratic = np.square(rooted @ (vectors / np.sqrt(roots))).sum(1)
     squares = np.square(x).sum(1)
     traces = float(np.trace(real.cov)) + float(squares.sum()) / (n - 1)
     value = max(float(gap @ gap) + traces - 2 * float(roots.sum()), 0.0)
     return Estimate(value, 2 * (x @ gap) + squares - quadratic)
 
 
-class _Gram(NamedTuple):
-    """All that the distance needs of n images when each counts as often as a resample says."""
+def wide_interval(real: Rooted, features: NDArray[Any], groups: NDArray[Any]) -> Interval:
+    """Distance of features [n, d] with a 95 % t-interval over prompts, the real images fixed.
 
-    own: Array  # [n, n] X X^T
-    crossed: Array  # [n, n] X A X^T
-    towards: Array  # [n] X (m - m_a)
-    gap: float  # |m - m_a|^2
-    trace: float  # tr A
-
-
-def _gram(real: Rooted, features: NDArray[Any]) -> _Gram:
-    x, gap = _centred(real, features)
-    rooted = x @ real.root
-    return _Gram(x @ x.T, rooted @ rooted.T, x @ gap, float(gap @ gap), float(np.trace(real.cov)))
-
-
-def _weighted_distance(gram: _Gram, weights: Array) -> float:
-    """The distance where image i counts weights[i] times; those that do not count cost nothing."""
-    here = np.flatnonzero(weights)
-    w, block = weights[here], np.ix_(here, here)
-    n = float(w.sum())
-    own, crossed = gram.own[block], gram.crossed[block]
-    shift = float(w @ own @ w) / n**2  # |mean of the resample - mean of all|^2
-    gap = gram.gap + 2 * float(w @ gram.towards[here]) / n + shift
-    trace = (float(w @ np.diagonal(own)) - n * shift) / (n - 1)
-    means = crossed @ w / n
-    centred = crossed - means - means[:, None] + float(w @ means) / n
-    roots = np.sqrt(w)
-    cross = _trace_root(centred * roots * roots[:, None] / (n - 1))
-    return gap + gram.trace + trace - 2 * cross
-
-
-def _drawn(
-    real: Rooted, features: NDArray[Any], groups: NDArray[Any], seed: int, resamples: int
-) -> Array:
-    """Distances [resamples]; equal prompts and seeds draw equal resamples."""
-    prompts, index = np.unique(groups, return_inverse=True)
-    gram = _gram(real, features)
-    counts = prompt_counts(len(prompts), resamples, seed)
-    return np.array([_weighted_distance(gram, row[index]) for row in counts])
-
-
-def wide_interval(
-    real: Rooted,
-    features: NDArray[Any],
-    groups: NDArray[Any],
-    *,
-    seed: int,
-    resamples: int = NUM_RESAMPLES,
-) -> Interval:
-    """Distance of features [n, d] with a 95 % interval over prompts, the real images fixed.
-
-    n <= d: bootstrap over prompts through the Gram matrix, centred on the value as in
-    `frechet_interval`. n > d: t-interval from the images' influences, over prompts. Either says how
-    far the value would move with other prompts of the same kind; neither removes the bias that
-    the distance has at finite n, which is the same for students with equally many images.
+    It says how far the value would move with other prompts of the same kind, never below 0. It
+    does not remove the bias that the distance has at finite n, which is nearly the same for
+    students with equally many images. No bootstrap: with fewer images than features a resample's
+    distance depends on how many different images it happens to hold, which made intervals twice
+    as wide as the spread of the value.
     """
-    n, d = features.shape
-    if n > d:
-        interval = estimate_interval(wide_estimate(real, features), groups)
-    else:
-        value = wide_distance(real, features)
-        if len(np.unique(groups)) < 2:
-            return Interval(value, math.nan, math.nan, n)
-        low, high = centred_interval(value, _drawn(real, features, groups, seed, resamples))
-        interval = Interval(value, low, high, n)
-    return interval._replace(low=max(interval.low, 0.0))
+    interval = estimate_interval(wide_estimate(real, features), groups)
+    return interval._replace(low=float(np.maximum(interval.low, 0.0)))  # NaN stays
 
 
 def wide_difference(
@@ -160,23 +104,15 @@ def wide_difference(
     real: Rooted,
     groups: NDArray[Any],
     *,
-    seed: int,
-    resamples: int = NUM_RESAMPLES,
+    resampled: bool,
 ) -> PairedDifference:
-    """Distance of a minus distance of b on the same prompts; interval as in `wide_interval`.
+    """Distance of a minus distance of b on the same prompts: influences image by image.
 
-    n <= d: both take the same resamples, p is the normal approximation with their standard
-    deviation. n > d: the influences are subtracted image by image, p is the t-test's over prompts.
-    Without resamples there is the value alone.
+    t-interval and the t-test's p over prompts; without `resampled` there is the value alone.
     """
-    n, d = features_a.shape
-    if not resamples or len(np.unique(groups)) < 2:
-        value = wide_distance(real, features_a) - wide_distance(real, features_b)
-        return PairedDifference(value, math.nan, math.nan, math.nan, n, math.nan)
-    if n > d:
+    if resampled:
         return estimate_difference(
             wide_estimate(real, features_a), wide_estimate(real, features_b), groups
         )
     value = wide_distance(real, features_a) - wide_distance(real, features_b)
-    drawn_a, drawn_b = (_drawn(real, f, groups, seed, resamples) for f in (features_a, features_b))
-    return resampled_difference(value, drawn_a - drawn_b, n)
+    return PairedDifference(value, math.nan, math.nan, math.nan, len(features_a), math.nan)
