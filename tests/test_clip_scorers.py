@@ -23,13 +23,21 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ddmd_bench.doctor import require_healthy
+from ddmd_bench.downloads import require_here
 from ddmd_bench.errors import BenchError
+from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.records import file_sha256, read_json
 from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, loaded, needed_scorers
 from ddmd_bench.scorers.checkpoints import shapes_of
 from ddmd_bench.scorers.clip import aesthetic, scorer, transforms
 from ddmd_bench.scorers.clip.scorer import READINGS, expected_state
 from ddmd_bench.scorers.clip.tokens import tokens
 from ddmd_bench.scorers.weights import OWN_FOLDER
+from ddmd_bench.stages.doctor import doctor
+from ddmd_bench.stages.generate import generate
+from ddmd_bench.stages.report import report
+from ddmd_bench.stages.score import score
+from ddmd_bench.suite_files import load_suite
 
 COSINES = ("hps_v21", "hps_v20", "clip_score_vit_g_14", "clip_score_vit_l_14", "pick_score")
 PROMPTS = ["a red bicycle", "two dogs on a beach, oil painting"]
@@ -643,3 +651,54 @@ def test_another_head_is_refused(aesthetic_weights: Path) -> None:
     )
     with pytest.raises(BenchError, match=r"9 missing: .*1 of another shape: layers\.0\.weight"):
         load("aesthetic")
+
+
+# A suite
+
+
+def test_a_suite_has_them_examined_and_reported(
+    weights: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str], tmp_path: Path
+) -> None:
+    """Every stage on the real classes, from missing weights to the report."""
+
+    def planned() -> Plan:
+        return make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")
+
+    def quiet(done: int, total: int) -> None:
+        assert done <= total
+
+    tiny["students"] = {name: tiny["students"][name] for name in ("real", "teacher_2")}
+    tiny |= {"baseline": "teacher_2", "metrics": ["hps_v21", "std"]}
+    before = planned()
+    with pytest.raises(BenchError, match=r"HPS v2\.1: xswu/HPSv2@main is not on this machine"):
+        require_here(before.remotes)
+    path = write_checkpoint("hps_v21", weights)
+    loaded.cache_clear()
+    try:
+        plan = planned()
+        assert not plan.remotes  # found in a folder of the user's
+        assert plan.protocol["scorers"] == {"hps_v21": file_sha256(path)}
+        task = plan.task("doctor")
+        assert task.key != before.task("doctor").key
+        doctor(plan, task, quiet)
+        assert {f["passed"] for f in read_json(task.folder / "done.json")["findings"]} == {True}
+        for name in plan.suite.students:
+            generate(plan, plan.task("generate", name, 0), quiet)
+            score(plan, plan.task("score", name, 0), quiet)
+        record = report(plan)
+        cell = record["table"]["teacher_2"]["hps_v21"]["all"]
+        assert cell["n"] == cell["n_expected"] == 10
+        assert -1 < cell["low"] < cell["value"] < cell["high"] < 1
+        # Another metric looks at the images again; what HPS said of them is kept.
+        kept = sorted((tmp_path / "runs" / "tiny" / "answers").rglob("hps_v21-*/*.npz"))
+        assert len(kept) == 2
+        times = [part.stat().st_mtime_ns for part in kept]
+        tiny["metrics"].append("mean")
+        plan = planned()
+        assert plan.task("doctor").complete()
+        for name in plan.suite.students:
+            score(plan, plan.task("score", name, 0), quiet)
+        assert [part.stat().st_mtime_ns for part in kept] == times
+        assert report(plan)["table"]["teacher_2"]["hps_v21"]["all"] == cell
+    finally:
+        loaded.cache_clear()
