@@ -136,18 +136,7 @@ def measure(
         if lacking := tuple(name for name, answer in found.items() if answer is None):
             if lacking not in panels:
                 panels[lacking] = Panel(lacking, device, dtype, texts)
-                panels[lacking].read(
-                    {
-                        name: list(
-                            dict.fromkeys(
-                                row["prompt"]
-                                for row in images.rows
-                                if name in wanted[row["prompt_set"]]
-                            )
-                        )
-                        for name in lacking
-                    }
-                )
+                panels[lacking].read({name: _prompts(images, wanted, name) for name in lacking})
             new = _pass(panels[lacking], images, rows, wanted, progress)
             for name, answer in new.items() if kept is not None else ():
                 write_part(paths[name], answer, stamp)
@@ -162,6 +151,12 @@ def measure(
         refuse_constant(name, student, answer, lambda: _two_that_differ(images))
     features = {name: a.features for name, a in answers.items() if a.features is not None}
     return Measured(_table(images.rows, metrics, answers), features, answers)
+
+
+def _prompts(images: Images, wanted: Mapping[str, frozenset[str]], scorer: str) -> list[str]:
+    """The prompts that a scorer reads, each once."""
+    rows = (row for row in images.rows if scorer in wanted[row["prompt_set"]])
+    return list(dict.fromkeys(row["prompt"] for row in rows))
 
 
 def shortcomings(measured: Measured) -> dict[str, Any]:

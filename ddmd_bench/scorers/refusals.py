@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.scorers.metrics import METRICS
 
 if TYPE_CHECKING:
     from ddmd_bench.panel import Answer
@@ -33,9 +34,11 @@ def refuse_constant(
     columns alone may well be constant, since a student can be right on every prompt.
     """
     values, no_value = answer.features, answer.missing.keys() | answer.not_asked
-    if values is None and not answer.columns:
-        return
     if values is None:
+        # Shares of a few answers may well be alike.
+        shares = any(METRICS[name].counts for name in answer.columns if name in METRICS)
+        if shares or not answer.columns:
+            return
         values = np.stack(list(answer.columns.values()), 1).astype(np.float32)
     rows = [k for k in range(answer.num_images) if k not in no_value]
     alike = len(rows) > 1 and all(
