@@ -22,7 +22,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.image_folders import read_image, read_listing
 from ddmd_bench.images import ImageId, image_generator, image_noises
 from ddmd_bench.published import Published
-from ddmd_bench.published_files import base_folder, weights_path
+from ddmd_bench.published_files import load_pipeline, weights_path
 from ddmd_bench.sampling import Draw, conditioning, few_step_draw
 from ddmd_bench.training.networks import load_student
 
@@ -124,10 +124,7 @@ def own_noise(
 
 def _of_pipeline(row: Published, seed: int, backend: Backend, device: str) -> Sampler:
     """A whole pipeline of another architecture, sampled by its own rules."""
-    from diffusers import DiffusionPipeline
-
-    dtype = getattr(torch, backend.dtype)
-    pipeline = DiffusionPipeline.from_pretrained(base_folder(row), dtype=dtype).to(device)
+    pipeline = load_pipeline(row, getattr(torch, backend.dtype)).to(device)
     pipeline.set_progress_bar_config(disable=True)
     num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
 

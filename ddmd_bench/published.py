@@ -46,6 +46,9 @@ class Published:
     revision: str | None = None
     file: str | None = None  # in the repository; the repository itself where None
     base: str | None = SDXL
+    # Of a pipeline, the part that the weights are, a folder in diffusers' format named by `file`;
+    # the rest is the base's. None: the repository is the whole pipeline.
+    component: str | None = None
     lora_scale: float = 1.0
     resolution: int = 1024
     source: str = ""  # where the settings come from
@@ -217,6 +220,20 @@ PUBLISHED: dict[str, Published] = {
     "pcm": _pcm(4),
     "pcm_2step": _pcm(2),
     "pcm_8step": _pcm(8),
+    "senseflow_flux": Published(
+        "SenseFlow-FLUX, 4 steps",
+        backend="pipeline",
+        format="pipeline",
+        repository="domiso/SenseFlow",
+        file="SenseFlow-FLUX",
+        base="black-forest-labs/FLUX.1-dev",
+        component="transformer",
+        # Their students of SDXL are not published: the repository has FLUX and SD 3.5 alone.
+        sampling=Sampling("own", 4),
+        source="README of XingtongGe/SenseFlow and card of domiso/SenseFlow: the folder takes the "
+        "place of FLUX.1 dev's transformer, 4 to 8 Euler steps at 1024 pixels; guidance_scale 0 as "
+        "public code that samples it has it, since the card's own line was not seen",
+    ),
     "z_image_turbo": Published(
         "Z-Image-Turbo, 8 steps",
         backend="pipeline",

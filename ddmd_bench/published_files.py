@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote, folder_of, identity
 from ddmd_bench.published import PUBLISHED, SDXL, Published, Sampling, local_path
+from ddmd_bench.records import read_json
 from ddmd_bench.suite import Checkpoint, Student
+
+if TYPE_CHECKING:
+    import torch
 
 
 def row_of(student: Student) -> Published | None:
@@ -47,7 +51,9 @@ def remote_of(row: Published) -> Remote:
     local = local_path(replace(row, file=None))
     if local is not None and local.is_file():
         return Remote(str(local.parent), None, (local.name,), kind="model", what=row.title)
-    files = (row.file,) if row.file else ("*.json", "*.safetensors", "tokenizer/*")
+    files: tuple[str, ...] = (row.file,) if row.file else ("*.json", "*.safetensors", "tokenizer/*")
+    if row.component is not None:
+        files = (f"{row.file}/*.json", f"{row.file}/*.safetensors")
     return Remote(row.repository, row.revision, files, kind="model", what=row.title)
 
 
@@ -58,12 +64,44 @@ def weights_path(row: Published) -> Path:
     return folder / remote.files[0] if row.file or len(remote.files) == 1 else folder
 
 
-def base_folder(row: Published) -> Path:
-    """The folder of a whole pipeline."""
-    return folder_of(remote_of(row))
+# A pipeline but for its network, which is a student's own; not the files of other programs at the
+# top of a repository.
+_REST = ("model_index.json", "scheduler/*", "text_encoder*", "tokenizer*", "vae/*")
+
+
+def base_remote(row: Published) -> Remote | None:
+    """What a student that is one part of a pipeline takes from its base; None for any other."""
+    if row.component is None:
+        return None
+    assert row.base is not None, "a component has a base"
+    return Remote(row.base, None, _REST, kind="model", what=f"the rest of {row.title}")
+
+
+def load_pipeline(row: Published, dtype: torch.dtype) -> Any:
+    """A whole pipeline of diffusers, or a base's with the student's network in its place."""
+    import diffusers
+
+    base = base_remote(row)
+    if base is None or row.component is None:
+        return diffusers.DiffusionPipeline.from_pretrained(folder_of(remote_of(row)), dtype=dtype)
+    folder = folder_of(base)
+    named = read_json(folder / "model_index.json").get(row.component)
+    if not named or named[0] != "diffusers":
+        raise BenchError(
+            f"{row.title}: {folder} names no class of diffusers for {row.component}, found {named}"
+        )
+    network = getattr(diffusers, named[1]).from_pretrained(
+        folder_of(remote_of(row)) / (row.file or ""), dtype=dtype
+    )
+    part = {row.component: network}
+    return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **part)
 
 
 def inputs_of(row: Published) -> dict[str, Any]:
     """What determines a published student's images beside the backend."""
     told = {k: v for k, v in asdict(row).items() if k not in ("title", "source", "repository")}
-    return {"row": told, "student": identity(remote_of(row))}
+    if row.component is None:
+        del told["component"]
+    base = base_remote(row)
+    rest = {"base": identity(base)} if base else {}
+    return {"row": told, "student": identity(remote_of(row)), **rest}

@@ -13,7 +13,7 @@ from ddmd_bench.hub import Remote, identity
 from ddmd_bench.image_folders import read_listing
 from ddmd_bench.prompts import Prompt
 from ddmd_bench.published import SDXL, Published
-from ddmd_bench.published_files import inputs_of, remote_of, row_of
+from ddmd_bench.published_files import base_remote, inputs_of, remote_of, row_of
 from ddmd_bench.settings import Model
 from ddmd_bench.suite import Student, Suite
 
@@ -106,6 +106,8 @@ def remotes_of(backend: Backend, loaded: dict[str, Loaded], backend_name: str) -
     found = list(backend.remotes)
     for one in loaded.values():
         found.append(remote_of(one.row))
+        if (base := base_remote(one.row)) is not None:
+            found.append(base)
         if one.row.format != PIPELINE:
             found += BACKENDS[backend_name](one.model).remotes
     return list(dict.fromkeys(found))

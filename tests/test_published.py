@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
 from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding
 from ddmd_bench.diffusion import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.distill.sampler import few_step_sample, scheduler_sample
+from ddmd_bench.downloads import require_here
 from ddmd_bench.errors import BenchError
 from ddmd_bench.published import PUBLISHED, Published, Sampling, local_path
+from ddmd_bench.published_files import base_remote, inputs_of, load_pipeline, remote_of
 from tests.tiny_sdxl import SCHEDULER, make_pipeline
 from tests.tiny_students import lcm_unet
 
@@ -40,7 +44,7 @@ def test_a_row_is_whole(name: str) -> None:
     assert row.source.strip().count(" ") > 5  # a sentence
     assert row.revision is None or len(row.revision) == 40
     assert row.repository.count("/") == 1
-    assert (row.file is not None) == (row.backend == "sdxl")
+    assert (row.file is not None) == (row.backend == "sdxl" or row.component is not None)
     assert sampling.guidance_scale >= 1  # ours: 1 is none
     config = SDXL_SCHEDULER if row.backend == "sdxl" else FLOW
     scheduler = make_scheduler(
@@ -49,6 +53,31 @@ def test_a_row_is_whole(name: str) -> None:
     assert len(scheduler.timesteps) == sampling.num_inference_steps
     if sampling.timesteps is not None:
         assert scheduler.timesteps.tolist() == list(sampling.timesteps)
+
+
+def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
+    """A student that is published as one part of a pipeline, the rest of which is the base's."""
+    base, other = make_pipeline(), make_pipeline(seed=1)
+    base.save_pretrained(tmp_path / "base")
+    other.unet.save_pretrained(tmp_path / "student" / "network")
+    shutil.rmtree(tmp_path / "base" / "unet")  # the base's own is not needed
+    row = replace(
+        PUBLISHED["senseflow_flux"],
+        repository=str(tmp_path / "student"),
+        file="network",
+        base=str(tmp_path / "base"),
+        component="unet",
+    )
+    for remote in (remote_of(row), base_remote(row)):
+        assert remote is not None
+        require_here([remote])
+    loaded = load_pipeline(row, torch.float32)
+    expected, found = other.unet.state_dict(), loaded.unet.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert torch.equal(loaded.vae.quant_conv.weight, base.vae.quant_conv.weight)
+    assert {"student", "base"} <= inputs_of(row).keys()
+    with pytest.raises(BenchError, match="names no class of diffusers for transformer, found None"):
+        load_pipeline(replace(row, component="transformer"), torch.float32)
 
 
 def test_titles_and_files_differ() -> None:
