@@ -53,7 +53,9 @@ def hpsv2(folder: Path) -> Family:
     model, preprocess = (img_score.model_dict[k] for k in ("model", "preprocess_val"))
 
     def by_image(paths: Sequence[str], prompts: Sequence[str]) -> Any:
-        scores = [hpsv2.score(p, t, hps_version="v2.1") for p, t in zip(paths, prompts, strict=True)]
+        scores = [
+            hpsv2.score(p, t, hps_version="v2.1") for p, t in zip(paths, prompts, strict=True)
+        ]
         return np.array(scores)[:, 0]
 
     def by_list(paths: Sequence[str], prompts: Sequence[str]) -> Any:
@@ -69,7 +71,9 @@ def hpsv2(folder: Path) -> Family:
         with torch.no_grad():
             for images, texts in torch.utils.data.DataLoader(files, HPS_BATCH):
                 found = model(images, texts)
-                scores += torch.diagonal(found["image_features"] @ found["text_features"].T).tolist()
+                scores += torch.diagonal(
+                    found["image_features"] @ found["text_features"].T
+                ).tolist()
         return np.array(scores)
 
     return {"by image": by_image, "by list": by_list, "in batches": in_batches}

@@ -92,7 +92,9 @@ def main() -> None:
         f"threads {options.threads}, numpy {np.__version__}, scipy {scipy.__version__}, "
         f"torch {torch.__version__}; the reference's root took {time.perf_counter() - start:.1f}s"
     )
-    print(f"{'images':>7}  {'contender':30}{'seconds':>9}{'ratio':>8}{'distance':>12}{'differs':>10}")
+    print(
+        f"{'images':>7}  {'contender':30}{'seconds':>9}{'ratio':>8}{'distance':>12}{'differs':>10}"
+    )
     for n in options.images:
         features = features_of(n, 1)
         seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
@@ -107,7 +109,9 @@ def main() -> None:
             median = statistics.median(times)
             ratio = statistics.median(seconds[first]) / median
             differs = abs(values[name] / values[first] - 1)
-            print(f"{n:7,}  {name:30}{median:8.2f}s{ratio:7.1f}x{values[name]:12.6f}{differs:10.1e}")
+            print(
+                f"{n:7,}  {name:30}{median:8.2f}s{ratio:7.1f}x{values[name]:12.6f}{differs:10.1e}"
+            )
 
 
 if __name__ == "__main__":

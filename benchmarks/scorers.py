@@ -203,9 +203,7 @@ def timed(name: str, options: argparse.Namespace) -> None:
     rows = [row for row in part.rows if not options.only or row.contender in options.only]
     interpreters = {"ours": sys.executable}
     workers = {
-        family: Worker(
-            interpreters.get(family, options.vendors), family, folder, options.threads
-        )
+        family: Worker(interpreters.get(family, options.vendors), family, folder, options.threads)
         for family in dict.fromkeys(row.family for row in rows)
     }
     for row in rows:
