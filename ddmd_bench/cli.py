@@ -188,6 +188,9 @@ def score(
     metrics: Annotated[
         list[str] | None, typer.Option(help="Of a folder: hps_v21,image_reward")
     ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Of a folder: statistics that FID and others compare with.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Of a folder: default scores/<folder>.")
     ] = None,
@@ -201,7 +204,7 @@ def score(
     if Path(target).is_dir():
         from ddmd_bench.commands.scoring import score_images
 
-        score_images(Path(target), prompts, metrics or [], output, dtype)
+        score_images(Path(target), prompts, metrics or [], reference, output, dtype)
     else:
         _run_stage("score", ("reference", "generate"), target, set_, runs, reports, workers)
 

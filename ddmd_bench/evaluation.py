@@ -23,11 +23,12 @@ from ddmd_bench.distill.terms import Denoise
 from ddmd_bench.images import ImageId, as_pictures, image_ids, quantised
 from ddmd_bench.prompts import Prompt, head_in_proportion
 from ddmd_bench.records import finite_or_none
+from ddmd_bench.reference_statistics import find_statistics, load_reference
 from ddmd_bench.sampling import draw_reference, few_step_draw, iter_drawn
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.scoring import Images, Measured, aggregate, counted, features_of, measure
 from ddmd_bench.stats.frechet import Reference
-from ddmd_bench.suite import Evaluation
+from ddmd_bench.suite import Evaluation, Suite
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +51,7 @@ class Evaluator:
     backend: Backend
     settings: Evaluation
     prompts: tuple[Prompt, ...]  # all of the suite
-    reference_images_per_prompt: int
+    suite: Suite
     seed: int
     t_list: tuple[float, ...]
     device: str
@@ -65,7 +66,11 @@ class Evaluator:
         # A scorer that is used for the first time builds its network, which draws weights.
         with torch.random.fork_rng(cuda):
             measured = measure(
-                self._drawn(network), self.settings.metrics, self.student, device=self.device
+                self._drawn(network),
+                self.settings.metrics,
+                self.student,
+                device=self.device,
+                dtype=getattr(torch, self.suite.scoring.dtype),
             )
             return {metric: self._value(metric, measured) for metric in self.settings.metrics}
 
@@ -91,10 +96,12 @@ class Evaluator:
         return Value(found.value, found.n)
 
     def _real(self, extractor: str) -> Reference:
+        if (name := self.suite.reference.statistics) is not None:
+            return load_reference(find_statistics(name), extractor)
         draw_real = self.backend.draw_real
         assert draw_real is not None, "plan refuses a distance without real images"
         wanted = {METRICS[metric].extractor for metric in self.settings.metrics}
-        images = tuple(self._images(self.reference_images_per_prompt))
+        images = tuple(self._images(self.suite.reference.images_per_prompt))
         extractors = tuple(sorted(name for name in wanted if name))
         return _real_features(draw_real, images, extractors)[extractor]
 

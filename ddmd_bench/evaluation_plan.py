@@ -8,11 +8,20 @@ from ddmd_bench.backends import Backend
 from ddmd_bench.errors import unknown
 from ddmd_bench.prompts import Prompt, head_in_proportion, prompts_key
 from ddmd_bench.provenance import source_sha256
+from ddmd_bench.reference_statistics import statistics_inputs, statistics_problems
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, needed_scorers, weights_sha256
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.suite import Evaluation, Suite
 
-_SOURCES = ("sampling.py", "scorers/*.py", "stats/*.py", "scoring.py", "evaluation.py")
+_SOURCES = (
+    "sampling.py",
+    "decoding.py",
+    "panel.py",
+    "scorers/**/*.py",
+    "stats/*.py",
+    "scoring.py",
+    "evaluation.py",
+)
 
 
 def evaluation_problems(suite: Suite, settings: Evaluation, backend: Backend) -> list[str]:
@@ -41,17 +50,20 @@ def evaluation_problems(suite: Suite, settings: Evaluation, backend: Backend) ->
 def _distance_problems(
     name: str, metric: Metric, suite: Suite, settings: Evaluation, backend: Backend
 ) -> list[str]:
-    if backend.draw_real is None:
+    statistics = suite.reference.statistics
+    if backend.draw_real is None and statistics is None:
         problem = f"{name} compares with real images, and backend {suite.backend} draws none"
         return [f"evaluation.metrics: {problem}; leave it out"]
     num_features = SCORERS[metric.extractor or ""].num_features
     assert num_features is not None, f"{metric.extractor} gives features"
     fewest = DISTANCES[metric.distance or ""].fewest(num_features)
     problems = []
-    for what, key, per_prompt in (
-        ("a student's", "evaluation.images_per_prompt", settings.images_per_prompt),
-        ("real", "reference.images_per_prompt", suite.reference.images_per_prompt),
-    ):
+    sides = [("a student's", "evaluation.images_per_prompt", settings.images_per_prompt)]
+    if statistics is None:
+        sides.append(("real", "reference.images_per_prompt", suite.reference.images_per_prompt))
+    else:
+        problems += statistics_problems(statistics, [metric.extractor or ""])
+    for what, key, per_prompt in sides:
         found = settings.num_prompts * per_prompt
         if found < fewest:
             problems.append(
@@ -75,4 +87,5 @@ def evaluation_inputs(
     }
     if any(METRICS[name].kind == "distribution" for name in settings.metrics):
         inputs["reference_images_per_prompt"] = suite.reference.images_per_prompt
+        inputs |= statistics_inputs(suite.reference.statistics)
     return inputs

@@ -11,6 +11,14 @@ from ddmd_bench.data_files import rows_of, text_of
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.image_folders import METADATA
 from ddmd_bench.records import finite_or_none, seed_of, write_json, write_whole
+from ddmd_bench.reference_statistics import (
+    build_command,
+    extractors_of,
+    find_statistics,
+    load_reference,
+    statistics_inputs,
+    statistics_problems,
+)
 from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers
 
 if TYPE_CHECKING:
@@ -36,9 +44,17 @@ class FolderImages(NamedTuple):
     not_listed: tuple[str, ...]  # images of the folder that no prompt names
 
 
-def folder_problems(metrics: Sequence[str]) -> list[str]:
-    """Metrics that a folder of images cannot have."""
+def folder_problems(metrics: Sequence[str], reference: str | None) -> list[str]:
+    """Metrics that a folder of images cannot have, and what is wrong with the reference."""
     problems = [unknown("metric", name, METRICS) for name in metrics if name not in METRICS]
+    extractors = extractors_of(name for name in metrics if name in METRICS)
+    if extractors and reference is None:
+        problems.append(
+            f"distances compare with real images: give --reference, statistics that "
+            f"{build_command('NAME', extractors)} makes"
+        )
+    elif reference is not None:
+        problems += statistics_problems(reference, extractors)
     if "saturation" in metrics:
         problems.append(
             "saturation is counted before values are clipped: a file does not have it; leave it out"
@@ -128,6 +144,7 @@ def score_folder(
     images: FolderImages,
     metrics: Sequence[str],
     output: Path,
+    reference: str | None,
     device: str,
     dtype: torch.dtype,
     progress: Callable[[int, int], None],
@@ -153,7 +170,8 @@ def score_folder(
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "per_image.parquet", buffer.getvalue())
     record = {
-        "metrics": {metric: _groups(metric, measured) for metric in metrics},
+        "metrics": {metric: _groups(metric, measured, reference) for metric in metrics},
+        "reference": statistics_inputs(reference),
         "n": len(images.rows),
         "not_listed": len(images.not_listed),
         **shortcomings(measured),
@@ -165,14 +183,17 @@ def score_folder(
     return record
 
 
-def _groups(metric: str, measured: Measured) -> dict[str, dict[str, Any]]:
+def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str, dict[str, Any]]:
     from ddmd_bench.scoring import aggregate, counted
 
+    extractor, real = METRICS[metric].extractor, None
+    if extractor is not None and reference is not None:
+        real = load_reference(find_statistics(reference), extractor)
     groups = ["all", *dict.fromkeys(measured.table["prompt_set"])]
     found = {}
     for group in groups if len(groups) > 2 else groups[:1]:
         inside = counted(metric, measured.table, group)
-        interval = aggregate(metric, measured, inside, None, seed_of("score", metric, group))
+        interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
         found[group] = {
             "value": finite_or_none(interval.value),
             "low": finite_or_none(interval.low),

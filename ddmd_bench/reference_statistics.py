@@ -27,9 +27,9 @@ GAUSSIAN = ("mean", "cov", "root")
 _FOLDER = "reference_stats"  # a suite's expected values lie there as well
 
 
-def find_statistics(name: str) -> Path:
+def find_statistics(name: str, scorers: Iterable[str] = ()) -> Path:
     """A folder by its path, or by its name in the working folder's, the clone's or the package's
-    `reference_stats`."""
+    `reference_stats`; `scorers` are named where it has to be made."""
     package = Path(str(resources.files("ddmd_bench")))
     stores = [Path(_FOLDER), package.parent / _FOLDER, package / _FOLDER]
     for folder in (Path(name).expanduser(), *(store / name for store in stores)):
@@ -37,7 +37,7 @@ def find_statistics(name: str) -> Path:
             return folder
     raise BenchError(
         f"no reference statistics {name!r}: neither {name} nor {stores[0] / name} holds a {CARD}. "
-        f"Make them: {build_command(name, ())}"
+        f"Make them: {build_command(name, scorers)}"
     )
 
 
@@ -68,14 +68,14 @@ def statistics_inputs(name: str | None) -> dict[str, str]:
 
 def extractors_of(metrics: Iterable[str]) -> list[str]:
     """The extractors whose features the metrics compare with real images."""
-    return sorted({row.extractor for m in metrics if (row := METRICS[m]).extractor})
+    return sorted({extractor for m in metrics if (extractor := METRICS[m].extractor)})
 
 
 def statistics_problems(name: str, extractors: Iterable[str]) -> list[str]:
     """What is wrong with a suite's statistics, as far as the card tells."""
     extractors = list(extractors)
     try:
-        folder = find_statistics(name)
+        folder = find_statistics(name, extractors)
         card = read_card(folder)
     except BenchError as error:
         return [f"reference.statistics: {error}"]

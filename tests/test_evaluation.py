@@ -27,7 +27,7 @@ from ddmd_bench.evaluation import (
 from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.prompts import Prompt, head_in_proportion
 from ddmd_bench.records import mark_done, read_json
-from ddmd_bench.scorers import METRICS, loaded
+from ddmd_bench.scorers import METRICS, loaded, outside_scorers
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
@@ -35,7 +35,8 @@ from ddmd_bench.suite import Evaluation
 from ddmd_bench.suite_files import load_suite
 
 BACKEND = make_backend()
-EVERY = list(METRICS)
+# Those whose weights this package or another one carries.
+EVERY = [name for name in METRICS if not outside_scorers([name])]
 
 
 def quiet(*_: Any) -> None:
@@ -61,7 +62,7 @@ def evaluator(
             at=(0,), num_prompts=num_prompts, images_per_prompt=images_per_prompt, metrics=metrics
         ),
         prompts=plan.prompts,
-        reference_images_per_prompt=plan.suite.reference.images_per_prompt,
+        suite=plan.suite,
         seed=plan.suite.seeds[0],
         t_list=plan.suite.train_settings("dmd").t_list,
         device="cpu",

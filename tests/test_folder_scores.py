@@ -138,6 +138,34 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
+def test_a_distance_compares_with_statistics_that_were_built(tmp_path: Path) -> None:
+    for name, seed in (("own", 1), ("real", 2)):
+        labels = scenes.draw_labels(130, torch.Generator().manual_seed(seed))
+        images = scenes.render(labels, torch.Generator().manual_seed(seed))
+        (tmp_path / name).mkdir()
+        for k, image in enumerate(images):
+            save_png(tmp_path / name / f"{k:03d}.png", image)
+    statistics = tmp_path / "statistics"
+    result = run("stats", "build", tmp_path / "real", statistics, "--scorers", "efficientnet")
+    assert result.exit_code == 0, result.output
+    metrics = ("--metrics", "frechet_efficientnet")
+    refused = run("score", tmp_path / "own", *metrics)
+    assert refused.exit_code == 2
+    assert "give --reference" in refused.output
+    found = {}
+    for name in ("own", "real"):
+        output = tmp_path / f"scores_{name}"
+        result = run(
+            "score", tmp_path / name, *metrics, "--reference", statistics, "--output", output
+        )
+        assert result.exit_code == 0, result.output
+        record = json.loads((output / "aggregates.json").read_text())
+        found[name] = record["metrics"]["frechet_efficientnet"]["all"]
+        assert found[name]["n"] == 130
+    assert found["real"]["value"] == pytest.approx(0, abs=1e-4)
+    assert found["own"]["low"] > 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

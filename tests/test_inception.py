@@ -84,7 +84,6 @@ def test_loading_is_strict(files: tuple[Path, NvidiaInception], tmp_path: Path) 
 def test_either_file_will_do_and_its_hash_is_told(
     files: tuple[Path, NvidiaInception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddmd_bench.scorers.weights._TORCH_HUB", ())
     for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "empty"))
     monkeypatch.setenv("HOME", str(tmp_path / "empty"))

@@ -61,7 +61,7 @@ def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weights = tmp_path / "corner.pth"
     weights.write_bytes(b"weights")
     module = SimpleNamespace(load=lambda name, device, dtype: Corner())
-    monkeypatch.setattr("ddmd_bench.scorers.import_module", lambda name: module)
+    monkeypatch.setattr("ddmd_bench.scorers.interface.import_module", lambda name: module)
     kept = Weights("corner", ("corner.pth",), elsewhere=(str(tmp_path),))
     for name in ("inception", "inception_patch"):
         monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))

@@ -40,6 +40,7 @@ from ddmd_bench.scorers.weights import attribute_weights, efficientnet_weights
 from ddmd_bench.scoring import features_of
 from ddmd_bench.stages.score import score
 from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
+from ddmd_bench.suite import Reference as SuiteReference
 from ddmd_bench.suite import Scoring
 
 
@@ -285,6 +286,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         images_per_prompt=lambda: dict.fromkeys(labels, 2),
         intervals_over="prompts",
         scoring=Scoring(),
+        reference=SuiteReference(),
         metrics_of=lambda: dict.fromkeys(labels, tuple(metrics)),
     )
     tasks = {

@@ -37,7 +37,12 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def score_images(
-    folder: Path, prompts: Path | None, metrics: Sequence[str], output: Path | None, dtype: str
+    folder: Path,
+    prompts: Path | None,
+    metrics: Sequence[str],
+    reference: str | None,
+    output: Path | None,
+    dtype: str,
 ) -> None:
     """Score a folder of images and print the values."""
     from ddmd_bench.folder_scores import folder_problems, read_folder, score_folder
@@ -46,7 +51,7 @@ def score_images(
     metrics = split_names(metrics)
     if not metrics:
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
-    raise_problems(folder_problems(metrics))
+    raise_problems(folder_problems(metrics, reference))
     for scorer in needed_scorers(metrics):
         for weights in SCORERS[scorer].weights:
             require(weights)
@@ -57,7 +62,9 @@ def score_images(
         def progress(done: int, total: int) -> None:
             on_event(Event("score", done, total))
 
-        record = score_folder(images, metrics, output, _device(), torch_dtype(dtype), progress)
+        record = score_folder(
+            images, metrics, output, reference, _device(), torch_dtype(dtype), progress
+        )
     _print_scores(record)
     if images.not_listed:
         number, first = len(images.not_listed), images.not_listed[0]

@@ -43,7 +43,7 @@ class Course:
                 backend=backend,
                 settings=self.evaluation,
                 prompts=plan.prompts,
-                reference_images_per_prompt=plan.suite.reference.images_per_prompt,
+                suite=plan.suite,
                 seed=training.seed,
                 t_list=self.settings.t_list,
                 device=training.device,
