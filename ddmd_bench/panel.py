@@ -23,7 +23,15 @@ from numpy.typing import ArrayLike, NDArray
 from ddmd_bench.decoding import Unusable
 from ddmd_bench.embeddings import SHARD_SIZE, Store
 from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers import METRICS, SCORERS, PromptScorer, Scored, ScorerModel, loaded
+from ddmd_bench.scorers import (
+    METRICS,
+    SCORERS,
+    PromptScorer,
+    Scored,
+    ScorerModel,
+    batch_size,
+    loaded,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,7 +106,7 @@ class Panel:
             name: _Texts(model, texts(name) if texts else None)
             for name, model in self.models.items()
         }
-        self.batch_sizes = {name: SCORERS[name].batch_size for name in names}
+        self.batch_sizes = {name: batch_size(name, device) for name in names}
 
     def read(self, prompts: Mapping[str, Sequence[str]]) -> None:
         """Encode each scorer's prompts; those that are kept cost nothing."""

@@ -25,7 +25,7 @@ from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.provenance import provenance
 from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.reference_statistics import CARD, GAUSSIAN, weights_of
-from ddmd_bench.scorers import SCORERS, ScorerModel
+from ddmd_bench.scorers import SCORERS, ScorerModel, batch_size
 from ddmd_bench.settings import DataSource
 from ddmd_bench.stats.moments import gaussian_of_parts, rooted
 from ddmd_bench.train_streams import iter_encoded_images, upright
@@ -53,7 +53,8 @@ def build(
     count = len(list(work.glob("*.npz")))
     encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))
     while images := list(islice(encoded, PART)):
-        _write_part(work / f"{count:06}.npz", _measured(images, models, count * PART, progress))
+        part = _measured(images, models, device, count * PART, progress)
+        _write_part(work / f"{count:06}.npz", part)
         count += 1
     parts = sorted(work.glob("*.npz"))
     digests = [digest for path in parts for digest in _read(path, "sha256")]
@@ -107,6 +108,7 @@ def _begun(work: Path, data: DataSource, scorers: Sequence[str], num: int | None
 def _measured(
     images: Sequence[tuple[str, bytes]],
     models: Mapping[str, ScorerModel],
+    device: str,
     done: int,
     progress: Progress,
 ) -> Part:
@@ -125,7 +127,8 @@ def _measured(
         for k, batch in enumerate(batches):
             following = threads.map(prepared, batches[k + 1] if k + 1 < len(batches) else ())
             for scorer, model in models.items():
-                features[scorer].append(_scored(model, [inputs[scorer] for inputs in waiting]))
+                own = [inputs[scorer] for inputs in waiting]
+                features[scorer].append(_scored(model, own, batch_size(scorer, device)))
             done += len(batch)
             progress(done)
             waiting = list(following)
@@ -134,13 +137,14 @@ def _measured(
     return part
 
 
-def _scored(model: ScorerModel, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
-    """Features of images in their order; those whose tensors have one shape share a batch."""
+def _scored(model: ScorerModel, inputs: Sequence[Tensor], most: int) -> NDArray[np.float32]:
+    """Features of images in their order; those whose tensors have one shape share batches."""
     by_shape: dict[torch.Size, list[int]] = defaultdict(list)
     for k, tensor in enumerate(inputs):
         by_shape[tensor.shape].append(k)
     rows: dict[int, NDArray[np.float32]] = {}
-    for positions in by_shape.values():
+    alike = by_shape.values()
+    for positions in (p[k : k + most] for p in alike for k in range(0, len(p), most)):
         scored = model.score_batch(
             torch.stack([inputs[k] for k in positions]), [{}] * len(positions)
         )

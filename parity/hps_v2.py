@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,9 +24,9 @@ def _bring_vocabulary() -> None:
     shutil.copy(folder_of("clip") / name, folder_of("hpsv2") / "src" / "open_clip" / name)
 
 
-def main() -> None:
+def vendor(path: Path) -> Any:
+    """`hpsv2.img_score` with a network, whose checkpoint is the file, not one that is fetched."""
     _bring_vocabulary()
-    import hpsv2
     from hpsv2 import img_score
     from hpsv2.src.open_clip import factory
 
@@ -33,13 +34,20 @@ def main() -> None:
     # HPS replaces every one of them (load_state_dict is strict).
     factory.download_pretrained = lambda *args, **kwargs: "none"
     factory.load_checkpoint = lambda *args, **kwargs: None
+    img_score.huggingface_hub.hf_hub_download = lambda *args, **kwargs: str(path)
     img_score.initialize_model()
-    shapes = shapes_of(img_score.model_dict["model"].state_dict())
+    return img_score
+
+
+def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "checkpoint.pt"
+        img_score = vendor(path)
+        import hpsv2
+
+        shapes = shapes_of(img_score.model_dict["model"].state_dict())
         torch.save({"state_dict": checkpoint(shapes)}, path)
-        # The vendor fetches its checkpoint, and reads it anew for every image: read once here.
-        img_score.huggingface_hub.hf_hub_download = lambda *args, **kwargs: str(path)
+        # The vendor reads its checkpoint anew for every image: read once here.
         stored = torch.load(path, map_location="cpu", mmap=True)
         torch.load = lambda *args, **kwargs: stored
         for version, pairs in PAIRS_OF.items():

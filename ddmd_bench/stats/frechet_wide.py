@@ -1,7 +1,7 @@
 """Fréchet distance in many features (FID has 2,048) to real images that stay as they are.
 
-With fewer images than features everything happens in the n x n Gram matrix; the square root of the
-real covariance comes from the reference, which keeps it.
+With fewer images than features everything happens in the n x n Gram matrix, with more in the d x d
+scatter; the square root of the real covariance comes from the reference, which keeps it.
 """
 
 from __future__ import annotations
@@ -45,18 +45,27 @@ def _centred(real: Rooted, features: NDArray[Any]) -> _Centred:
     return _Centred(x - mean, mean - real.mean)
 
 
-def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
-    """Fréchet distance of features [n >= 2, d] to a Gaussian, float64.
+def _product(real: Rooted, x: Array) -> Array:
+    """A^1/2 B A^1/2 [d, d] with B = X^T X / (n - 1), or where n <= d X A X^T / (n - 1) [n, n].
 
-    tr (A^1/2 B A^1/2)^1/2 with B = X^T X / (n - 1) has the eigenvalues of X A X^T / (n - 1) as
-    well: n of them instead of d where n <= d.
+    Both have the same eigenvalues but for zeros. X^T X and Y Y^T cost half of another product: BLAS
+    knows that they are symmetric.
     """
-    x, gap = _centred(real, features)
     n, d = x.shape
-    rooted = x @ real.root
-    product = (rooted @ rooted.T if n <= d else rooted.T @ rooted) / (n - 1)
+    if n <= d:
+        rooted = x @ real.root
+        product: Array = rooted @ rooted.T
+    else:
+        product = real.root @ (x.T @ x) @ real.root
+    return product / (n - 1)
+
+
+def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
+    """Fréchet distance of features [n >= 2, d] to a Gaussian, float64."""
+    x, gap = _centred(real, features)
+    n = len(x)
     traces = float(np.trace(real.cov)) + float(np.square(x).sum()) / (n - 1)
-    distance: float = float(gap @ gap) + traces - 2 * _trace_root(product)
+    distance: float = float(gap @ gap) + traces - 2 * _trace_root(_product(real, x))
     return max(distance, 0.0)
 
 
@@ -69,16 +78,14 @@ def wide_estimate(real: Rooted, features: NDArray[Any]) -> Estimate:
     """
     x, gap = _centred(real, features)
     n, d = x.shape
-    rooted = x @ real.root
-    product = (rooted @ rooted.T if n <= d else rooted.T @ rooted) / (n - 1)
-    values, vectors = np.linalg.eigh(product)
+    values, vectors = np.linalg.eigh(_product(real, x))
     # Where the images do not vary there is nothing to divide by, and the numerator is 0 as well.
     kept = _positive(values)
     roots, vectors = np.sqrt(values[kept]), vectors[:, kept]
     if n <= d:
         quadratic = (n - 1) * (np.square(vectors) @ roots)
     else:
-        quadratic = np.square(rooted @ (vectors / np.sqrt(roots))).sum(1)
+        quadratic = np.square(x @ (real.root @ (vectors / np.sqrt(roots)))).sum(1)
     squares = np.square(x).sum(1)
     traces = float(np.trace(real.cov)) + float(squares.sum()) / (n - 1)
     value = max(float(gap @ gap) + traces - 2 * float(roots.sum()), 0.0)

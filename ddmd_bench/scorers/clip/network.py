@@ -23,14 +23,23 @@ class Library(NamedTuple):
 
     build: Callable[[Config], nn.Module]
     image: Callable[[Any, Tensor], Tensor]  # pixels [B, 3, 224, 224] -> [B, d]
-    text: Callable[[Any, Tensor], Tensor]  # tokens [B, 77] -> [B, d]
+    text: Callable[[Any, Tensor], Tensor]  # tokens [B, n <= 77] -> [B, d]
     surplus: frozenset[str] = frozenset()  # keys of older files that are no weights
+
+
+def _open_clip_text(network: Any, tokens: Tensor) -> Tensor:
+    """`CLIP.encode_text` for tokens [B, n <= 77]."""
+    n = tokens.shape[1]
+    x = network.token_embedding(tokens) + network.positional_embedding[:n]
+    x = network.ln_final(network.transformer(x, attn_mask=network.attn_mask[:n, :n]))
+    features: Tensor = x[torch.arange(len(x)), tokens.argmax(1)] @ network.text_projection
+    return features
 
 
 OPEN_CLIP = Library(
     lambda config: open_clip.CLIP(**config),
     lambda network, pixels: network.encode_image(pixels),
-    lambda network, tokens: network.encode_text(tokens),
+    _open_clip_text,
 )
 TRANSFORMERS = Library(
     lambda config: CLIPModel(CLIPConfig(**config)),
@@ -70,7 +79,12 @@ class Network:
         return F.normalize(self.library.image(self.model, pixels).float(), dim=-1)
 
     def text(self, tokens: Tensor) -> Tensor:
-        """[B, 77] -> [B, d]."""
+        """[B, 77] -> [B, d].
+
+        What follows a prompt's end, the largest token, is left out where no prompt reaches: no
+        token looks at those behind it.
+        """
+        tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
         return F.normalize(self.library.text(self.model, tokens.to(self.device)).float(), dim=-1)
 
 
