@@ -57,7 +57,8 @@ def _product(real: Rooted, x: Array) -> Array:
         product: Array = rooted @ rooted.T
     else:
         product = real.root @ (x.T @ x) @ real.root
-    return product / (n - 1)
+    scaled: Array = product / (n - 1)
+    return scaled
 
 
 def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
