@@ -16,10 +16,11 @@ from parity.images import NOT_AS_SHOWN, as_shown, pixels_sha256, write_images
 from parity.ours import TOLERANCE, load, scores
 from parity.weights import SEED, fold, seeded, shapes_sha256, unfold
 
-# Of the full-size networks: what is enlarged, reduced, padded or cropped; modes; kinds of prompts.
+# Of the full-size networks a few: extreme shapes, modes that a vendor reads in its own way, and the
+# prompts that are long, in several scripts and with entities.
 FEW = {
-    "hps_v21": ("tall.png", "sliver.png", "alpha.png", "palette.png", "rotated.jpg"),
-    "image_reward": ("wide.png", "tiny.png", "alpha.png", "palette.png", "grey16.png"),
+    "hps_v21": ("sliver.png", "alpha.png", "palette.png"),
+    "image_reward": ("sliver.png", "tiny.png", "alpha.png", "palette.png"),
 }
 FIRST = [-1.0081995725631714, -1.0156545639038086]  # of the tensor layer.weight [2, 1]
 
@@ -38,7 +39,7 @@ def few(golden: Golden) -> list[Pair]:
 def test_scores_are_the_vendors(scorer: str, images: dict[str, Path], tmp_path: Path) -> None:
     golden = read(scorer)
     pairs = few(golden)
-    assert len(pairs) >= 5
+    assert len(pairs) >= 3
     ours = scores(golden, load(golden, tmp_path), pairs, images)
     spread = max(pair.score for pair in pairs) - min(pair.score for pair in pairs)
     assert spread > 100 * TOLERANCE[scorer], "so that agreement says something"
