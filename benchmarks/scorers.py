@@ -93,7 +93,6 @@ PARTS = {
         Row("hpsv2.score, one call, a list", "hpsv2", "by list", most=8, compared=False),
         Row("hpsv2's evaluation loop, batch 20", "hpsv2", "in batches"),
         Row("ours, float32", "ours", "hps_v21"),
-        Row("ours, float32, prompts encoded before", "ours", "hps_v21, prompts known"),
         Row("ours, bfloat16", "ours", "hps_v21 in bfloat16", most=4),
     )),
     "image_reward": Part(1024, 32, write_reward, (
