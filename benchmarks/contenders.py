@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from parity.bert import MED_CONFIG
-
 Contender = Callable[[Sequence[str], Sequence[str]], Any]  # paths, prompts -> [n] or [n, d]
 Family = Mapping[str, Contender]
 HPS_FILE, REWARD_FILE = "HPS_v2.1_compressed.pt", "ImageReward.pt"
@@ -179,10 +177,6 @@ def ours(folder: Path) -> Family:
 
 
 FAMILIES = {"hpsv2": hpsv2, "image_reward": image_reward, "fid": fid, "ours": ours}
-
-
-def write_config(folder: Path) -> None:
-    (folder / "med_config.json").write_text(json.dumps(MED_CONFIG))
 
 
 def main() -> None:
