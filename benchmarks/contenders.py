@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from parity.bert import MED_CONFIG
-
 Contender = Callable[[Sequence[str], Sequence[str]], Any]  # paths, prompts -> [n] or [n, d]
 Family = Mapping[str, Contender]
 HPS_FILE, REWARD_FILE = "HPS_v2.1_compressed.pt", "ImageReward.pt"
@@ -149,13 +147,13 @@ def fid(folder: Path) -> Family:
 
 
 def ours(folder: Path) -> Family:
-    """The pass of the score stage, on files; what it keeps of prompts lies in the folder."""
+    """The pass of the score stage, on files."""
     os.environ["DDMD_BENCH_WEIGHTS"] = str(folder)
     from ddmd_bench.decoding import decoded
     from ddmd_bench.scorers import METRICS
-    from ddmd_bench.scoring import Images, Kept, measure
+    from ddmd_bench.scoring import Images, measure
 
-    def scorer(metric: str, dtype: torch.dtype = torch.float32, known: bool = False) -> Contender:
+    def scorer(metric: str, dtype: torch.dtype = torch.float32) -> Contender:
         def run(paths: Sequence[str], prompts: Sequence[str]) -> Any:
             rows = [
                 {"prompt_id": f"{k:05}", "prompt_set": "all images", "prompt": prompt,
@@ -163,10 +161,7 @@ def ours(folder: Path) -> Family:
                 for k, prompt in enumerate(prompts)
             ]  # fmt: skip
             images = Images(rows, paths, lambda k: decoded(Path(paths[k])))
-            with tempfile.TemporaryDirectory() as answers:
-                texts = folder / "texts" if known else Path(answers) / "texts"
-                kept = Kept(Path(answers), texts)
-                measured = measure(images, [metric], "", kept=kept, dtype=dtype)
+            measured = measure(images, [metric], "", dtype=dtype)
             extractor = METRICS[metric].extractor
             return measured.features[extractor] if extractor else measured.table[metric].to_numpy()
 
@@ -174,7 +169,6 @@ def ours(folder: Path) -> Family:
 
     return {
         "hps_v21": scorer("hps_v21"),
-        "hps_v21, prompts known": scorer("hps_v21", known=True),
         "hps_v21 in bfloat16": scorer("hps_v21", torch.bfloat16),
         "image_reward": scorer("image_reward"),
         "image_reward in bfloat16": scorer("image_reward", torch.bfloat16),
@@ -183,10 +177,6 @@ def ours(folder: Path) -> Family:
 
 
 FAMILIES = {"hpsv2": hpsv2, "image_reward": image_reward, "fid": fid, "ours": ours}
-
-
-def write_config(folder: Path) -> None:
-    (folder / "med_config.json").write_text(json.dumps(MED_CONFIG))
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.contenders import HPS_FILE, REWARD_FILE, write_config
+from benchmarks.contenders import HPS_FILE, REWARD_FILE
 from parity import golden
-from parity.bert import vocabulary_text
+from parity.bert import MED_CONFIG, vocabulary_text
 from parity.inception_files import FIDELITY, NVIDIA, fidelity_state, write_nvidia
 from parity.weights import checkpoint, unfold
 
@@ -58,7 +58,7 @@ class Part:
 
     size: int  # px
     images: int
-    write_weights: Callable[[Path], None]
+    weights: str  # of `WEIGHTS`
     rows: tuple[Row, ...]
 
 
@@ -72,7 +72,7 @@ def write_reward(folder: Path) -> None:
     known = golden.read("image_reward")
     torch.save(checkpoint(unfold(known.shapes)), folder / REWARD_FILE)
     (folder / "vocab.txt").write_text(vocabulary_text(known.vocabulary), encoding="utf-8")
-    write_config(folder)
+    (folder / "med_config.json").write_text(json.dumps(MED_CONFIG))
 
 
 def write_inception(folder: Path) -> None:
@@ -80,6 +80,11 @@ def write_inception(folder: Path) -> None:
     torch.save(fidelity_state(network), folder / FIDELITY)
 
 
+WEIGHTS: dict[str, Callable[[Path], None]] = {
+    "hps_v21": write_hps,
+    "image_reward": write_reward,
+    "inception": write_inception,
+}
 FID = (
     Row("clean-fid (12 workers, as it defaults)", "fid", "clean-fid"),
     Row("clean-fid, num_workers=0", "fid", "clean-fid, no workers"),
@@ -88,22 +93,21 @@ FID = (
     Row("ours", "ours", "fid"),
 )
 PARTS = {
-    "hps_v21": Part(1024, 20, write_hps, (
+    "hps_v21": Part(1024, 20, "hps_v21", (
         Row("hpsv2.score, a call an image", "hpsv2", "by image", most=4),
         Row("hpsv2.score, one call, a list", "hpsv2", "by list", most=8, compared=False),
         Row("hpsv2's evaluation loop, batch 20", "hpsv2", "in batches"),
         Row("ours, float32", "ours", "hps_v21"),
-        Row("ours, float32, prompts encoded before", "ours", "hps_v21, prompts known"),
         Row("ours, bfloat16", "ours", "hps_v21 in bfloat16", most=4),
     )),
-    "image_reward": Part(1024, 32, write_reward, (
+    "image_reward": Part(1024, 32, "image_reward", (
         Row("ImageReward.score, a call an image", "image_reward", "by image"),
         Row("ImageReward.score, one call, a list", "image_reward", "by list", compared=False),
         Row("ours, float32", "ours", "image_reward"),
         Row("ours, bfloat16", "ours", "image_reward in bfloat16"),
     )),
-    "fid_256": Part(256, 1_000, write_inception, FID),
-    "fid_1024": Part(1024, 1_000, write_inception, FID),
+    "fid_256": Part(256, 1_000, "inception", FID),
+    "fid_1024": Part(1024, 1_000, "inception", FID),
 }  # fmt: skip
 
 
@@ -194,12 +198,15 @@ def deviation(row: Row, values: NDArray[Any], first: NDArray[Any]) -> str:
 
 
 def timed(name: str, options: argparse.Namespace) -> None:
-    part, folder = PARTS[name], options.work / name.split("_1024")[0].split("_256")[0]
+    part = PARTS[name]
     num = options.images or part.images
     paths = write_images(options.work / f"images_{part.size}", part.size, num)
+    folder = options.work / part.weights
     if not folder.exists():
-        folder.mkdir(parents=True)
-        part.write_weights(folder)
+        unfinished = folder.with_suffix(".part")
+        unfinished.mkdir(exist_ok=True)
+        WEIGHTS[part.weights](unfinished)
+        unfinished.rename(folder)
     rows = [row for row in part.rows if not options.only or row.contender in options.only]
     interpreters = {"ours": sys.executable}
     workers = {
@@ -233,7 +240,7 @@ def main() -> None:
     parser.add_argument("--vendors", default=str(ROOT / ".nox" / "parity" / "bin" / "python"))
     parser.add_argument("--work", type=Path, default=Path("benchmark_files"))
     parser.add_argument("--images", type=int, help="instead of each part's own number")
-    parser.add_argument("--only", nargs="+", help="contenders by name, the first of them first")
+    parser.add_argument("--only", nargs="+", help="contenders by name")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()

@@ -54,11 +54,11 @@ def _product(real: Rooted, x: Array) -> Array:
     n, d = x.shape
     if n <= d:
         rooted = x @ real.root
-        product: Array = rooted @ rooted.T
+        product = rooted @ rooted.T
     else:
         product = real.root @ (x.T @ x) @ real.root
-    scaled: Array = product / (n - 1)
-    return scaled
+    product /= n - 1
+    return product
 
 
 def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
