@@ -36,6 +36,15 @@ TINY: dict[str, Any] = {
 }
 
 
+# A minute and more each. Begun last, they would leave the other worker idle at the end.
+LONG = ("test_real_models.py", "test_golden.py", "test_resume.py", "test_evaluation.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, which stay together on one worker."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """A valid suite as data, for a test to change."""
