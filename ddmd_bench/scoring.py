@@ -141,10 +141,11 @@ def measure(
             for name, answer in new.items() if kept is not None else ():
                 write_part(paths[name], answer, stamp)
             found |= new
+        else:
+            progress(rows.stop, len(images.rows))
         for name, known in found.items():
             assert known is not None, "every scorer has answered"
             parts[name].append(known)
-        progress(rows.stop, len(images.rows))
     answers = {name: joined(part) for name, part in parts.items()}
     for name, answer in answers.items():
         refuse_empty(name, student, answer)
