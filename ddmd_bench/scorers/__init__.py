@@ -71,7 +71,7 @@ def scorer_remotes(metrics: Iterable[str]) -> list[Remote]:
 
 
 # Images at once on a CPU, at most. What more of them fill, malloc gives back after every layer, and
-# the kernel zeroes it anew for the next: a sixth of the time of Inception with 32.
+# the kernel zeroes it anew for the next: a seventh of Inception's time with 32.
 _CPU_BATCH = 8
 
 
