@@ -8,6 +8,7 @@ python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,24 +116,30 @@ def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -
     """Download and verify all that a suite needs; then a run needs no network."""
     loaded = load_suite(suite, set_ or [])
     remotes = suite_remotes(loaded)
+    weights, problems = scorer_weights(loaded.all_metrics), list[str]()
     with shown(console) as on_event:
 
         def on_download(remote: Remote, done: int, total: int) -> None:
             here = Event(f"{remote.what} of {remote.place}, MB", done // 10**6, total // 10**6)
             on_event(here)
 
-        fetch_all(remotes, on_download)
-
-        def on_weights(weights: Weights, done: int, total: int) -> None:
-            on_event(Event(f"{weights.what}, MB", done // 10**6, total // 10**6))
-
-        fetch_weights(scorer_weights(loaded.all_metrics), on_weights)
+        def on_weights(one: Weights, done: int, total: int) -> None:
+            on_event(Event(f"{one.what}, MB", done // 10**6, total // 10**6))
 
         def on_item(done: int, total: int) -> None:
             on_event(Event("training data", done, total))
 
-        draw_data(loaded, runs, on_item)
-    lines = download_lines(remotes) + weights_lines(scorer_weights(loaded.all_metrics))
+        for part in (
+            partial(fetch_all, remotes, on_download),
+            partial(fetch_weights, weights, on_weights),
+            partial(draw_data, loaded, runs, on_item),
+        ):
+            try:  # what can be had is fetched, whatever else cannot
+                part()
+            except BenchError as error:
+                problems.append(str(error))
+    raise_problems(problems)
+    lines = download_lines(remotes) + weights_lines(weights)
     for line in lines or ["nothing to download"]:
         console.print(line, markup=False, highlight=False)
 

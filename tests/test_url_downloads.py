@@ -13,7 +13,8 @@ import pytest
 from ddmd_bench.downloads import fetch_weights
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.urls import download_url
-from ddmd_bench.scorers.weights import OWN_FOLDER, Weights, located, require
+from ddmd_bench.scorers import SCORERS
+from ddmd_bench.scorers.weights import OWN_FOLDER, Weights, folders, located, require
 
 DATA = bytes(range(256)) * 20_000  # five chunks
 
@@ -116,3 +117,18 @@ def test_weights_are_fetched_to_where_they_are_looked_for(
     with pytest.raises(BenchError, match="expected 00000000"):
         fetch_weights([wrong])
     assert not located(wrong)
+
+
+def test_weights_without_a_folder_of_their_own_go_into_the_cache(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No scorer's row may leave `fetch` without a place to put a file."""
+    monkeypatch.delenv(OWN_FOLDER, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = Weights("a network", ("weights.bin",), url=server.url)
+    assert not located(weights)
+    (path,) = fetch_weights([weights])
+    assert path.is_relative_to(tmp_path / "cache")
+    assert located(weights) == {"weights.bin": path}
+    for row in SCORERS.values():
+        assert all(next(folders(one), None) for one in row.weights if one.url is not None)

@@ -73,6 +73,8 @@ def folders(weights: Weights) -> Iterator[Path]:
         expanded = os.path.expandvars(place)
         if "$" not in expanded:  # a variable that is not set names no folder
             yield Path(expanded).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    yield Path(cache).expanduser() / "ddmd_bench" / "weights"
 
 
 def remote_needed(weights: Weights) -> Remote | None:
