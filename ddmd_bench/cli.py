@@ -8,13 +8,13 @@ python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ddmd_bench.commands import stats
+from ddmd_bench.commands.fetching import fetch_suite
 from ddmd_bench.commands.planning import print_plan
 from ddmd_bench.commands.shared import (
     Dtype,
@@ -29,17 +29,14 @@ from ddmd_bench.commands.shared import (
 )
 from ddmd_bench.disk_plan import disk_problems, disk_todo
 from ddmd_bench.display import shown
-from ddmd_bench.downloads import download_lines, fetch_weights, require_here, weights_lines
-from ddmd_bench.downloads import fetch as fetch_all
+from ddmd_bench.downloads import require_here
 from ddmd_bench.errors import BenchError
 from ddmd_bench.estimates import Outlook
-from ddmd_bench.hub import Remote
 from ddmd_bench.memory_plan import gpu_problems
-from ddmd_bench.plan import Plan, draw_data, make_plan, suite_remotes
+from ddmd_bench.plan import Plan, make_plan
 from ddmd_bench.records import read_json, write_whole
-from ddmd_bench.run import Event, Outcome, run_tasks
+from ddmd_bench.run import Outcome, run_tasks
 from ddmd_bench.scorers import scorer_weights
-from ddmd_bench.scorers.weights import Weights
 from ddmd_bench.suite import Suite
 from ddmd_bench.suite_files import load_suite
 
@@ -114,34 +111,7 @@ def plan(
 @stop_cleanly
 def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Download and verify all that a suite needs; then a run needs no network."""
-    loaded = load_suite(suite, set_ or [])
-    remotes = suite_remotes(loaded)
-    weights, problems = scorer_weights(loaded.all_metrics), list[str]()
-    with shown(console) as on_event:
-
-        def on_download(remote: Remote, done: int, total: int) -> None:
-            here = Event(f"{remote.what} of {remote.place}, MB", done // 10**6, total // 10**6)
-            on_event(here)
-
-        def on_weights(one: Weights, done: int, total: int) -> None:
-            on_event(Event(f"{one.what}, MB", done // 10**6, total // 10**6))
-
-        def on_item(done: int, total: int) -> None:
-            on_event(Event("training data", done, total))
-
-        for part in (
-            partial(fetch_all, remotes, on_download),
-            partial(fetch_weights, weights, on_weights),
-            partial(draw_data, loaded, runs, on_item),
-        ):
-            try:  # what can be had is fetched, whatever else cannot
-                part()
-            except BenchError as error:
-                problems.append(str(error))
-    raise_problems(problems)
-    lines = download_lines(remotes) + weights_lines(weights)
-    for line in lines or ["nothing to download"]:
-        console.print(line, markup=False, highlight=False)
+    fetch_suite(load_suite(suite, set_ or []), runs)
 
 
 def _run_stage(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddmd_bench.data_files import rows_of, text_of
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.image_folders import METADATA
-from ddmd_bench.records import finite_or_none, seed_of, write_json, write_whole
+from ddmd_bench.records import seed_of, write_json, write_whole
 from ddmd_bench.reference_statistics import (
     build_command,
     extractors_of,
@@ -184,7 +184,7 @@ def score_folder(
 
 
 def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str, dict[str, Any]]:
-    from ddmd_bench.scoring import aggregate, counted
+    from ddmd_bench.scoring import aggregate, cell_of, counted
 
     extractor, real = METRICS[metric].extractor, None
     if extractor is not None and reference is not None:
@@ -194,11 +194,5 @@ def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str,
     for group in groups if len(groups) > 2 else groups[:1]:
         inside = counted(metric, measured.table, group)
         interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
-        found[group] = {
-            "value": finite_or_none(interval.value),
-            "low": finite_or_none(interval.low),
-            "high": finite_or_none(interval.high),
-            "n": interval.n,
-            "n_expected": int(inside.sum()),
-        }
+        found[group] = cell_of(interval, inside)
     return found

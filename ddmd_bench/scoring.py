@@ -25,7 +25,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.kept import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.panel import Answer, Item, Panel
 from ddmd_bench.provenance import source_sha256
-from ddmd_bench.records import content_key
+from ddmd_bench.records import content_key, finite_or_none
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.scorers.refusals import refuse_constant, refuse_empty
 from ddmd_bench.stats.distances import DISTANCES
@@ -158,6 +158,17 @@ def _prompts(images: Images, wanted: Mapping[str, frozenset[str]], scorer: str) 
     """The prompts that a scorer reads, each once."""
     rows = (row for row in images.rows if scorer in wanted[row["prompt_set"]])
     return list(dict.fromkeys(row["prompt"] for row in rows))
+
+
+def cell_of(interval: Interval, inside: NDArray[np.bool_]) -> dict[str, Any]:
+    """A value as a record holds it, with how many of the rows inside went into it."""
+    return {
+        "value": finite_or_none(interval.value),
+        "low": finite_or_none(interval.low),
+        "high": finite_or_none(interval.high),
+        "n": interval.n,
+        "n_expected": int(inside.sum()),
+    }
 
 
 def shortcomings(measured: Measured) -> dict[str, Any]:

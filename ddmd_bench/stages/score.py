@@ -18,7 +18,6 @@ from ddmd_bench.decoding import Undecodable, decoded
 from ddmd_bench.errors import BenchError
 from ddmd_bench.images import image_ids
 from ddmd_bench.records import (
-    finite_or_none,
     mark_done,
     read_jsonl,
     seed_of,
@@ -33,6 +32,7 @@ from ddmd_bench.scoring import (
     Measured,
     Row,
     aggregate,
+    cell_of,
     counted,
     in_group,
     measure,
@@ -140,13 +140,7 @@ def _aggregates(
         resampled = plan.suite.intervals_over == "prompts"
         seed = seed_of("score", task.seed, metric, group) if resampled else None
         interval = aggregate(metric, measured, inside, real, seed)
-        result[group] = {
-            "value": finite_or_none(interval.value),
-            "low": finite_or_none(interval.low),
-            "high": finite_or_none(interval.high),
-            "n": interval.n,
-            "n_expected": int(inside.sum()),
-        }
+        result[group] = cell_of(interval, inside)
     return result
 
 
