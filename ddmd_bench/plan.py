@@ -15,7 +15,7 @@ from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.evaluation_plan import evaluation_problems
 from ddmd_bench.hub import Remote
-from ddmd_bench.prompt_sources import find_prompts
+from ddmd_bench.prompt_sources import find_prompts, prompt_remotes
 from ddmd_bench.prompts import Prompt, choose, prompts_key
 from ddmd_bench.provenance import source_sha256
 from ddmd_bench.published_values import published_problems
@@ -143,10 +143,13 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
 
 
 def _remotes(suite: Suite, backend: Backend, loaded: dict[str, Loaded]) -> tuple[Remote, ...]:
-    """Models, students and scorers, each once."""
+    """Published lists, models, students and scorers, each once."""
+    captions = suite.train_data.prompts if suite.train_data else None
+    lists = prompt_remotes([*suite.prompts.values(), *([captions] if captions else [])])
     known = [metric for metric in suite.all_metrics if metric in METRICS]
     scorers = scorer_remotes(known)
-    return tuple(dict.fromkeys([*remotes_of(backend, loaded, suite.backend), *scorers]))
+    models = remotes_of(backend, loaded, suite.backend)
+    return tuple(dict.fromkeys([*lists, *models, *scorers]))
 
 
 def draw_data(suite: Suite, runs: Path, progress: Callable[[int, int], None]) -> None:

@@ -1,37 +1,53 @@
-"""Files of a published list: from the Hub, from GitHub at one commit, or from a local folder."""
+"""Files of a published list: from the Hub's cache, from GitHub at one commit, or a local folder.
+
+Those of the Hub are fetched as all that a suite needs of it (`hub.download`), and only read here;
+GitHub's, which are small, are fetched where they are read.
+"""
 
 from __future__ import annotations
 
 import shutil
 import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from ddmd_bench.data_files import FETCH, problems
+from ddmd_bench.data_files import FETCH
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import Remote, folder_of
 from ddmd_bench.records import content_key
 
 GITHUB = "https://github.com"
 TIMEOUT_S = 60
-# Repository, revision and the files' names or patterns -> where they lie, and the commit.
-Host = Callable[[str, str | None, Sequence[str]], tuple[list[Path], str]]
 
 
-def files_of(
-    host: str, repository: str, revision: str | None, patterns: Sequence[str]
+def files_of_hub(remote: Remote) -> tuple[list[Path], str | None]:
+    """The files in the order of their names in `remote`, and the commit; a folder here has none."""
+    folder = folder_of(remote)
+    commit = None if Path(remote.repository).is_dir() else folder.name
+    return [folder / name for name in remote.files], commit
+
+
+def files_of_github(
+    repository: str, commit: str, patterns: Sequence[str]
 ) -> tuple[list[Path], str | None]:
     """The files in the order of the patterns, those of one pattern by name; and the commit.
 
-    A repository that is a folder here is read where it lies, and has no commit. Only GitHub's
-    have patterns; a file of the Hub has its whole name.
+    Unpacked once, from GitHub's archive of the commit, into the cache of `datasets`; a repository
+    that is a folder here is read where it lies, and has no commit.
     """
     if Path(repository).is_dir():
         return _matching(Path(repository), patterns, repository), None
-    return HOSTS[host](repository, revision, patterns)
+    from datasets import config
+
+    name = f"{repository.replace('/', '+')}-{commit}-{content_key(list(patterns))}"
+    folder = Path(config.HF_DATASETS_CACHE) / "github" / name
+    if not folder.is_dir():
+        _unpack(f"{GITHUB}/{repository}/archive/{commit}.zip", folder, patterns, repository)
+    return _matching(folder, patterns, repository), commit
 
 
 def _matching(folder: Path, patterns: Sequence[str], repository: str) -> list[Path]:
@@ -39,39 +55,6 @@ def _matching(folder: Path, patterns: Sequence[str], repository: str) -> list[Pa
     if missing := [p for p, files in zip(patterns, found, strict=True) if not files]:
         raise BenchError(f"{repository}: has no file {', '.join(missing)}")
     return [path for files in found for path in files]
-
-
-def _hub(repo_type: str) -> Host:
-    def download(
-        repository: str, revision: str | None, names: Sequence[str]
-    ) -> tuple[list[Path], str]:
-        from huggingface_hub import hf_hub_download
-
-        paths: list[Path] = []
-        for name in names:
-            with problems(f"{repository}: {name}"):
-                path = hf_hub_download(repository, name, repo_type=repo_type, revision=revision)
-            paths.append(Path(path))
-            parts = paths[-1].parts
-            revision = parts[parts.index("snapshots") + 1]  # the others at the same commit
-        assert revision is not None, f"{repository}: a row names its files"
-        return paths, revision
-
-    return download
-
-
-def _github(
-    repository: str, revision: str | None, patterns: Sequence[str]
-) -> tuple[list[Path], str]:
-    """Unpacked once, from GitHub's archive of the commit, into the cache of `datasets`."""
-    from datasets import config
-
-    assert revision is not None, f"{repository}: a row on GitHub names its commit"
-    name = f"{repository.replace('/', '+')}-{revision}-{content_key(list(patterns))}"
-    folder = Path(config.HF_DATASETS_CACHE) / "github" / name
-    if not folder.is_dir():
-        _unpack(f"{GITHUB}/{repository}/archive/{revision}.zip", folder, patterns, repository)
-    return _matching(folder, patterns, repository), revision
 
 
 def _unpack(url: str, folder: Path, patterns: Sequence[str], repository: str) -> None:
@@ -112,10 +95,3 @@ def _extract(archive: Path, unpacked: Path, patterns: Sequence[str]) -> None:
             target = unpacked / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(members.read(member))
-
-
-HOSTS: dict[str, Host] = {
-    "dataset": _hub("dataset"),
-    "model": _hub("model"),
-    "github": _github,
-}

@@ -25,7 +25,8 @@ from ddmd_bench.data_files import (
     text_column,
 )
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.prompt_downloads import files_of
+from ddmd_bench.hub import Remote
+from ddmd_bench.prompt_downloads import files_of_github, files_of_hub
 from ddmd_bench.prompt_readers import CATEGORY_COLUMN, READERS, Row, table_rows
 from ddmd_bench.prompts import PromptList
 from ddmd_bench.settings import DataSource
@@ -49,6 +50,13 @@ class PromptSource:
     licence: str | None = None
     sha256: str | None = None  # over the texts
     verified: bool = True  # files, format and number were seen in a source that can be named
+
+    @property
+    def remote(self) -> Remote | None:
+        """What must be fetched of the Hub."""
+        if self.host == "github":
+            return None
+        return Remote(self.repository, self.revision, self.files, self.host, f"{self.title}, list")
 
 
 PROMPT_SOURCES: dict[str, PromptSource] = {
@@ -202,6 +210,12 @@ def find_prompts(
     return load_prompts(data, others=prompt_sets)
 
 
+def prompt_remotes(sources: Iterable[DataSource]) -> list[Remote]:
+    """What must be fetched of the Hub for the published lists among the sources."""
+    rows = (PROMPT_SOURCES.get(data.source) for data in sources)
+    return [row.remote for row in rows if row is not None and row.remote is not None]
+
+
 def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
     """All prompts of a named list, a local file, or a dataset of the Hub (which needs `column`).
 
@@ -233,7 +247,11 @@ def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
 
 def read_source(name: str, row: PromptSource) -> PromptList:
     """A published list by its row; a verified row must find what it says."""
-    paths, commit = files_of(row.host, row.repository, row.revision, row.files)
+    if row.remote is not None:
+        paths, commit = files_of_hub(row.remote)
+    else:
+        assert row.revision is not None, f"{name}: a row on GitHub names its commit"
+        paths, commit = files_of_github(row.repository, row.revision, row.files)
     rows: list[Row] = []
     for path, text, category in READERS[row.reader](paths, row.column, row.category):
         after = row.category_after

@@ -21,6 +21,10 @@ from ddmd_bench.suite import Student
 UTILISATION = 0.3
 OFF_BY = 3  # the factor by which times may be wrong either way
 MEASURED_S = 0.05  # how long a product must take for its rate to count
+# Operations a second of dense products by NVIDIA's data sheet of the A100: stands in where there is
+# no GPU and the CPU would take longer than anybody waits.
+A100 = {"float32": 1.95e13, "float16": 3.12e14, "bfloat16": 3.12e14}
+LONGEST_ON_CPU_S = 7 * 86400
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def time_lines(outlook: Outlook) -> list[str]:
     todo = {task: w for task, w in work_of(outlook).items() if outlook.num_todo(*task)}
     if not todo:
         return []
-    rates = {dtype: matmul_rate(dtype) for dtype in sorted({dtype for _, dtype in todo.values()})}
+    where, rates = _rates(outlook, todo)
     by_stage: dict[str, dict[str, float]] = {}
     operations: dict[str, int] = {}
     recorded = False
@@ -169,7 +173,24 @@ def time_lines(outlook: Outlook) -> list[str]:
         by_stage.setdefault(stage, {})[student] = seconds * num
         operations[stage] = operations.get(stage, 0) + work * num
     lines = [_line(stage, operations[stage], times) for stage, times in by_stage.items()]
-    return [*lines, _assumed(rates, recorded)]
+    return [*lines, _assumed(where, rates, recorded)]
+
+
+def _rates(outlook: Outlook, todo: Work) -> tuple[str, dict[str, float]]:
+    """What the run is planned for, in words, and its rate in each precision."""
+    import torch
+
+    rates = {dtype: matmul_rate(dtype) for dtype in sorted({dtype for _, dtype in todo.values()})}
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(), rates
+    seconds = sum(
+        outlook.num_todo(*task) * work / (UTILISATION * rates[dtype])
+        for task, (work, dtype) in todo.items()
+    )
+    if seconds <= LONGEST_ON_CPU_S:
+        return "one thread of this CPU", rates
+    where = f"an A100 (one thread of this CPU would take {duration(seconds)})"
+    return where, {dtype: A100[dtype] for dtype in rates}
 
 
 def _line(stage: str, operations: int, seconds: dict[str, float]) -> str:
@@ -178,10 +199,7 @@ def _line(stage: str, operations: int, seconds: dict[str, float]) -> str:
     return f"time of {stage}: about {total} for {operations:.2g} operations ({told})"
 
 
-def _assumed(rates: dict[str, float], recorded: bool) -> str:
-    import torch
-
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "one thread of this CPU"
+def _assumed(where: str, rates: dict[str, float], recorded: bool) -> str:
     told = ", ".join(f"{rate:.2g} a second in {dtype}" for dtype, rate in rates.items())
     of_seeds = " Where one seed has run, its time stands for the others." if recorded else ""
     return (

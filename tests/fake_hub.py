@@ -6,11 +6,12 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.hub_server import git_sha1
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -59,7 +60,7 @@ def fake_hub(root: Path) -> Iterator[str]:
             if not path.is_file():
                 return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
             data = path.read_bytes()
-            return self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{_oid(data)}"'})
+            return self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": f'"{git_sha1(data)}"'})
 
         def _json(self, value: Any) -> None:
             self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -86,17 +87,13 @@ def fake_hub(root: Path) -> Iterator[str]:
         server.server_close()
 
 
-def _oid(data: bytes) -> str:
-    return sha1(data).hexdigest()
-
-
 def _entries(folder: Path, under: str) -> list[dict[str, Any]]:
     """Files and folders below a folder, as the Hub lists them."""
     return [
         {
             "type": "directory" if path.is_dir() else "file",
             "path": str(path.relative_to(folder)),
-            "oid": _oid(path.read_bytes() if path.is_file() else b""),
+            "oid": git_sha1(path.read_bytes() if path.is_file() else b""),
             "size": path.stat().st_size if path.is_file() else 0,
         }
         for path in sorted((folder / under).rglob("*"))

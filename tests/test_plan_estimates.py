@@ -216,7 +216,8 @@ def test_a_plan_tells_all_it_can_of_what_is_not_here(
     """No weights, no prompts, no network, no room: every line, and every problem at once."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("ddmd_bench.time_plan.matmul_rate", lambda dtype: 1e14)
+    monkeypatch.setattr("ddmd_bench.time_plan.matmul_rate", lambda dtype: 1e10)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     full_disk(monkeypatch, 10**9)
     result = CliRunner().invoke(app, ["plan", "sdxl_smoke", "--runs", str(tmp_path / "runs")])
     assert result.exit_code == 2
@@ -225,6 +226,8 @@ def test_a_plan_tells_all_it_can_of_what_is_not_here(
         "memory of decoupled_hybrid: ",
         "disk of train: ",
         "time of train: ",
+        "on an A100 (one thread of this CPU would take ",
+        "PartiPrompts, list: nateraw/parti-prompts",
         "prompts.parti.source",
         "no room on the disk",
     ):

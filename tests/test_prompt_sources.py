@@ -161,7 +161,7 @@ def test_every_row_is_whole() -> None:
         assert re.fullmatch(r"[a-z0-9_]+", name)
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", row.repository)
         assert row.reader in READERS
-        assert row.host in prompt_downloads.HOSTS
+        assert (row.remote is None) == (row.host == "github")
         assert row.title
         assert row.source.endswith(".")
         assert row.files
@@ -406,6 +406,7 @@ _ASK = """
 import json, sys
 from dataclasses import replace
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import download
 from ddmd_bench.prompt_sources import PROMPT_SOURCES, load_prompts, read_source
 from ddmd_bench.settings import DataSource
 from ddmd_bench.train_streams import iter_captions
@@ -422,6 +423,7 @@ def of_hub(**given):
     return [found.texts, found.categories, found.facts()]
 def of_row(name, n):
     row = replace(PROMPT_SOURCES[name], revision=commit, num_prompts=n, sha256=None)
+    download(row.remote)
     found = read_source(name, row)
     return [found.texts, found.revision]
 say(lambda: of_hub(source="some/prompts", column="prompt", revision=commit))
