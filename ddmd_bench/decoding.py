@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,25 +23,30 @@ class Undecodable(Unusable):
 
 
 def decoded(path: Path) -> Image:
-    """The file's image, turned as its EXIF tag says, of mode L, LA, P, RGB or RGBA.
+    """A file's image as `upright` gives it; `Unusable` for one that is the same everywhere."""
+    image = upright(path)
+    refuse_constant(image)
+    return image
+
+
+def upright(file: Path | IO[bytes]) -> Image:
+    """The image turned as its EXIF tag says, of mode L, LA, P, RGB or RGBA.
 
     16 bits are scaled to 8 (65535 is white). Of an animation it is the first frame. `Undecodable`
-    for what is no whole image, `Unusable` for one that is the same everywhere.
+    for what is no whole image.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
-            upright = _eight_bit(ImageOps.exif_transpose(image))
+            return _eight_bit(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise Undecodable("no such file") from None
     # Pillow reports a broken chunk of a PNG as a SyntaxError, a cut file as an OSError, and what
     # would fill the memory as an error of its own.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Undecodable(f"cannot be decoded: {error or type(error).__name__}") from error
-    refuse_constant(upright)
-    return upright
 
 
 def refuse_constant(image: Image) -> None:

@@ -192,21 +192,29 @@ def features_of(
     pictures: Sequence[Image], prompts: Sequence[str], extractors: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """Features [n, d] of images in memory by extractor, none of them missing."""
-    named = [f"image {k} of prompt {prompt!r}" for k, prompt in enumerate(prompts)]
     items = [
-        Item(name, prompt, partial(_give, picture))
-        for name, prompt, picture in zip(named, prompts, pictures, strict=True)
+        Item(f"image {k} of prompt {prompt!r}", prompt, partial(_give, picture))
+        for k, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True))
     ]
+    return whole_features(Panel(extractors), items)
+
+
+def whole_features(
+    panel: Panel, items: Sequence[Item], progress: Callable[[int], None] = lambda done: None
+) -> dict[str, NDArray[np.float32]]:
+    """Features [n, d] by the panel's scorers; an image without any is an error that names it."""
     chunks = [items[k : k + CHUNK_SIZE] for k in range(0, len(items), CHUNK_SIZE)]
-    parts = list(Panel(extractors).over(chunks))
-    found = {}
-    for extractor in extractors:
-        answer = joined([part[extractor] for part in parts])
-        if answer.missing or answer.features is None:
-            row, reason = next(iter(answer.missing.items()), (0, "no features"))
-            raise BenchError(f"scorer {extractor}: {named[row]}: {reason}")
-        found[extractor] = answer.features
-    return found
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in panel.models}
+    done = 0
+    for chunk, answers in zip(chunks, panel.over(chunks), strict=True):
+        for name, answer in answers.items():
+            for row, reason in answer.missing.items():
+                raise BenchError(f"{chunk[row].name}: {reason} (scorer {name})")
+            assert answer.features is not None, f"{name} extracts features"
+            found[name].append(answer.features)
+        done += len(chunk)
+        progress(done)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _give(picture: Image) -> Image:

@@ -7,31 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from ddmd_bench.decoding import upright
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.panel import Item, Panel
 from ddmd_bench.provenance import provenance
 from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.reference_statistics import CARD, GAUSSIAN, weights_of
-from ddmd_bench.scorers import SCORERS, ScorerModel, batch_size
+from ddmd_bench.scorers import SCORERS
+from ddmd_bench.scoring import whole_features
 from ddmd_bench.settings import DataSource
 from ddmd_bench.stats.moments import gaussian_of_parts, rooted
-from ddmd_bench.train_streams import iter_encoded_images, upright
+from ddmd_bench.train_streams import iter_encoded_images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PART = 1_024  # images that are done again at most, where a build was stopped
-_BATCH = 64
 _WORK = "unfinished"
 SUBSET = "the first n of the source; files in the order of their paths"
 
@@ -48,12 +50,12 @@ def build(
     """
     _require(output, scorers)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = {name: SCORERS[name].load(name, device, torch.float32) for name in scorers}
+    panel = Panel(scorers, device)
     work = _begun(output / _WORK, data, scorers, num)
     count = len(list(work.glob("*.npz")))
     encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))
     while images := list(islice(encoded, PART)):
-        part = _measured(images, models, device, count * PART, progress)
+        part = _measured(panel, images, count * PART, progress)
         _write_part(work / f"{count:06}.npz", part)
         count += 1
     parts = sorted(work.glob("*.npz"))
@@ -74,6 +76,19 @@ def build(
     write_json(output / CARD, card)
     shutil.rmtree(work)
     return output
+
+
+def _measured(
+    panel: Panel, images: Sequence[tuple[str, bytes]], done: int, progress: Progress
+) -> Part:
+    items = [Item(name, "", partial(_opened, encoded)) for name, encoded in images]
+    features = whole_features(panel, items, lambda count: progress(done + count))
+    digests = np.array([hashlib.sha256(encoded).hexdigest() for _, encoded in images])
+    return {**features, "sha256": digests}
+
+
+def _opened(encoded: bytes) -> Image:
+    return upright(io.BytesIO(encoded))
 
 
 def _left(num: int | None, done: int) -> int | None:
@@ -103,54 +118,6 @@ def _begun(work: Path, data: DataSource, scorers: Sequence[str], num: int | None
         shutil.rmtree(work, ignore_errors=True)
         write_json(work / "inputs.json", key)
     return work
-
-
-def _measured(
-    images: Sequence[tuple[str, bytes]],
-    models: Mapping[str, ScorerModel],
-    device: str,
-    done: int,
-    progress: Progress,
-) -> Part:
-    """Features of some images by scorer, each file decoded once, in threads."""
-
-    def prepared(named: tuple[str, bytes]) -> dict[str, Tensor]:
-        name, encoded = named
-        image = upright(name, encoded)
-        return {scorer: model.preprocess(image) for scorer, model in models.items()}
-
-    features: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    # Two batches are in memory: the one that is scored and the one that is prepared.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        batches = [images[k : k + _BATCH] for k in range(0, len(images), _BATCH)]
-        waiting = list(threads.map(prepared, batches[0]))
-        for k, batch in enumerate(batches):
-            following = threads.map(prepared, batches[k + 1] if k + 1 < len(batches) else ())
-            for scorer, model in models.items():
-                own = [inputs[scorer] for inputs in waiting]
-                features[scorer].append(_scored(model, own, batch_size(scorer, device)))
-            done += len(batch)
-            progress(done)
-            waiting = list(following)
-    part: Part = {scorer: np.concatenate(rows) for scorer, rows in features.items()}
-    part["sha256"] = np.array([hashlib.sha256(encoded).hexdigest() for _, encoded in images])
-    return part
-
-
-def _scored(model: ScorerModel, inputs: Sequence[Tensor], most: int) -> NDArray[np.float32]:
-    """Features of images in their order; those whose tensors have one shape share batches."""
-    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
-    for k, tensor in enumerate(inputs):
-        by_shape[tensor.shape].append(k)
-    rows: dict[int, NDArray[np.float32]] = {}
-    alike = by_shape.values()
-    for positions in (p[k : k + most] for p in alike for k in range(0, len(p), most)):
-        scored = model.score_batch(
-            torch.stack([inputs[k] for k in positions]), [{}] * len(positions)
-        )
-        assert scored.features is not None, "_require asks for features"
-        rows |= dict(zip(positions, scored.features.float().numpy(), strict=True))
-    return np.stack([rows[k] for k in range(len(inputs))])
 
 
 def _write_part(path: Path, part: Part) -> None:

@@ -5,7 +5,6 @@ captions = iter_captions(suite.train_data.prompts, skip=1000)
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 IMAGE_COLUMN = "image"
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SCORED_MODES = ("L", "LA", "P", "RGB", "RGBA")
 NAMED = 5  # positions that a sentence names
 
 
@@ -117,23 +115,6 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
         if value is None or value["bytes"] is None:
             raise BenchError(f"{data.source}: row {position} holds no image")
         yield f"{data.source}, row {position}", value["bytes"]
-
-
-def upright(name: str, encoded: bytes) -> Image.Image:
-    """An encoded image as a scorer takes it: upright, 8 bits a channel, L, LA, P, RGB or RGBA."""
-    from PIL import Image, ImageOps
-
-    try:
-        image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BenchError(f"{name}: cannot be read as an image: {error}") from error
-    if image.mode.startswith(("I", "F")):
-        raise BenchError(
-            f"{name}: mode {image.mode} has more than 8 bits a channel, which Pillow would clip. "
-            "Convert it first"
-        )
-    return image if image.mode in SCORED_MODES else image.convert("RGB")
 
 
 def _open(data: DataSource) -> Any:
