@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ddmd_bench.commands import stats
-from ddmd_bench.commands.fetching import fetch_suite
+from ddmd_bench.commands.fetching import fetch_metrics, fetch_suite
 from ddmd_bench.commands.planning import print_plan
 from ddmd_bench.commands.shared import (
     Dtype,
@@ -25,6 +25,7 @@ from ddmd_bench.commands.shared import (
     Workers,
     console,
     raise_problems,
+    split_names,
     stop_cleanly,
 )
 from ddmd_bench.disk_plan import disk_problems, disk_todo
@@ -109,9 +110,21 @@ def plan(
 
 @app.command()
 @stop_cleanly
-def fetch(suite: SuiteName, set_: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Download and verify all that a suite needs; then a run needs no network."""
-    fetch_suite(load_suite(suite, set_ or []), runs)
+def fetch(
+    suite: Annotated[str | None, typer.Argument(help="As for run.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Instead of a suite: weights for hps_v21,fid ...")
+    ] = None,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Download and verify all that a suite needs, or the scorers of metrics, to go on offline."""
+    if (suite is None) == (metrics is None):
+        raise BenchError("fetch: give a suite, or --metrics")
+    if suite is not None:
+        fetch_suite(load_suite(suite, set_ or []), runs)
+    else:
+        fetch_metrics(split_names(metrics or []))
 
 
 def _run_stage(

@@ -2,7 +2,7 @@
 
 Large files (as on the Hub: those with a sha256) are redirected to a store of another origin, which
 serves ranges; they are also offered by xet, which no one here serves. A test makes repositories,
-breaks things, and reads what was asked for.
+of models and of data sets, breaks things, and reads what was asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_good"
@@ -24,12 +25,15 @@ class Repository:
     files: dict[str, bytes]
     large: frozenset[str]
     branches: frozenset[str] = frozenset({"main"})
+    known_as: str = ""  # a commit that a test did not make
     gated: bool = False
     cut_once: dict[str, int] = field(default_factory=dict)  # bytes before the line breaks
     served_instead: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def commit(self) -> str:
+        if self.known_as:
+            return self.known_as
         rows = sorted((name, git_sha1(data)) for name, data in self.files.items())
         return hashlib.sha1(json.dumps(rows).encode()).hexdigest()
 
@@ -63,6 +67,12 @@ class Hub:
         self.repositories[name] = Repository(files, large, **options)  # type: ignore[arg-type]
         return self.repositories[name]
 
+    def add_folder(self, name: str, folder: Path, **options: object) -> Repository:
+        """What lies in a folder, as it is now."""
+        files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+        contents = {file: files[file].read_bytes() for file in sorted(files)}
+        return self.add(name, contents, **options)
+
     def bytes_served(self, part: str) -> int:
         return sum(request.num_bytes for request in self.requests if part in request.path)
 
@@ -89,6 +99,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
+    asked: dict[str, list[str]]  # the body of a POST
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -100,12 +111,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        self.asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.do_GET()
+
     def send(self, status: int, headers: dict[str, str], data: bytes = b"", cut: int = -1) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             sent = data if cut < 0 else data[:cut]
             self.wfile.write(sent)
             self.wfile.flush()
@@ -134,7 +149,7 @@ def _answer(handler: _Handler, _: object = None) -> None:
     if revision not in repository.branches | {repository.commit}:
         return handler.refuse(404, "RevisionNotFound")
     if is_api:
-        rows = _tree(repository) if rest[:1] == ["tree"] else _info(name, repository)
+        rows = _listing(handler, name, repository, rest)
         return handler.send(200, {"Content-Type": "application/json"}, json.dumps(rows).encode())
     if repository.gated and handler.headers.get("Authorization") != f"Bearer {TOKEN}":
         return handler.refuse(403, "GatedRepo")
@@ -179,6 +194,20 @@ def _large(repository: Repository, file: str, hash_name: str) -> dict[str, objec
     return {"lfs": {"size": size, hash_name: repository.sha256(file), "pointerSize": 134}}
 
 
+def _listing(handler: _Handler, name: str, repository: Repository, rest: list[str]) -> object:
+    match rest:
+        case ["tree", _, *under]:
+            return [row for row in _tree(repository) if _is_under(str(row["path"]), under)]
+        case ["paths-info", _]:
+            return [row for row in _tree(repository) if row["path"] in handler.asked["paths"]]
+        case _:
+            return _info(name.removeprefix("datasets/"), repository)
+
+
+def _is_under(path: str, folder: list[str]) -> bool:
+    return path.split("/")[: len(folder)] == folder and path != "/".join(folder)
+
+
 def _info(name: str, repository: Repository) -> dict[str, object]:
     siblings = [
         {
@@ -190,11 +219,16 @@ def _info(name: str, repository: Repository) -> dict[str, object]:
         for file, data in repository.files.items()
     ]
     gated = "manual" if repository.gated else False
-    return {"id": name, "sha": repository.commit, "siblings": siblings, "gated": gated}
+    facts = {"id": name, "sha": repository.commit, "gated": gated, "tags": []}
+    return {**facts, "siblings": siblings}
 
 
 def _tree(repository: Repository) -> list[dict[str, object]]:
+    folders = {str(p) for file in repository.files for p in PurePosixPath(file).parents} - {"."}
     return [
+        {"type": "directory", "path": folder, "size": 0, "oid": git_sha1(folder.encode())}
+        for folder in sorted(folders)
+    ] + [
         {
             "type": "file",
             "path": file,

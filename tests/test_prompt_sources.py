@@ -22,7 +22,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_hub import COMMIT, fake_hub
 
 from ddmd_bench import prompt_downloads
 from ddmd_bench.backends.shapes.backend import make_backend
@@ -40,10 +39,12 @@ from ddmd_bench.records import canonical_json, seed_of
 from ddmd_bench.settings import DataSource
 from ddmd_bench.suite import PromptSet
 from ddmd_bench.suite_files import load_suite
+from tests.hub_server import Hub, serving
 
 PROMPTS = ["a red star", 'a "blue" one, é', "", "NA", "a red star", "the last one  "]
 KEPT = ("a red star", 'a "blue" one, é', "NA", "the last one")
 POSITIONS = (0, 1, 3, 5)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 # `datasets` leaves a file open that it could not read to its end.
@@ -455,17 +456,18 @@ def _ask(tmp_path: Path, url: str, **environment: str) -> list[Any]:
 
 
 def test_what_the_hub_has_and_what_the_cache_keeps_of_it(tmp_path: Path) -> None:
-    root = tmp_path / "hub"
-    folder = root / "datasets/some/prompts"
-    folder.mkdir(parents=True)
-    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
-    (folder / "test.csv").write_text("prompt,category\none,x\ntwo,y\none,z\n")
-    for name in ("drawbench", "hpdv2", "mjhq_30k"):
-        stand_in(name, root / "datasets" / PROMPT_SOURCES[name].repository)
-    stand_in("coco2014_10k", root / "models/tianweiy/DMD2")
-    with fake_hub(root) as url:
-        online = _ask(tmp_path, url)
-    offline = _ask(tmp_path, url, HF_HUB_OFFLINE="1")
+    hub = Hub()
+    card, rows = b"---\nlicense: cc0-1.0\n---\n", b"prompt,category\none,x\ntwo,y\none,z\n"
+    files = {"README.md": card, "test.csv": rows}
+    hub.add("datasets/some/prompts", files, known_as=COMMIT)
+    for name in ("drawbench", "hpdv2", "mjhq_30k", "coco2014_10k"):
+        row = PROMPT_SOURCES[name]
+        stand_in(name, tmp_path / name)
+        place = f"datasets/{row.repository}" if row.host == "dataset" else row.repository
+        hub.add_folder(place, tmp_path / name, known_as=COMMIT)
+    with serving(hub):
+        online = _ask(tmp_path, hub.endpoint)
+    offline = _ask(tmp_path, hub.endpoint, HF_HUB_OFFLINE="1")
 
     texts, categories, facts = online[0]
     assert (texts, categories) == (["one", "two"], ["x", "y"])

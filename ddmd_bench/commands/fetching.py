@@ -1,7 +1,8 @@
-"""fetch: everything that a suite needs from elsewhere."""
+"""fetch: everything that a suite needs from elsewhere, or the scorers of some metrics alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,32 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
 from ddmd_bench.plan import draw_data, suite_remotes
 from ddmd_bench.run import Event
-from ddmd_bench.scorers import scorer_weights
+from ddmd_bench.scorers import scorer_remotes, scorer_weights
 from ddmd_bench.scorers.weights import Weights
 from ddmd_bench.suite import Suite
 
+OnItem = Callable[[int, int], None]
+
 
 def fetch_suite(suite: Suite, runs: Path) -> None:
+    """All that a suite needs, prompts and training data among it."""
+
+    def draw(on_item: OnItem) -> None:
+        draw_data(suite, runs, on_item)
+
+    _fetch(suite_remotes(suite), scorer_weights(suite.all_metrics), draw)
+
+
+def fetch_metrics(metrics: Sequence[str]) -> None:
+    """The weights of the metrics' scorers."""
+    _fetch(scorer_remotes(metrics), scorer_weights(metrics), lambda on_item: None)
+
+
+def _fetch(
+    remotes: Sequence[Remote], weights: Sequence[Weights], draw: Callable[[OnItem], None]
+) -> None:
     """Download as much as can be had; raise what went wrong, or say what is here."""
-    remotes = suite_remotes(suite)
-    weights, problems = scorer_weights(suite.all_metrics), list[str]()
+    problems = list[str]()
     with shown(console) as on_event:
 
         def on_download(remote: Remote, done: int, total: int) -> None:
@@ -36,7 +54,7 @@ def fetch_suite(suite: Suite, runs: Path) -> None:
         for part in (
             partial(fetch, remotes, on_download),
             partial(fetch_weights, weights, on_weights),
-            partial(draw_data, suite, runs, on_item),
+            partial(draw, on_item),
         ):
             try:  # what can be had is fetched, whatever else cannot
                 part()

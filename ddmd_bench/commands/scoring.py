@@ -9,21 +9,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from ddmd_bench.commands.shared import console, raise_problems
+from ddmd_bench.commands.shared import console, raise_problems, split_names
 from ddmd_bench.display import shown
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.run import Event
-from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers
+from ddmd_bench.scorers import METRICS, SCORERS, scorer_weights
+from ddmd_bench.scorers.weights import located, missing_sentence
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "bfloat16")
-
-
-def split_names(given: Sequence[str]) -> list[str]:
-    """Names from options that are given several times, or once with commas."""
-    return list(dict.fromkeys(name for text in given for name in text.split(",") if name))
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -46,15 +42,12 @@ def score_images(
 ) -> None:
     """Score a folder of images and print the values."""
     from ddmd_bench.folder_scores import folder_problems, read_folder, score_folder
-    from ddmd_bench.scorers.weights import require
 
     metrics = split_names(metrics)
     if not metrics:
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
     raise_problems(folder_problems(metrics, reference))
-    for scorer in needed_scorers(metrics):
-        for weights in SCORERS[scorer].weights:
-            require(weights)
+    raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
     images = read_folder(folder, prompts, metrics)
     output = output or Path("scores") / folder.resolve().name
     with shown(console) as on_event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -44,6 +44,11 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(130) from None
 
     return wrapped
+
+
+def split_names(given: Sequence[str]) -> list[str]:
+    """Names from an option that is given several times, or once with commas."""
+    return list(dict.fromkeys(name for text in given for name in text.split(",") if name))
 
 
 def raise_problems(problems: list[str]) -> None:

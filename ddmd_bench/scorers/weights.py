@@ -111,7 +111,7 @@ def missing_sentence(weights: Weights) -> str:
     source = weights.remote.place if weights.remote else weights.url
     return (
         f"{weights.what}: {names} of {source} is not on this machine. Run `python -m ddmd_bench "
-        f"fetch SUITE`, or set {OWN_FOLDER} to a folder that holds it"
+        f"fetch SUITE` (or `fetch --metrics NAMES`), or set {OWN_FOLDER} to a folder that holds it"
     )
 
 
