@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ddmd_bench.data_files import (
@@ -49,6 +50,7 @@ class PromptSource:
     category_after: str | None = None  # or the file's name without suffix, after this
     licence: str | None = None
     sha256: str | None = None  # over the texts
+    images: str | None = None  # those of the prompts, members of the only file, which is a zip
     verified: bool = True  # files, format and number were seen in a source that can be named
 
     @property
@@ -101,12 +103,15 @@ PROMPT_SOURCES: dict[str, PromptSource] = {
         repository="tianweiy/DMD2",
         revision="6743dc8939e91295295a67a0c4b59ca062010dba",
         files=("data/coco/coco10k.zip",),  # 1.9 GB: the images of the captions are in it
+        images="coco10k/subset/*",
         reader="pickle_in_zip",
         num_prompts=10_000,
         licence="CC BY-NC 4.0",
         source="DMD2's scripts/download_sdxl.sh and experiments/sdxl/README.md; the file is in "
         "the Hub's listing of that commit.",
-        verified=False,  # the pickle itself was not seen: a list of texts by how DMD2 reads it
+        # The file itself was not seen: by how DMD2 reads it a list of texts, and real images below
+        # `subset`, its reference folder.
+        verified=False,
     ),
     "coco2014_30k": PromptSource(
         "COCO 2014 val, DMD2's 30k captions",
@@ -214,6 +219,15 @@ def prompt_remotes(sources: Iterable[DataSource]) -> list[Remote]:
     """What must be fetched of the Hub for the published lists among the sources."""
     rows = (PROMPT_SOURCES.get(data.source) for data in sources)
     return [row.remote for row in rows if row is not None and row.remote is not None]
+
+
+def images_of_prompts(source: str) -> tuple[Path, str] | None:
+    """The zip that holds a published list's real images, and their pattern in it; if it has any."""
+    row = PROMPT_SOURCES.get(source)
+    if row is None or row.remote is None or row.images is None:
+        return None
+    ((path,), _) = files_of_hub(row.remote)
+    return path, row.images
 
 
 def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:

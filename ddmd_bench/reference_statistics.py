@@ -17,6 +17,7 @@ import numpy as np
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.records import SCHEMA, differing, read_json
 from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.scorers.weights import identity, located
@@ -42,10 +43,12 @@ def find_statistics(name: str, scorers: Iterable[str] = ()) -> Path:
 
 
 def build_command(name: str, scorers: Iterable[str]) -> str:
-    """The command that would make a folder."""
+    """The command that would make a folder, of a published list's own images where it has some."""
+    row = PROMPT_SOURCES.get(name)
+    source = name if row is not None and row.images else "IMAGES"
     output = name if "/" in name else f"{_FOLDER}/{name}"
     wanted = " ".join(f"--scorers {scorer}" for scorer in scorers) or "--scorers inception"
-    return f"python -m ddmd_bench stats build IMAGES {output} {wanted}"
+    return f"python -m ddmd_bench stats build {source} {output} {wanted}"
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -6,8 +6,10 @@ captions = iter_captions(suite.train_data.prompts, skip=1000)
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -25,6 +27,7 @@ from ddmd_bench.data_files import (
     text_of,
 )
 from ddmd_bench.errors import BenchError
+from ddmd_bench.prompt_sources import images_of_prompts
 from ddmd_bench.settings import DataSource
 
 if TYPE_CHECKING:
@@ -94,9 +97,12 @@ def iter_images(
 def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, bytes]]:
     """(name for errors, encoded bytes) of every image of a source, captions unread, from `skip` on.
 
-    A folder with files of images gives them in the order of their paths; for Parquet and datasets
-    of the Hub `column` is that of the images.
+    A folder with files of images gives them in the order of their paths, as does the archive of a
+    published list of prompts; for Parquet and datasets of the Hub `column` is that of the images.
     """
+    if archive := images_of_prompts(data.source):
+        yield from _zipped(*archive, skip)
+        return
     if is_local(data.source) and (path := local_path(data)).is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if files:
@@ -115,6 +121,22 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
         if value is None or value["bytes"] is None:
             raise BenchError(f"{data.source}: row {position} holds no image")
         yield f"{data.source}, row {position}", value["bytes"]
+
+
+def _zipped(path: Path, pattern: str, skip: int) -> Iterator[tuple[str, bytes]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted(
+                name
+                for name in archive.namelist()
+                if fnmatch(name, pattern) and name.lower().endswith(IMAGE_SUFFIXES)
+            )
+            if not members:
+                raise BenchError(f"{path}: holds no images as {pattern}")
+            for name in members[skip:]:
+                yield f"{path}: {name}", archive.read(name)
+    except zipfile.BadZipFile as error:
+        raise BenchError(f"{path}: not a whole zip: {error}. Fetch it again") from error
 
 
 def _open(data: DataSource) -> Any:

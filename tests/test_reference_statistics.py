@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ddmd_bench.backends import BACKENDS
 from ddmd_bench.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.plan import Plan, _reference_problems, make_plan
+from ddmd_bench.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.reference_statistics import (
     CARD,
     find_statistics,
@@ -93,7 +95,7 @@ def expected_features(folder: Path) -> np.ndarray:
 
 
 def built(
-    folder: Path, output: Path, scorers: Sequence[str] = ("inception",), **options: Any
+    folder: Path | str, output: Path, scorers: Sequence[str] = ("inception",), **options: Any
 ) -> Path:
     return build(
         DataSource(source=str(folder)), output, scorers, options.get("num"), lambda k: None
@@ -182,6 +184,27 @@ def test_a_table_of_images_is_a_source(photographs: Path, tmp_path: Path) -> Non
         read_card(output)["images_sha256"]
         == read_card(built(photographs, tmp_path / "b"))["images_sha256"]
     )
+
+
+def test_the_images_of_a_published_list_are_a_source(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data/coco").mkdir(parents=True)
+    archive = tmp_path / "data/coco/coco10k.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("coco10k/all_prompts.pkl", b"")
+        file.writestr("coco10k/other/image.png", b"")
+        for path in photographs.rglob("*"):
+            if path.is_file():
+                file.write(path, f"coco10k/subset/{path.relative_to(photographs)}")
+    row = replace(PROMPT_SOURCES["coco2014_10k"], repository=str(tmp_path))
+    monkeypatch.setitem(PROMPT_SOURCES, "coco2014_10k", row)
+    found = load_reference(built("coco2014_10k", tmp_path / "kept"), "inception")
+    np.testing.assert_allclose(found.features, expected_features(photographs), rtol=1e-6)
+    assert "stats build coco2014_10k reference" in statistics_problems("coco2014_10k", [])[0]
+    archive.write_bytes(archive.read_bytes()[:900])
+    with pytest.raises(BenchError, match="not a whole zip"):
+        built("coco2014_10k", tmp_path / "cut")
 
 
 def test_what_cannot_be_read_stops_the_build(photographs: Path, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which d
 @stop_cleanly
 def build(
     source: Annotated[
-        str, typer.Argument(help="A folder of images, Parquet, or owner/name on the Hub.")
+        str,
+        typer.Argument(help="A folder of images, Parquet, owner/name on the Hub, or coco2014_10k."),
     ],
     output: Annotated[Path, typer.Argument(help="A new folder, e.g. reference_stats/coco.")],
     scorers: Annotated[
