@@ -70,7 +70,7 @@ def scorer_remotes(metrics: Iterable[str]) -> list[Remote]:
     return [remote for remote in found if remote is not None]
 
 
-# Images at once on a CPU, at most. Tensors of more than 32 MiB, glibc's largest threshold, are mapped
+# Images at once on a CPU, at most. Tensors above 32 MiB, the largest threshold of glibc, are mapped
 # anew for every layer, and the kernel zeroes them: with 8 images 168,000 page faults an image of
 # ViT-H-14 and 0.43 s of the kernel's time, with 4 hardly any.
 _CPU_BATCH = 4
