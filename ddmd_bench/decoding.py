@@ -40,8 +40,7 @@ def upright(file: Path | IO[bytes]) -> Image:
     try:
         with Image.open(file) as image:
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _eight_bit(image)
+            return _eight_bit(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise Undecodable("no such file") from None
     # Pillow reports a broken chunk of a PNG as a SyntaxError, a cut file as an OSError, and what
@@ -52,14 +51,9 @@ def upright(file: Path | IO[bytes]) -> Image:
 
 def refuse_constant(image: Image) -> None:
     """Raise `Unusable` where all pixels are alike: black frames score well with some networks."""
-    # Nearly every image varies in its first row.
-    if _is_constant(image.crop((0, 0, image.width, 1))) and _is_constant(image):
+    if all(low == high for low, high in (band.getextrema() for band in image.split())):
         colour = image.convert("RGB").getpixel((0, 0))
         raise Unusable(f"constant image: every pixel is {colour}")
-
-
-def _is_constant(image: Image) -> bool:
-    return all(low == high for low, high in (band.getextrema() for band in image.split()))
 
 
 def _eight_bit(image: Image) -> Image:

@@ -35,12 +35,11 @@ def clean_resize(image: Image.Image) -> Tensor:
     the factor; clipped but not rounded to levels. What is transparent shows the colour under it,
     since Pillow's conversion to RGB drops the alpha channel.
     """
-    colours = image if image.mode == "RGB" else image.convert("RGB")
     channels = [
         np.asarray(
             Image.fromarray(np.asarray(channel, np.float32)).resize(_SIZE, Image.Resampling.BICUBIC)
         )
-        for channel in colours.split()
+        for channel in image.convert("RGB").split()
     ]
     return torch.from_numpy(np.stack(channels).clip(0, 255))
 
