@@ -98,13 +98,14 @@ def readable(where: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[
 @contextmanager
 def problems(where: str) -> Iterator[None]:
     """What `datasets` and the Hub raise, as one sentence that says what to do."""
+    import httpx2
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub import errors
     from pyarrow import ArrowException
 
     try:
         yield
-    except (errors.LocalEntryNotFoundError, ConnectionError) as error:
+    except (errors.LocalEntryNotFoundError, ConnectionError, httpx2.TransportError) as error:
         raise BenchError(f"{where}: no network, and it is not in the cache. {FETCH}") from error
     except (DatasetNotFoundError, errors.RepositoryNotFoundError) as error:
         raise BenchError(

@@ -22,6 +22,7 @@ from ddmd_bench.data_files import (
     open_builder,
     open_file,
     open_hub,
+    problems,
     readable,
     text_column,
     text_of,
@@ -87,7 +88,8 @@ def iter_images(
     names = _names(data.source, rows)
     image = _image_column(data.source, rows, names)
     caption = text_column(data.source, names, data.column)
-    decode, rows = _undecoded(rows.select_columns([image, caption]), image)
+    decode, rows = _undecoded(rows, image)
+    rows = rows.select_columns([image, caption])
     stream: Stream[tuple[int, str, Tensor]] = Stream(data.source, iter(()))
     rows = _captioned(data.source, rows, caption, skip, stream.skipped)
     stream.items = _decoded(rows, image, decode, resolution, stream.skipped)
@@ -115,8 +117,9 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
     rows = _open_images(data)
     names = _names(data.source, rows)
     column = data.column or _image_column(data.source, rows, names)
-    _, rows = _undecoded(rows.select_columns([column]), column)
-    for position, row in enumerate(readable(data.source, rows.skip(skip)), start=skip):
+    _, rows = _undecoded(rows, column)
+    rows = rows.select_columns([column]).skip(skip)
+    for position, row in enumerate(readable(data.source, rows), start=skip):
         value = _loaded(row[column])
         if value is None or value["bytes"] is None:
             raise BenchError(f"{data.source}: row {position} holds no image")
@@ -200,7 +203,10 @@ def _undecoded(rows: Any, image: str) -> tuple[Callable[[Any], Image.Image], Any
     """How an image is decoded, and rows that leave it undone: one bad image stops nothing."""
     from datasets import Image
 
-    return Image().decode_example, rows.cast_column(image, Image(decode=False))
+    if not isinstance((rows.features or {}).get(image), Image):
+        return Image().decode_example, rows.cast_column(image, Image(decode=False))
+    # A cast, or this after columns were selected, would leave a folder on the Hub decoded.
+    return Image().decode_example, rows.decode(False)
 
 
 def _captioned(
@@ -247,10 +253,16 @@ def _decoded(
 
 
 def _loaded(value: Any) -> Any:
-    """The bytes of a local file in the place of its path: of a cut file none stays open."""
-    if value is not None and value["bytes"] is None and Path(value["path"] or "").is_file():
-        return {"bytes": Path(value["path"]).read_bytes(), "path": None}
-    return value
+    """The bytes of a file, here or on the Hub, in the place of its path: none stays open."""
+    if value is None or value["bytes"] is not None:
+        return value
+    path = value["path"] or ""
+    if path.startswith("hf://"):
+        import fsspec
+
+        with problems(path), fsspec.open(path, "rb") as file:
+            return {"bytes": file.read(), "path": None}
+    return {"bytes": Path(path).read_bytes(), "path": None} if Path(path).is_file() else value
 
 
 def rgb(image: Image.Image) -> Image.Image:

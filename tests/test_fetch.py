@@ -24,17 +24,28 @@ from ddmd_bench.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.records import read_json
 from tests.hub_server import Hub, serving
 
+COMMIT = "a" * 40
 SUITE = {
     "name": "fetched",
     "title": "Fetched",
     "backend": "sdxl",
     "model": {"repository": "tiny/sdxl", "resolution": 64, "images_at_once": 4},
-    "prompts": {"drawbench": {"source": "drawbench", "num_prompts": 3}},
+    "prompts": {"drawbench": {"source": "drawbench", "num_prompts": 3, "images_per_prompt": 1}},
     "train_data": {
-        "prompts": {"source": "tiny/captions", "column": "text", "num_prompts": 5},
-        "images": {"source": "tiny/photographs", "column": "text", "num_images": 4},
+        "prompts": {
+            "source": "tiny/captions",
+            "column": "text",
+            "revision": COMMIT,
+            "num_prompts": 5,
+        },
+        "images": {
+            "source": "tiny/photographs",
+            "column": "text",
+            "revision": COMMIT,
+            "num_images": 4,
+        },
     },
-    "train": {"num_iterations": 1, "batch_size": 2, "fake_score_updates": 1},
+    "train": {"num_iterations": 1, "batch_size": 4, "fake_score_updates": 1},
     "students": {
         "teacher": {"source": "teacher", "num_inference_steps": 2, "guidance_scale": 4},
         "dmd2": {"method": "dmd2"},
@@ -74,8 +85,10 @@ def make_hub(folder: Path) -> Hub:
     unet = UNet2DConditionModel.from_pretrained(repository, subfolder="unet")
     save_file(kohya(make_pairs(unet)), folder / "lora" / "lora.safetensors")
     hub.add_folder("tiny/lora", folder / "lora")
-    hub.add("datasets/tiny/captions", {"train.csv": b"text\n" + b"a cat\na dog\n" * 5})
-    hub.add_folder("datasets/tiny/photographs", photographs(folder / "photographs"))
+    captions = {"train.csv": b"text\n" + b"a cat\na dog\n" * 5}
+    hub.add("datasets/tiny/captions", captions, known_as=COMMIT)
+    pictures = photographs(folder / "photographs")
+    hub.add_folder("datasets/tiny/photographs", pictures, known_as=COMMIT)
     row = PROMPT_SOURCES["drawbench"]
     table = {"Prompts": [f"thing {k}" for k in range(200)], "Category": "Colors"}
     listed = pd.DataFrame(table).to_csv(index=False).encode()

@@ -479,7 +479,7 @@ def test_one_value_that_is_not_finite_is_missing_and_counted(
 ) -> None:
     plan = make_plan(tmp_path, ["frechet_attributes", "std"], {"seen": 3})
     features = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
-    features[4] = math.nan
+    features[3] = math.nan  # of the first batch of four
     fake(features)
     score(plan, plan.scored, quiet)
     found = read_json(tmp_path / "score" / "aggregates.json")

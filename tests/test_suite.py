@@ -53,7 +53,7 @@ def test_a_suite_of_published_models_lacks_nothing_but_downloads(
         make_plan(suite, tmp_path, tmp_path)
     for line in str(refused.value).splitlines():
         statistics = "reference.statistics" in line
-        command = "stats build IMAGES reference_stats/" if statistics else "fetch"
+        command = "stats build coco2014_10k reference_stats/" if statistics else "fetch"
         assert f"python -m ddmd_bench {command}" in line, line
 
 
