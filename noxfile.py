@@ -92,7 +92,7 @@ def lint(session: nox.Session) -> None:
 def parity(session: nox.Session) -> None:
     """The vendors score, and ours is held against them: nox -s parity -- hps_v2 hps_v3.
 
-    Takes about 20 minutes, 9 GiB of memory and 10 GB of disk; rewrites tests/golden/.
+    Takes about 15 minutes, 9 GiB of memory and 10 GB of disk; rewrites tests/golden/.
     """
     vendors = _interpreter(session, VENDORS)
     pip = (vendors, "-m", "pip", "install", "--quiet", "--no-cache-dir")
