@@ -135,8 +135,6 @@ def open_hub(data: DataSource, streaming: bool) -> tuple[Any, str]:
     """A dataset of the Hub, its only split where none is given, and the commit that was read."""
     from datasets import load_dataset_builder
 
-    if data.column is None:
-        raise BenchError(f"{data.source}: a dataset of the Hub needs the column of its text")
     if data.revision is not None and not _COMMIT.fullmatch(data.revision):
         raise BenchError(
             f"{data.source}: revision must be a commit, 40 hex digits, found {data.revision!r}: a "

@@ -208,7 +208,8 @@ def whole_features(
     done = 0
     for chunk, answers in zip(chunks, panel.over(chunks), strict=True):
         for name, answer in answers.items():
-            for row, reason in answer.missing.items():
+            if answer.missing:
+                row, reason = next(iter(answer.missing.items()))
                 raise BenchError(f"{chunk[row].name}: {reason} (scorer {name})")
             assert answer.features is not None, f"{name} extracts features"
             found[name].append(answer.features)

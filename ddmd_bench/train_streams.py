@@ -67,6 +67,7 @@ def iter_captions(data: DataSource, skip: int = 0) -> Stream[tuple[int, str]]:
 
     Positions count every row, empty ones too, which are left out.
     """
+    _require_text_column(data)
     rows = _open(data)
     column = text_column(data.source, _names(data.source, rows), data.column)
     stream: Stream[tuple[int, str]] = Stream(data.source, iter(()))
@@ -84,6 +85,7 @@ def iter_images(
     images, or a dataset of the Hub. Images that cannot be read and images without a caption are
     left out.
     """
+    _require_text_column(data)
     rows = _open_images(data)
     names = _names(data.source, rows)
     image = _image_column(data.source, rows, names)
@@ -140,6 +142,11 @@ def _zipped(path: Path, pattern: str, skip: int) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}: {name}", archive.read(name)
     except zipfile.BadZipFile as error:
         raise BenchError(f"{path}: not a whole zip: {error}. Fetch it again") from error
+
+
+def _require_text_column(data: DataSource) -> None:
+    if data.column is None and is_hub_name(data.source) and not is_local(data.source):
+        raise BenchError(f"{data.source}: a dataset of the Hub needs the column of its text")
 
 
 def _open(data: DataSource) -> Any:

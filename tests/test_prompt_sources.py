@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from ddmd_bench import prompt_downloads
 from ddmd_bench.backends.shapes.backend import make_backend
@@ -410,7 +411,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import download
 from ddmd_bench.prompt_sources import PROMPT_SOURCES, load_prompts, read_source
 from ddmd_bench.settings import DataSource
-from ddmd_bench.train_streams import iter_captions
+from ddmd_bench.train_streams import iter_captions, iter_encoded_images
 
 def say(ask):
     try:
@@ -439,6 +440,8 @@ say(lambda: of_row("coco2014_10k", 2))
 say(lambda: of_row("mjhq_30k", 2))
 data = DataSource(source="some/prompts", column="prompt", split="test")
 say(lambda: list(iter_captions(data, skip=1)))
+data = DataSource(source="some/photographs", revision=commit)
+say(lambda: [[name, encoded.hex()] for name, encoded in iter_encoded_images(data, skip=1)])
 """
 
 
@@ -460,6 +463,11 @@ def test_what_the_hub_has_and_what_the_cache_keeps_of_it(tmp_path: Path) -> None
     card, rows = b"---\nlicense: cc0-1.0\n---\n", b"prompt,category\none,x\ntwo,y\none,z\n"
     files = {"README.md": card, "test.csv": rows}
     hub.add("datasets/some/prompts", files, known_as=COMMIT)
+    for k in range(2):
+        Image.new("RGB", (3, 3), (k, 0, 0)).save(tmp_path / f"{k}.png")
+    photographs = {f"{k}.png": (tmp_path / f"{k}.png").read_bytes() for k in range(2)}
+    metadata = {"metadata.csv": b"file_name,caption\n0.png,one\n1.png,two\n"}
+    hub.add("datasets/some/photographs", photographs | metadata, known_as=COMMIT)
     for name in ("drawbench", "hpdv2", "mjhq_30k", "coco2014_10k"):
         row = PROMPT_SOURCES[name]
         stand_in(name, tmp_path / name)
@@ -481,6 +489,7 @@ def test_what_the_hub_has_and_what_the_cache_keeps_of_it(tmp_path: Path) -> None
     for k, name in enumerate(("drawbench", "hpdv2", "coco2014_10k", "mjhq_30k"), start=6):
         assert online[k] == [STAND_INS[name][1], COMMIT]
     assert online[10] == [[1, "two"], [2, "one"]]
+    assert online[11] == [["some/photographs, row 1", photographs["1.png"].hex()]]
 
     assert [offline[k] for k in (0, *range(6, 11))] == [online[k] for k in (0, *range(6, 11))]
     assert "no network, and it is not in the cache" in offline[3]
