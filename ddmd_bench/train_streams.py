@@ -265,10 +265,10 @@ def _loaded(value: Any) -> Any:
         return value
     path = value["path"] or ""
     if path.startswith("hf://"):
-        import fsspec
+        from huggingface_hub import HfFileSystem
 
-        with problems(path), fsspec.open(path, "rb") as file:
-            return {"bytes": file.read(), "path": None}
+        with problems(path):
+            return {"bytes": HfFileSystem().cat_file(path), "path": None}
     return {"bytes": Path(path).read_bytes(), "path": None} if Path(path).is_file() else value
 
 
