@@ -31,7 +31,7 @@ from ddmd_bench.scorers import METRICS, needed_scorers, scorer_remotes, weights_
 from ddmd_bench.student_plan import Loaded, image_problems, loaded_students, remotes_of
 from ddmd_bench.suite import Scoring, Suite
 from ddmd_bench.tasks import NO_SEED, Task, TaskName, make_tasks
-from ddmd_bench.training_data import TrainingData
+from ddmd_bench.training_data import TrainingData, data_identity
 from ddmd_bench.training_plan import training_problems
 
 _REPORT_SOURCES = ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py")
@@ -92,7 +92,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     problems += [unknown("metric", m, METRICS) for m in suite.metrics if m not in METRICS]
     problems += _claim_problems(suite)
     problems += published_problems(suite)
-    problems += training_problems(suite, backend)
+    problems += training_problems(suite, backend) + _data_problems(suite, backend)
     loaded, found = loaded_students(suite)
     problems += found + image_problems(suite, prompts)
     if suite.evaluation is not None:
@@ -136,10 +136,12 @@ def suite_remotes(suite: Suite) -> tuple[Remote, ...]:
     """All that a suite needs from elsewhere, known before anything of it is here."""
     if suite.backend not in BACKENDS:
         raise BenchError(f"suite {suite.name}: " + unknown("backend", suite.backend, BACKENDS))
+    backend = BACKENDS[suite.backend](suite.model)
     loaded, problems = loaded_students(suite)
+    problems += _data_problems(suite, backend)
     if problems:
         raise BenchError("\n".join(f"suite {suite.name}: {problem}" for problem in problems))
-    return _remotes(suite, BACKENDS[suite.backend](suite.model), loaded)
+    return _remotes(suite, backend, loaded)
 
 
 def _remotes(suite: Suite, backend: Backend, loaded: dict[str, Loaded]) -> tuple[Remote, ...]:
@@ -188,6 +190,16 @@ def _prompts(
             continue
         chosen += part
     return tuple(chosen), lists, problems
+
+
+def _data_problems(suite: Suite, backend: Backend) -> list[str]:
+    """What keeps training data from being the same in every run, known before a download."""
+    try:
+        if suite.train_data is not None:
+            data_identity(suite.train_data, backend.resolution)
+    except BenchError as error:
+        return [f"train_data: {error}"]
+    return []
 
 
 def _reference_problems(suite: Suite, backend: Backend) -> list[str]:
