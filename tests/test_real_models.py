@@ -25,8 +25,11 @@ from safetensors.torch import save_file
 from tiny_students import kohya, make_pairs
 
 from ddmd_bench.methods import METHODS
+from ddmd_bench.plan import make_plan
 from ddmd_bench.records import read_json, read_jsonl
 from ddmd_bench.stages.check import write_expected
+from ddmd_bench.stages.encode import encode
+from ddmd_bench.suite import Suite
 from parity.inception_files import NVIDIA, write_nvidia
 
 PROMPTS = ["a red cat", "a small star on the left", "two dogs in the park"]
@@ -182,17 +185,21 @@ def test_a_whole_run(backend: str, tmp_path: Path) -> None:
     )
 
 
+def encoded(suite: dict[str, Any], folder: Path) -> Any:
+    """What the stage says of itself."""
+    plan = make_plan(Suite.model_validate(suite), folder / "runs", folder / "reports")
+    (task,) = plan.of_stage("encode")
+    encode(plan, task, lambda done, total: None)
+    return read_json(task.folder / "done.json")
+
+
 def test_a_prompt_is_encoded_once_for_every_suite(tmp_path: Path) -> None:
     suite = make_suite("sdxl", tmp_path)
     suite["students"] = {"teacher": suite["students"]["teacher"]}
     suite |= {"baseline": "teacher", "train_data": None}
-    path = tmp_path / "suite.yaml"
-    path.write_text(yaml.safe_dump(suite))
-    ddmd_bench(tmp_path, "encode", str(path))
-    more = {**suite, "name": "more"}
-    more["prompts"] = {**suite["prompts"], "other": {"source": "captions.txt", "num_prompts": 2}}
-    path.write_text(yaml.safe_dump(more))
-    ddmd_bench(tmp_path, "encode", str(path))
-    (done,) = (tmp_path / "runs" / "more" / "encode").glob("*/done.json")
-    record = read_json(done)
-    assert (record["n"], record["encoded"]) == (6, 2)
+    first = encoded(suite, tmp_path)
+    assert (first["n"], first["encoded"]) == (4, 4)  # '' is one
+    other = {"source": str(tmp_path / "captions.txt"), "num_prompts": 2}
+    more = {**suite, "name": "more", "prompts": {**suite["prompts"], "other": other}}
+    second = encoded(more, tmp_path)
+    assert (second["n"], second["encoded"]) == (6, 2)
