@@ -191,7 +191,7 @@ def score(
     workers: Workers = 0,
 ) -> None:
     """Measure a folder of images from any generator, or the images of a suite's run."""
-    if Path(target).is_dir():
+    if metrics or Path(target).is_dir():
         from ddmd_bench.commands.scoring import score_images
 
         score_images(Path(target), prompts, metrics or [], reference, output, dtype)

@@ -166,6 +166,13 @@ def test_a_distance_compares_with_statistics_that_were_built(tmp_path: Path) -> 
     assert found["own"]["low"] > 1
 
 
+@pytest.mark.parametrize("target", ["drawings", "shapes"])  # a slip; a suite, with its own metrics
+def test_metrics_are_of_a_folder_that_exists(target: str) -> None:
+    result = run("score", target, "--metrics", METRICS)
+    assert result.exit_code == 2
+    assert f"{target}: no such folder of images" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -123,7 +123,6 @@ def make_suite(backend: str, folder: Path) -> dict[str, Any]:
 
 def add_fid(suite: dict[str, Any], folder: Path) -> None:
     """Metrics that compare with real photographs, by statistics built of them before the run."""
-    torch.manual_seed(0)
     (folder / "weights").mkdir()
     write_nvidia(folder / "weights" / NVIDIA)
     real = photos(folder / "real", [f"number {k}" for k in range(12)], "caption")

@@ -43,6 +43,10 @@ def score_images(
     """Score a folder of images and print the values."""
     from ddmd_bench.folder_scores import folder_problems, read_folder, score_folder
 
+    if not folder.is_dir():
+        raise BenchError(
+            f"{folder}: no such folder of images. --metrics is for a folder; a suite has its own"
+        )
     metrics = split_names(metrics)
     if not metrics:
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
