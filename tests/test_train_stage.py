@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -190,17 +191,25 @@ def test_the_record_tells_the_cost(planned: Planner) -> None:
     assert record["peak_memory_gib"] > 0
 
 
+def resident_gib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="Linux counts it")
 def test_peak_memory_counts_from_its_reset() -> None:
+    # The system may take back other pages meanwhile (an earlier test's mapped weights, a thread
+    # that ends), and a kernel of many cores counts pages roughly: a quarter GiB of leave.
     reset_peak_memory()
-    before = peak_memory_gib()
-    block = np.ones(2**27, np.uint8)  # 1/8 GiB, every page written
+    block = np.ones(2**29, np.uint8)  # 1/2 GiB, every page written
     with_block = peak_memory_gib()
-    assert with_block - before == pytest.approx(0.125, abs=0.02)
+    assert with_block > 0.5
+    assert with_block == pytest.approx(resident_gib(), abs=0.25)
     del block
-    assert peak_memory_gib() == pytest.approx(with_block, abs=0.01)
+    assert resident_gib() < with_block - 0.25  # the memory is gone, its peak is not
+    assert peak_memory_gib() == pytest.approx(with_block, abs=0.25)
     reset_peak_memory()
-    assert peak_memory_gib() < with_block - 0.1
+    assert peak_memory_gib() < with_block - 0.25
 
 
 def test_diagnostics_reach_tensorboard(planned: Planner) -> None:
