@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_students import kohya, make_pairs
+from typer.testing import CliRunner
 
+from ddmd_bench.cli import app
 from ddmd_bench.methods import METHODS
 from ddmd_bench.plan import make_plan
 from ddmd_bench.records import read_json, read_jsonl
+from ddmd_bench.scorers import loaded
 from ddmd_bench.stages.check import write_expected
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.suite import Suite
@@ -123,39 +126,53 @@ def make_suite(backend: str, folder: Path) -> dict[str, Any]:
 
 def add_fid(suite: dict[str, Any], folder: Path) -> None:
     """Metrics that compare with real photographs, by statistics built of them before the run."""
-    (folder / "weights").mkdir()
     write_nvidia(folder / "weights" / NVIDIA)
     real = photos(folder / "real", [f"number {k}" for k in range(12)], "caption")
-    output = "reference_stats/tiny"
-    ddmd_bench(folder, "stats", "build", str(real), output, "--scorers", "inception")
+    invoked("stats", "build", str(real), "reference_stats/tiny", "--scorers", "inception")
     suite["metrics"] += ["fid", "kid"]
     suite["reference"] = {"statistics": "tiny"}
 
 
-def ddmd_bench(folder: Path, *arguments: str) -> str:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where commands run, in this process or another, with the weights in a folder of its own."""
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDMD_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    loaded.cache_clear()
+    yield tmp_path
+    loaded.cache_clear()
+
+
+def invoked(*arguments: str) -> str:
+    """What a command prints, in this process: its imports are the greater part of a short one."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def run_as_a_user(*arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     command = [sys.executable, "-m", "ddmd_bench", *arguments]
-    own = {"PYTHONPATH": str(Path(__file__).parent.parent), "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, **own, "DDMD_BENCH_WEIGHTS": str(folder / "weights")}
-    result = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 @pytest.mark.parametrize("backend", FAMILIES)
-def test_a_whole_run(backend: str, tmp_path: Path) -> None:
-    suite = make_suite(backend, tmp_path)
+def test_a_whole_run(backend: str, folder: Path) -> None:
+    suite = make_suite(backend, folder)
     if backend == "sdxl":
-        add_fid(suite, tmp_path)
-    path = tmp_path / "suite.yaml"
+        add_fid(suite, folder)
+    path = folder / "suite.yaml"
     path.write_text(yaml.safe_dump(suite, sort_keys=False))
-    said = ddmd_bench(tmp_path, "run", str(path), "--workers", "1")
+    said = run_as_a_user("run", str(path), "--workers", "1")
     examined = backend == "sdxl"  # the doctor has a task where a network scores
     num_tasks = examined + 1 + len(METHODS) + 1 + 2 * len(suite["students"])
     assert f"{num_tasks} tasks done, 0 were complete" in said
 
-    record = read_json(tmp_path / "reports" / suite["name"] / "report.json")
+    record = read_json(folder / "reports" / suite["name"] / "report.json")
     for name, row in record["table"].items():
         for metric, cells in row.items():
             lost = metric == "saturation" and name in ("elsewhere", "whole_pipeline")
@@ -163,7 +180,7 @@ def test_a_whole_run(backend: str, tmp_path: Path) -> None:
             assert cells["all"]["n_expected"] == (3 if metric == "diversity" else 6)
     facts = record["prompt_lists"]["some"]
     assert (facts["n"], facts["n_duplicates"], len(facts["sha256"])) == (3, 0, 64)
-    page = (tmp_path / "reports" / suite["name"] / "index.html").read_text()
+    page = (folder / "reports" / suite["name"] / "index.html").read_text()
     assert "real scenes share" not in page  # the suite has none
     assert "real scenes are the ceiling" not in page
     assert "Green frame" not in page  # no metric judges an image right or wrong
@@ -171,17 +188,16 @@ def test_a_whole_run(backend: str, tmp_path: Path) -> None:
     assert evaluations == (4 if backend == "sdxl" else 2)  # of 2 steps Lumina's guides 0.25: none
 
     # All students that are drawn here start from one noise: a folder's images are its own.
-    (images,) = (tmp_path / "runs" / suite["name"] / "generate").glob("elsewhere-*/images")
+    (images,) = (folder / "runs" / suite["name"] / "generate").glob("elsewhere-*/images")
     rows = read_jsonl(images / "metadata.jsonl")
     assert [row["prompt"] for row in rows[::2]] == [r["prompt"] for r in rows[1::2]]
-    again = ddmd_bench(tmp_path, "run", str(path))
+    again = invoked("run", str(path))
     assert "0 tasks done" in again
     assert "(unchanged)" in again
 
-    expected = write_expected([record] * 3, tmp_path)
-    assert f"{suite['name']}: ok" in ddmd_bench(
-        tmp_path, "check", str(path), "--expected", str(expected)
-    )
+    expected = write_expected([record] * 3, folder)
+    said = invoked("check", str(path), "--expected", str(expected))
+    assert f"{suite['name']}: ok" in said
 
 
 def encoded(suite: dict[str, Any], folder: Path) -> Any:
