@@ -23,7 +23,12 @@ TINY: dict[str, Any] = {
         "compositional": {"source": "shapes/held_out", "num_prompts": 2},
     },
     "reference": {"images_per_prompt": 1},
-    "train": {"num_iterations": 6, "batch_size": 8, "checkpoint_every": 2},
+    "train": {
+        "num_iterations": 6,
+        "batch_size": 8,
+        "checkpoint_every": 2,
+        "fake_score_updates": 2,
+    },
     "students": {
         "real": {"source": "real"},
         "teacher_2": {"source": "teacher", "num_inference_steps": 2, "guidance_scale": 4},
