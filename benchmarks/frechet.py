@@ -5,7 +5,7 @@
 Every contender is given features of images and what is kept of a reference, the statistics of
 20,000 others, and makes a distance of them. The packages take the root of the product of two
 covariances, which is not symmetric: clean-fid by `scipy.linalg.sqrtm`, torch-fidelity and
-torchmetrics by its eigenvalues. Ours has the root of the reference's covariance beside it, made
+torchmetrics by its eigenvalues. Ours has a factor of the reference's covariance beside it, made
 once when the reference is built.
 """
 
@@ -23,15 +23,15 @@ import scipy
 import torch
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.frechet import Gaussian, Rooted
+from ddmd_bench.stats.frechet import Factored, Gaussian
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_interval
-from ddmd_bench.stats.moments import gaussian_of_parts, rooted
+from ddmd_bench.stats.moments import factored, gaussian_of_parts
 
 NUM_FEATURES = 2_048
 NUM_REFERENCE = 20_000
 PROMPTS = 5  # images each
 
-Contender = Callable[[NDArray[Any], Rooted], float]
+Contender = Callable[[NDArray[Any], Factored], float]
 
 
 def features_of(n: int, seed: int) -> NDArray[np.float32]:
@@ -47,25 +47,25 @@ def own_gaussian(features: NDArray[Any]) -> Gaussian:
     return Gaussian(features.mean(0, dtype=np.float64), np.cov(features, rowvar=False))
 
 
-def without_cross(a: Gaussian, real: Rooted) -> float:
+def without_cross(a: Gaussian, real: Factored) -> float:
     gap = a.mean - real.mean
     return float(gap @ gap + np.trace(a.cov) + np.trace(real.cov))
 
 
-def sqrtm(features: NDArray[Any], real: Rooted) -> float:
+def sqrtm(features: NDArray[Any], real: Factored) -> float:
     own = own_gaussian(features)
     root = scipy.linalg.sqrtm(own.cov @ real.cov)
     return without_cross(own, real) - 2 * float(np.trace(root.real))
 
 
-def eigvals(features: NDArray[Any], real: Rooted) -> float:
+def eigvals(features: NDArray[Any], real: Factored) -> float:
     own = own_gaussian(features)
     product = torch.from_numpy(own.cov) @ torch.from_numpy(real.cov)
     values = torch.linalg.eigvals(product).sqrt().real
     return without_cross(own, real) - 2 * float(values.sum())
 
 
-def interval(features: NDArray[Any], real: Rooted) -> float:
+def interval(features: NDArray[Any], real: Factored) -> float:
     groups = np.arange(len(features)) // PROMPTS
     return wide_interval(real, features, groups).value
 
@@ -87,10 +87,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     gaussian = gaussian_of_parts([features_of(NUM_REFERENCE, 0)])
     start = time.perf_counter()
-    real = rooted(gaussian)
+    real = factored(gaussian)
     print(
         f"threads {options.threads}, numpy {np.__version__}, scipy {scipy.__version__}, "
-        f"torch {torch.__version__}; the reference's root took {time.perf_counter() - start:.1f}s"
+        f"torch {torch.__version__}; the reference's factor took {time.perf_counter() - start:.1f}s"
     )
     print(
         f"{'images':>7}  {'contender':30}{'seconds':>9}{'ratio':>8}{'distance':>12}{'differs':>10}"

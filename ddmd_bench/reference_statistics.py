@@ -1,8 +1,8 @@
 """Features of real images that belong to no prompt, kept in a folder: found, checked, read.
 
 The folder holds `card.json`, written last, which says what it is of; `NAME.npy`, the features of
-each extractor, float32 [n, d]; and `NAME.safetensors` with their mean, covariance and its root in
-float64. `ddmd_bench.statistics_build` makes it. Loads no torch.
+each extractor, float32 [n, d]; and `NAME.safetensors` with their mean, covariance and its
+triangular factor in float64. `ddmd_bench.statistics_build` makes it. Loads no torch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import numpy as np
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.prompt_sources import PROMPT_SOURCES
-from ddmd_bench.records import SCHEMA, differing, read_json
+from ddmd_bench.records import differing, read_json
 from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.scorers.weights import identity, located
-from ddmd_bench.stats.frechet import Reference, Rooted
+from ddmd_bench.stats.frechet import Factored, Reference
 
 CARD = "card.json"
-GAUSSIAN = ("mean", "cov", "root")
+CARD_SCHEMA = 2  # 1 had a symmetric root in place of the factor
+GAUSSIAN = ("mean", "cov", "factor")
 _FOLDER = "reference_stats"  # a suite's expected values lie there as well
 
 
@@ -57,9 +58,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         card: dict[str, Any] = read_json(folder / CARD)
     except (OSError, ValueError) as error:
         raise BenchError(f"{folder / CARD}: cannot be read as JSON: {error}") from error
-    if card.get("schema") != SCHEMA:
+    if card.get("schema") != CARD_SCHEMA:
         raise BenchError(
-            f"{folder / CARD}: schema {card.get('schema')!r}, expected {SCHEMA}. Build it again"
+            f"{folder / CARD}: schema {card.get('schema')!r}, expected {CARD_SCHEMA}. Build it "
+            "again"
         )
     return card
 
@@ -135,4 +137,4 @@ def load_reference(folder: Path, extractor: str) -> Reference:
             )
     features = np.load(folder / f"{extractor}.npy", allow_pickle=False)
     tensors = load_file(folder / f"{extractor}.safetensors")
-    return Reference(features, np.arange(len(features)), Rooted(*(tensors[k] for k in GAUSSIAN)))
+    return Reference(features, np.arange(len(features)), Factored(*(tensors[k] for k in GAUSSIAN)))

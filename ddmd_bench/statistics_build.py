@@ -22,12 +22,12 @@ from ddmd_bench.decoding import upright
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.panel import Item, Panel
 from ddmd_bench.provenance import provenance
-from ddmd_bench.records import SCHEMA, content_key, file_sha256, read_json, write_json, write_whole
-from ddmd_bench.reference_statistics import CARD, GAUSSIAN, weights_of
+from ddmd_bench.records import content_key, file_sha256, read_json, write_json, write_whole
+from ddmd_bench.reference_statistics import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scoring import whole_features
 from ddmd_bench.settings import DataSource
-from ddmd_bench.stats.moments import gaussian_of_parts, rooted
+from ddmd_bench.stats.moments import factored, gaussian_of_parts
 from ddmd_bench.train_streams import iter_encoded_images
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def build(
     if len(digests) < 2:
         raise BenchError(f"{data.source}: statistics need two images or more")
     card = {
-        "schema": SCHEMA,
+        "schema": CARD_SCHEMA,
         "n": len(digests),
         "source": data.model_dump(exclude_none=True),
         "subset": SUBSET,
@@ -146,7 +146,7 @@ def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any
         raise BenchError(f"{output}: features of {scorer} are not finite. Check its weights")
     buffer = io.BytesIO()
     np.save(buffer, features, allow_pickle=False)
-    gaussian = rooted(gaussian_of_parts(_rows(parts, scorer)))
+    gaussian = factored(gaussian_of_parts(_rows(parts, scorer)))
     tensors = dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True))
     files = {f"{scorer}.npy": buffer.getvalue(), f"{scorer}.safetensors": save(tensors)}
     for name, payload in files.items():

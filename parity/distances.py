@@ -28,7 +28,7 @@ from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
 from ddmd_bench.stats.frechet_wide import wide_distance
 from ddmd_bench.stats.kernel import kernel_estimate
 from ddmd_bench.stats.manifold import precision_values, recall_estimate
-from ddmd_bench.stats.moments import rooted
+from ddmd_bench.stats.moments import factored
 from parity.inception_files import FIDELITY, NVIDIA, fidelity_state, write_nvidia
 
 SAME_FEATURES, SAME_FILES = 1e-6, 1e-4  # relative
@@ -76,7 +76,7 @@ def frechet_rows() -> Iterator[Row]:
     }
     for package, value in theirs.items():
         yield Row("FID, plain", package, frechet_distance(a, b), value, SAME_FEATURES)
-        yield Row("FID, wide", package, wide_distance(rooted(a), own), value, SAME_FEATURES)
+        yield Row("FID, wide", package, wide_distance(factored(a), own), value, SAME_FEATURES)
 
 
 def kernel_rows() -> Iterator[Row]:
@@ -162,7 +162,7 @@ def file_rows(work: Path) -> Iterator[Row]:
         )
     for name, a, b in zip(("own", "real"), ours, theirs, strict=True):
         yield Row(f"features of {name}", "clean-fid", relative_error(a, b), 0, SAME_FILES)
-    value = wide_distance(rooted(gaussian_of(ours[1])), ours[0])
+    value = wide_distance(factored(gaussian_of(ours[1])), ours[0])
     yield Row("FID of files", "clean-fid", value, float(fid_from_feats(*theirs)), SAME_FILES)
     fidelity = FeatureExtractorInceptionV3(
         "inception", ["2048"], feature_extractor_weights_path=str(work / FIDELITY)

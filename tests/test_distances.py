@@ -32,7 +32,7 @@ from ddmd_bench.stats.manifold import (
     precision_values,
     recall_estimate,
 )
-from ddmd_bench.stats.moments import gaussian_of_parts, rooted
+from ddmd_bench.stats.moments import factored, gaussian_of_parts
 
 Features = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ def prompts_of(num_prompts: int, per_prompt: int = 2) -> NDArray[np.int64]:
 
 
 def reference_of(features: Features) -> Reference:
-    return Reference(features, np.arange(len(features)), rooted(gaussian_of(features)))
+    return Reference(features, np.arange(len(features)), factored(gaussian_of(features)))
 
 
 # Streaming
@@ -71,7 +71,7 @@ def test_either_form_of_the_wide_distance_is_the_plain_one(n: int) -> None:
     expected = frechet_distance(gaussian_of(real), gaussian_of(features))
     # Without full rank the plain form adds up the roots of what rounding makes of zeros.
     tolerance = 1e-9 if n > 40 else 1e-7
-    found = wide_distance(rooted(gaussian_of(real)), features)
+    found = wide_distance(factored(gaussian_of(real)), features)
     assert found == pytest.approx(expected, rel=tolerance)
 
 
@@ -80,7 +80,7 @@ def test_the_wide_distance_of_known_gaussians() -> None:
     mean = np.array([0.0, 1.0, -2.0, 0.5])
     # +-sqrt(n / 2) along each axis has exactly the mean 0 and a diagonal covariance.
     points = np.concatenate([np.eye(4), -np.eye(4)]) * np.sqrt(7 / 2 * b)
-    real = rooted(Gaussian(mean, np.diag(a)))
+    real = factored(Gaussian(mean, np.diag(a)))
     expected = mean @ mean + np.square(np.sqrt(a) - np.sqrt(b)).sum()
     assert wide_distance(real, points) == pytest.approx(expected, rel=1e-12)
 
@@ -88,7 +88,7 @@ def test_the_wide_distance_of_known_gaussians() -> None:
 def test_equal_sets_have_distance_0_and_a_shift_adds_its_square() -> None:
     for n in (30, 200):
         features = normal(n, 50)
-        real = rooted(gaussian_of(features))
+        real = factored(gaussian_of(features))
         shift = np.linspace(-1, 1, 50)
         assert wide_distance(real, features) == pytest.approx(0, abs=1e-6)
         assert wide_distance(real, features + shift) == pytest.approx(shift @ shift, rel=1e-6)
@@ -106,8 +106,8 @@ def weighted_distance(real: Gaussian, features: Features, weights: Features) -> 
 def test_influences_are_the_derivative_of_the_distance(n: int) -> None:
     d = 20
     features, real = normal(n, d, seed=1) * 1.5, gaussian_of(normal(100, d))
-    estimate = wide_estimate(rooted(real), features)
-    assert estimate.value == pytest.approx(wide_distance(rooted(real), features), rel=1e-9)
+    estimate = wide_estimate(factored(real), features)
+    assert estimate.value == pytest.approx(wide_distance(factored(real), features), rel=1e-9)
     step = 1e-3
     slopes = []
     for k in range(n):
@@ -145,7 +145,7 @@ def correlated(seed: int, num_prompts: int, d: int) -> Features:
 
 def test_the_interval_of_influences_agrees_with_the_bootstrap() -> None:
     gaussian, groups = gaussian_of(normal(2_000, 3)), prompts_of(50)
-    real = rooted(gaussian)
+    real = factored(gaussian)
     features, other = correlated(1, 50, 3), correlated(2, 50, 3) * 1.1
     estimates = [wide_estimate(real, f) for f in (features, other)]
     interval = estimate_interval(estimates[0], groups)
@@ -163,7 +163,7 @@ def test_the_interval_of_influences_agrees_with_the_bootstrap() -> None:
 
 @pytest.mark.parametrize("num_prompts", [15, 200])  # fewer images than features, and more
 def test_intervals_cover_the_spread_over_prompts(num_prompts: int) -> None:
-    real, groups = rooted(gaussian_of(normal(2_000, 40))), prompts_of(num_prompts)
+    real, groups = factored(gaussian_of(normal(2_000, 40))), prompts_of(num_prompts)
     draws = [correlated(k, num_prompts, 40) for k in range(200)]
     found = [wide_interval(real, features, groups) for features in draws]
     values = np.array([interval.value for interval in found])
@@ -220,7 +220,7 @@ def test_one_prompt_has_no_interval() -> None:
 
 
 def test_the_extrapolated_distance_loses_the_bias() -> None:
-    d, real = 20, rooted(Gaussian(np.zeros(20), np.eye(20)))
+    d, real = 20, factored(Gaussian(np.zeros(20), np.eye(20)))
     draws = [normal(300, d, seed=k) for k in range(40)]  # truly at distance 0
     plain = np.mean([wide_distance(real, features) for features in draws])
     extrapolated = [infinity_value(real, features) for features in draws]

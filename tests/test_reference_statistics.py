@@ -23,6 +23,7 @@ from ddmd_bench.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.plan import Plan, _reference_problems, make_plan
 from ddmd_bench.prompt_sources import PROMPT_SOURCES
+from ddmd_bench.records import write_json
 from ddmd_bench.reference_statistics import (
     CARD,
     find_statistics,
@@ -113,8 +114,9 @@ def test_features_and_their_gaussian_come_back(photographs: Path, tmp_path: Path
         assert reference.fixed is not None
         np.testing.assert_allclose(reference.fixed.mean, expected.mean, rtol=1e-12)
         np.testing.assert_allclose(reference.fixed.cov, expected.cov, rtol=1e-9, atol=1e-9)
-        square = reference.fixed.root @ reference.fixed.root
-        np.testing.assert_allclose(square, expected.cov, rtol=1e-9, atol=1e-6)
+        factor = reference.fixed.factor
+        np.testing.assert_array_equal(factor, np.tril(factor))
+        np.testing.assert_allclose(factor @ factor.T, expected.cov, rtol=1e-9, atol=1e-6)
     card = read_card(output)
     assert card["n"] == NUM_IMAGES
     assert card["scorers"]["inception"]["protocol"].startswith("clean-fid")
@@ -253,6 +255,12 @@ def test_another_extractor_and_changed_files_are_refused(
     (output / CARD).write_text(json.dumps({**card, "n": 12}))
     assert statistics_inputs("photographs") != before
     assert statistics_inputs(None) == {}
+
+
+def test_statistics_of_an_earlier_form_are_told_as_such(tmp_path: Path) -> None:
+    write_json(tmp_path / "card.json", {"schema": 1, "scorers": {"inception": {}}})
+    (problem,) = statistics_problems(str(tmp_path), ["inception"])
+    assert problem.endswith("card.json: schema 1, expected 2. Build it again")
 
 
 def test_missing_statistics_name_the_command() -> None:

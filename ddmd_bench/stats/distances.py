@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ddmd_bench.stats import frechet, intervals, manifold
 from ddmd_bench.stats.frechet import (
+    Factored,
     Gaussian,
     Reference,
-    Rooted,
     frechet_difference,
     frechet_distance,
     frechet_interval,
@@ -39,7 +39,7 @@ from ddmd_bench.stats.intervals import (
     paired_difference,
 )
 from ddmd_bench.stats.kernel import kernel_estimate
-from ddmd_bench.stats.moments import rooted
+from ddmd_bench.stats.moments import factored
 
 Features = NDArray[Any]  # [n, d]
 Groups = NDArray[Any]  # [n] prompt ids
@@ -81,8 +81,8 @@ def _frechet_difference(
     return frechet_difference(a, b, _narrow(real), groups, seed=seed, resamples=resamples)
 
 
-def _fixed(real: Reference) -> Rooted:
-    return real.fixed or rooted(gaussian_of(real.features))
+def _fixed(real: Reference) -> Factored:
+    return real.fixed or factored(gaussian_of(real.features))
 
 
 def _wide_interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:

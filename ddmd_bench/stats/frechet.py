@@ -33,12 +33,12 @@ class Gaussian(NamedTuple):
     cov: Array  # [d, d]
 
 
-class Rooted(NamedTuple):
-    """A Gaussian with the square root of its covariance, which takes longer than all the rest."""
+class Factored(NamedTuple):
+    """A Gaussian with a factor of its covariance, which takes longer to make than all the rest."""
 
     mean: Array  # [d]
     cov: Array  # [d, d]
-    root: Array  # [d, d], symmetric
+    factor: Array  # [d, d], the lower triangle L with L L^T = cov
 
 
 class Reference(NamedTuple):
@@ -47,7 +47,7 @@ class Reference(NamedTuple):
     features: NDArray[Any]  # [m, d]
     groups: NDArray[Any]  # [m] prompt ids
     # Of images that belong to no prompt of the suite: their Gaussian, which no resample changes.
-    fixed: Rooted | None = None
+    fixed: Factored | None = None
 
 
 def gaussian_of(features: NDArray[Any]) -> Gaussian:

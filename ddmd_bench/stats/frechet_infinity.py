@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.frechet import Rooted
+from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate
 from ddmd_bench.stats.influence import estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
@@ -31,7 +31,7 @@ def _sizes(n: int) -> NDArray[np.int64]:
     return np.linspace(n // 2, n, NUM_POINTS).astype(np.int64)
 
 
-def _curve(real: Rooted, features: NDArray[Any]) -> Array:
+def _curve(real: Factored, features: NDArray[Any]) -> Array:
     """Distances [NUM_POINTS] of subsets; which images they hold depends on n alone."""
     generator = np.random.default_rng(0)
     n = len(features)
@@ -48,7 +48,7 @@ def _extrapolated(curve: Array, n: int) -> _Line:
     return _Line(float(line[0]), math.sqrt(float(variance * np.square(solve[0]).sum())))
 
 
-def infinity_value(real: Rooted, features: NDArray[Any]) -> float:
+def infinity_value(real: Factored, features: NDArray[Any]) -> float:
     """The extrapolated distance of features [n, d], which may lie below 0; needs n / 2 > d.
 
     Half of n to n images in 15 equal steps, random subsets, ordinary least squares in 1/n.
@@ -56,7 +56,7 @@ def infinity_value(real: Rooted, features: NDArray[Any]) -> float:
     return _extrapolated(_curve(real, features), len(features)).intercept
 
 
-def infinity_interval(real: Rooted, features: NDArray[Any], groups: NDArray[Any]) -> Interval:
+def infinity_interval(real: Factored, features: NDArray[Any], groups: NDArray[Any]) -> Interval:
     """With a 95 % t-interval over prompts, the real images fixed.
 
     Its standard error adds, as squares, that of the distance at n from the images' influences and
@@ -70,7 +70,7 @@ def infinity_interval(real: Rooted, features: NDArray[Any], groups: NDArray[Any]
 def infinity_difference(
     features_a: NDArray[Any],
     features_b: NDArray[Any],
-    real: Rooted,
+    real: Factored,
     groups: NDArray[Any],
     *,
     resampled: bool,

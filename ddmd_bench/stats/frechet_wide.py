@@ -1,7 +1,7 @@
 """Fréchet distance in many features (FID has 2,048) to real images that stay as they are.
 
 With fewer images than features everything happens in the n x n Gram matrix, with more in the d x d
-scatter; the square root of the real covariance comes from the reference, which keeps it.
+scatter; the factor of the real covariance comes from the reference, which keeps it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dtrmm
 
-from ddmd_bench.stats.frechet import Rooted
+from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
 
@@ -39,29 +40,31 @@ class _Centred(NamedTuple):
     gap: Array  # [d]
 
 
-def _centred(real: Rooted, features: NDArray[Any]) -> _Centred:
+def _centred(real: Factored, features: NDArray[Any]) -> _Centred:
     x = np.asarray(features, np.float64)
     mean = x.mean(0)
     return _Centred(x - mean, mean - real.mean)
 
 
-def _product(real: Rooted, x: Array) -> Array:
-    """A^1/2 B A^1/2 [d, d] with B = X^T X / (n - 1), or where n <= d X A X^T / (n - 1) [n, n].
+def _product(real: Factored, x: Array) -> Array:
+    """L^T B L [d, d] with B = X^T X / (n - 1), or where n <= d X L L^T X^T / (n - 1) [n, n].
 
-    Both have the same eigenvalues but for zeros. X^T X and Y Y^T cost half of another product: BLAS
-    knows that they are symmetric.
+    Both have the eigenvalues of A^1/2 B A^1/2, A = L L^T, but for zeros. Each product costs half of
+    another: BLAS knows that X^T X and Y Y^T are symmetric, and that L is a triangle.
     """
     n, d = x.shape
+    # BLAS reads columns first: of an array here it sees the transpose, without a copy.
     if n <= d:
-        rooted = x @ real.root
-        product = rooted @ rooted.T
+        y = dtrmm(1.0, real.factor.T, x.T).T  # X L
+        product = y @ y.T
     else:
-        product = real.root @ (x.T @ x) @ real.root
+        product = dtrmm(1.0, real.factor.T, x.T @ x)
+        product = dtrmm(1.0, real.factor.T, product, side=1, trans_a=1)
     product /= n - 1
     return product
 
 
-def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
+def wide_distance(real: Factored, features: NDArray[Any]) -> float:
     """Fréchet distance of features [n >= 2, d] to a Gaussian, float64."""
     x, gap = _centred(real, features)
     n = len(x)
@@ -70,12 +73,12 @@ def wide_distance(real: Rooted, features: NDArray[Any]) -> float:
     return max(distance, 0.0)
 
 
-def wide_estimate(real: Rooted, features: NDArray[Any]) -> Estimate:
+def wide_estimate(real: Factored, features: NDArray[Any]) -> Estimate:
     """The distance with the influence of each image: one symmetric eigen-decomposition.
 
     With z = x - m_b the derivative towards a point mass at x is
-    2 (m_b - m_a) z + z^T z - z^T A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 z + constant; the last product is
-    an entry of the diagonal of (X A X^T)^1/2 (n - 1)^1/2, which is smaller where n <= d.
+    2 (m_b - m_a) z + z^T z - z^T L (L^T B L)^-1/2 L^T z + constant; the last product is an entry
+    of the diagonal of (X A X^T)^1/2 (n - 1)^1/2, which is smaller where n <= d.
     """
     x, gap = _centred(real, features)
     n, d = x.shape
@@ -86,14 +89,14 @@ def wide_estimate(real: Rooted, features: NDArray[Any]) -> Estimate:
     if n <= d:
         quadratic = (n - 1) * (np.square(vectors) @ roots)
     else:
-        quadratic = np.square(x @ (real.root @ (vectors / np.sqrt(roots)))).sum(1)
+        quadratic = np.square(x @ (real.factor @ (vectors / np.sqrt(roots)))).sum(1)
     squares = np.square(x).sum(1)
     traces = float(np.trace(real.cov)) + float(squares.sum()) / (n - 1)
     value = max(float(gap @ gap) + traces - 2 * float(roots.sum()), 0.0)
     return Estimate(value, 2 * (x @ gap) + squares - quadratic)
 
 
-def wide_interval(real: Rooted, features: NDArray[Any], groups: NDArray[Any]) -> Interval:
+def wide_interval(real: Factored, features: NDArray[Any], groups: NDArray[Any]) -> Interval:
     """Distance of features [n, d] with a 95 % t-interval over prompts, the real images fixed.
 
     It says how far the value would move with other prompts of the same kind, never below 0. It
@@ -109,7 +112,7 @@ def wide_interval(real: Rooted, features: NDArray[Any], groups: NDArray[Any]) ->
 def wide_difference(
     features_a: NDArray[Any],
     features_b: NDArray[Any],
-    real: Rooted,
+    real: Factored,
     groups: NDArray[Any],
     *,
     resampled: bool,

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.stats.frechet import Gaussian, Rooted, symmetric_root
+from ddmd_bench.stats.frechet import Factored, Gaussian
 from ddmd_bench.stats.intervals import Array
 
 
@@ -45,6 +46,9 @@ def gaussian_of_parts(parts: Iterable[NDArray[Any]]) -> Gaussian:
     return Gaussian(mean, scatter / (n - 1))
 
 
-def rooted(gaussian: Gaussian) -> Rooted:
-    """With the root of the covariance: one symmetric eigen-decomposition."""
-    return Rooted(gaussian.mean, gaussian.cov, symmetric_root(gaussian.cov))
+def factored(gaussian: Gaussian) -> Factored:
+    """With the factor of the covariance, whatever its rank: of any root S, S S^T = cov, by QR."""
+    values, vectors = np.linalg.eigh(gaussian.cov)
+    root = vectors * np.sqrt(values.clip(min=0))
+    (upper,) = qr(root.T, mode="r")
+    return Factored(gaussian.mean, gaussian.cov, upper.T.copy())
