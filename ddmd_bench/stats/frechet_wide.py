@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dtrmm
+from scipy.linalg import eigh, eigvalsh
+from scipy.linalg.blas import dsyrk, dtrmm
+from scipy.linalg.lapack import dsygst
 
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
@@ -25,11 +27,11 @@ def _positive(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _trace_root(product: Array) -> float:
-    """tr M^1/2 of a symmetric positive semi-definite M, whose rank may be far from full.
+    """tr M^1/2 of a positive semi-definite M by its lower triangle; its rank may be far from full.
 
     What rounding makes of an eigenvalue 0 is left out: the root of 1e-16 is 1e-8, a thousand times.
     """
-    values = np.linalg.eigvalsh(product)
+    values = eigvalsh(product, lower=True)
     return float(np.sqrt(values[_positive(values)]).sum())
 
 
@@ -41,34 +43,41 @@ class _Centred(NamedTuple):
 
 
 def _centred(real: Factored, features: NDArray[Any]) -> _Centred:
-    x = np.asarray(features, np.float64)
+    x = np.array(features, np.float64, order="C")  # a copy
     mean = x.mean(0)
-    return _Centred(x - mean, mean - real.mean)
+    x -= mean
+    return _Centred(x, mean - real.mean)
+
+
+def _squares(x: Array) -> Array:
+    """Squared length [n] of each row, without a second array of the size of x."""
+    squares: Array = np.einsum("nd,nd->n", x, x)
+    return squares
 
 
 def _product(real: Factored, x: Array) -> Array:
     """L^T B L [d, d] with B = X^T X / (n - 1), or where n <= d X L L^T X^T / (n - 1) [n, n].
 
-    Both have the eigenvalues of A^1/2 B A^1/2, A = L L^T, but for zeros. Each product costs half of
-    another: BLAS knows that X^T X and Y Y^T are symmetric, and that L is a triangle.
+    Both have the eigenvalues of A^1/2 B A^1/2, A = L L^T, but for zeros. Only the lower triangle
+    is there: each step knows what is symmetric or a triangle, and does half of another product.
+    All of it, the eigenvalues too, is scipy's: numpy has a BLAS of its own, and the threads of one
+    wait busily while the other works.
     """
     n, d = x.shape
     # BLAS reads columns first: of an array here it sees the transpose, without a copy.
     if n <= d:
-        y = dtrmm(1.0, real.factor.T, x.T).T  # X L
-        product = y @ y.T
+        scaled = dtrmm(1.0, real.factor.T, x.T)  # L^T X^T
+        product: Array = dsyrk(1 / (n - 1), scaled, trans=1, lower=1)
     else:
-        product = dtrmm(1.0, real.factor.T, x.T @ x)
-        product = dtrmm(1.0, real.factor.T, product, side=1, trans_a=1)
-    product /= n - 1
+        scatter = dsyrk(1 / (n - 1), x.T, lower=1)
+        product, _ = dsygst(scatter, real.factor, itype=2, lower=1, overwrite_a=1)
     return product
 
 
 def wide_distance(real: Factored, features: NDArray[Any]) -> float:
     """Fréchet distance of features [n >= 2, d] to a Gaussian, float64."""
     x, gap = _centred(real, features)
-    n = len(x)
-    traces = float(np.trace(real.cov)) + float(np.square(x).sum()) / (n - 1)
+    traces = float(np.trace(real.cov)) + float(_squares(x).sum()) / (len(x) - 1)
     distance: float = float(gap @ gap) + traces - 2 * _trace_root(_product(real, x))
     return max(distance, 0.0)
 
@@ -82,7 +91,7 @@ def wide_estimate(real: Factored, features: NDArray[Any]) -> Estimate:
     """
     x, gap = _centred(real, features)
     n, d = x.shape
-    values, vectors = np.linalg.eigh(_product(real, x))
+    values, vectors = eigh(_product(real, x), lower=True, driver="evd")
     # Where the images do not vary there is nothing to divide by, and the numerator is 0 as well.
     kept = _positive(values)
     roots, vectors = np.sqrt(values[kept]), vectors[:, kept]
@@ -90,7 +99,7 @@ def wide_estimate(real: Factored, features: NDArray[Any]) -> Estimate:
         quadratic = (n - 1) * (np.square(vectors) @ roots)
     else:
         quadratic = np.square(x @ (real.factor @ (vectors / np.sqrt(roots)))).sum(1)
-    squares = np.square(x).sum(1)
+    squares = _squares(x)
     traces = float(np.trace(real.cov)) + float(squares.sum()) / (n - 1)
     value = max(float(gap @ gap) + traces - 2 * float(roots.sum()), 0.0)
     return Estimate(value, 2 * (x @ gap) + squares - quadratic)
