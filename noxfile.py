@@ -72,7 +72,7 @@ def check(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """The default tests: no network, no GPU, about ten minutes on two cores."""
+    """The default tests: no network, no GPU, under ten minutes on two cores."""
     # A file's tests stay together: they share what it took long to make. In the order that
     # tests/conftest.py gives them: the longest files have few tests, and would come last.
     spread = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
