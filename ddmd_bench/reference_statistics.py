@@ -61,7 +61,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     if card.get("schema") != CARD_SCHEMA:
         raise BenchError(
             f"{folder / CARD}: schema {card.get('schema')!r}, expected {CARD_SCHEMA}. Build it "
-            "again"
+            f"again: {build_command(str(folder), card.get('scorers', ()))}"
         )
     return card
 

@@ -260,7 +260,8 @@ def test_another_extractor_and_changed_files_are_refused(
 def test_statistics_of_an_earlier_form_are_told_as_such(tmp_path: Path) -> None:
     write_json(tmp_path / "card.json", {"schema": 1, "scorers": {"inception": {}}})
     (problem,) = statistics_problems(str(tmp_path), ["inception"])
-    assert problem.endswith("card.json: schema 1, expected 2. Build it again")
+    command = f"python -m ddmd_bench stats build IMAGES {tmp_path} --scorers inception"
+    assert problem.endswith(f"card.json: schema 1, expected 2. Build it again: {command}")
 
 
 def test_missing_statistics_name_the_command() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.stats.frechet import Factored, Gaussian
+from ddmd_bench.stats.frechet import Factored, Gaussian, symmetric_root
 from ddmd_bench.stats.intervals import Array
 
 
@@ -47,8 +47,6 @@ def gaussian_of_parts(parts: Iterable[NDArray[Any]]) -> Gaussian:
 
 
 def factored(gaussian: Gaussian) -> Factored:
-    """With the factor of the covariance, whatever its rank: of any root S, S S^T = cov, by QR."""
-    values, vectors = np.linalg.eigh(gaussian.cov)
-    root = vectors * np.sqrt(values.clip(min=0))
-    (upper,) = qr(root.T, mode="r")
-    return Factored(gaussian.mean, gaussian.cov, upper.T.copy())
+    """With the factor of the covariance, whatever its rank: the root is Q R, so cov = R^T R."""
+    (upper,) = qr(symmetric_root(gaussian.cov), mode="r")
+    return Factored(gaussian.mean, gaussian.cov, np.ascontiguousarray(upper.T, np.float64))
