@@ -149,9 +149,9 @@ def fid(folder: Path) -> Family:
 def ours(folder: Path) -> Family:
     """The pass of the score stage, on files."""
     os.environ["DDMD_BENCH_WEIGHTS"] = str(folder)
-    from ddmd_bench.decoding import decoded
+    from ddmd_bench.files.decoding import decoded
+    from ddmd_bench.measuring.measure import Images, measure
     from ddmd_bench.scorers import METRICS
-    from ddmd_bench.scoring import Images, measure
 
     def scorer(metric: str, dtype: torch.dtype = torch.float32) -> Contender:
         def run(paths: Sequence[str], prompts: Sequence[str]) -> Any:

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from ddmd_bench.backends.shapes.backend import (
-    VelocityDenoiser,
+    ShapesDenoiser,
     make_backend,
 )
-from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import TrainSettings
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.update import Training
 
 MODES: dict[str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ def make_teacher(width: int) -> torch.nn.Module:
         attention_head_dim=8,
         norm_num_groups=16,
     )
-    return VelocityDenoiser(unet).requires_grad_(False).eval()
+    return ShapesDenoiser(unet).requires_grad_(False).eval()
 
 
 def measure(width: int, mode: str, queue: Any) -> None:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.distill.diagnostics import update_diagnostics
-from ddmd_bench.distill.terms import Direction, Draw
-from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import TrainSettings
-from ddmd_bench.training.networks import Network, bottleneck_features
+from ddmd_bench.objective.diagnostics import update_diagnostics
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.objective.terms import Direction, Renoising
+from ddmd_bench.students.networks import Network, bottleneck_features
+from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.update import Training
 
 Pass = Callable[[], object]
@@ -92,7 +92,7 @@ def diagnostics_seconds(settings: TrainSettings, shape: tuple[int, int, int]) ->
     num = settings.batch_size
     x0, dm, ca, eps = (torch.randn(num, *shape) for _ in range(4))
     step = torch.arange(num) % len(settings.t_list)
-    draw = Draw(torch.rand(num), eps)
+    draw = Renoising(torch.rand(num), eps)
     direction = Direction(dm + ca, dm, ca)
 
     def run() -> None:

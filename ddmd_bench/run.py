@@ -19,8 +19,8 @@ from queue import Empty
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import Plan
-from ddmd_bench.tasks import NO_SEED, Task
+from ddmd_bench.planning.plan import Plan
+from ddmd_bench.planning.tasks import NO_SEED, Task
 
 
 class Event(NamedTuple):
@@ -33,8 +33,8 @@ class Event(NamedTuple):
 
 OnEvent = Callable[[Event], None]
 
-Contender = tuple[str, int]  # student and seed: what fails or goes on as one
-SHARED: Contender = ("", NO_SEED)
+StudentSeed = tuple[str, int]  # student and seed: what fails or goes on as one
+SHARED: StudentSeed = ("", NO_SEED)
 # Stages whose tasks follow each other for a student and seed, in rounds: scoring waits for the
 # reference, everything for the prompts' embeddings.
 ROUNDS: tuple[tuple[str, ...], ...] = (
@@ -67,7 +67,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
     context = multiprocessing.get_context("spawn")
     queue: Any = context.Queue()
     problems: list[str] = []
-    failed: set[Contender] = set()
+    failed: set[StudentSeed] = set()
     count = 0
     pool = ProcessPoolExecutor(
         workers or default_workers(), context, initializer=_start_worker, initargs=(queue,)
@@ -76,13 +76,13 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
         for chains in rounds:
             if SHARED in failed:  # what every student waits for
                 break
-            going = [chain for chain in chains if _contender(chain) not in failed]
+            going = [chain for chain in chains if _student_seed(chain) not in failed]
             futures = {pool.submit(_work, plan, chain): chain for chain in going}
             _follow(futures, queue, on_event)
             for future, chain in futures.items():
                 if found := _problem(future, chain):
                     problems.append(found)
-                    failed.add(_contender(chain))
+                    failed.add(_student_seed(chain))
             count += sum(task.complete() for chain in going for task in chain)
     except BaseException:
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
@@ -94,7 +94,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
     return Outcome(count, problems)
 
 
-def _contender(chain: list[Task]) -> Contender:
+def _student_seed(chain: list[Task]) -> StudentSeed:
     return chain[0].student, chain[0].seed
 
 
@@ -106,7 +106,7 @@ def _rounds(plan: Plan, stages: set[str]) -> list[list[list[Task]]]:
 
 def _chains(plan: Plan, stages: set[str], order: Sequence[str]) -> list[list[Task]]:
     """Unfinished tasks by student and seed, each chain in order, the costly students first."""
-    chains: dict[Contender, list[Task]] = {}
+    chains: dict[StudentSeed, list[Task]] = {}
     for stage in order:
         for task in plan.of_stage(stage) if stage in stages else []:
             if not task.complete():

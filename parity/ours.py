@@ -13,8 +13,8 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import save_file
 
-from ddmd_bench.decoding import decoded
-from ddmd_bench.panel import Item, Panel
+from ddmd_bench.files.decoding import decoded
+from ddmd_bench.measuring.one_pass import Item, OnePass
 from ddmd_bench.scorers import SCORERS, loaded
 from ddmd_bench.scorers.weights import OWN_FOLDER
 from parity import qwen2_vl
@@ -36,28 +36,28 @@ def _save(state: Any, path: Path) -> None:
     torch.serialization.set_crc32_options(before)
 
 
-def _hps_v2(golden: Golden, folder: Path) -> Panel:
+def _hps_v2(golden: Golden, folder: Path) -> OnePass:
     (weights,) = SCORERS[golden.scorer].weights
     _save({"state_dict": checkpoint(unfold(golden.shapes))}, folder / weights.files[0])
-    return Panel([golden.scorer])
+    return OnePass([golden.scorer])
 
 
-def _image_reward(golden: Golden, folder: Path) -> Panel:
+def _image_reward(golden: Golden, folder: Path) -> OnePass:
     _save(checkpoint(unfold(golden.shapes)), folder / "ImageReward.pt")
     (folder / "med_config.json").write_text(json.dumps(MED_CONFIG))
     (folder / "vocab.txt").write_text(vocabulary_text(golden.vocabulary), encoding="utf-8")
-    return Panel([golden.scorer])
+    return OnePass([golden.scorer])
 
 
-def _hps_v3(golden: Golden, folder: Path) -> Panel:
+def _hps_v3(golden: Golden, folder: Path) -> OnePass:
     save_file(checkpoint(unfold(golden.shapes)), folder / "HPSv3.safetensors")
     qwen2_vl.write_files(folder)
     # Of the published model the size is no part of its files.
     with patch("ddmd_bench.scorers.hps_v3.ARCHITECTURE", qwen2_vl.architecture()):
-        return Panel([golden.scorer])
+        return OnePass([golden.scorer])
 
 
-LOADERS: Mapping[str, Callable[[Golden, Path], Panel]] = {
+LOADERS: Mapping[str, Callable[[Golden, Path], OnePass]] = {
     "hps_v21": _hps_v2,
     "hps_v20": _hps_v2,
     "image_reward": _image_reward,
@@ -65,7 +65,7 @@ LOADERS: Mapping[str, Callable[[Golden, Path], Panel]] = {
 }
 
 
-def load(golden: Golden, folder: Path) -> Panel:
+def load(golden: Golden, folder: Path) -> OnePass:
     """Our scorer with the seeded weights, written to an empty folder as they are published."""
     loaded.cache_clear()
     try:
@@ -76,7 +76,7 @@ def load(golden: Golden, folder: Path) -> Panel:
 
 
 def scores(
-    golden: Golden, panel: Panel, pairs: Sequence[Pair], images: Mapping[str, Path]
+    golden: Golden, panel: OnePass, pairs: Sequence[Pair], images: Mapping[str, Path]
 ) -> list[float]:
     """Our score of each pair, from its image file, in one pass."""
     items = [Item(p.image, p.prompt, partial(decoded, images[p.image])) for p in pairs]

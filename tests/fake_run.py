@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ddmd_bench.plan import Plan
-from ddmd_bench.prompts import Prompt
-from ddmd_bench.records import mark_done, write_json, write_jsonl
+from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.files.records import mark_done, write_json, write_jsonl
+from ddmd_bench.planning.plan import Plan
+from ddmd_bench.planning.tasks import NO_SEED, Task, TaskName
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import mean_interval
-from ddmd_bench.suite import Suite
-from ddmd_bench.tasks import NO_SEED, Task, TaskName
+from ddmd_bench.suite.schema import Suite
 
 MALICIOUS = '<img src=x onerror="alert(1)"> | <script>alert(2)</script>'
 IMAGE_METRICS = ["prompt_accuracy", "saturation", "std"]

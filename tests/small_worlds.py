@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.backends.shapes.backend import VelocityDenoiser
+from ddmd_bench.backends.shapes.backend import ShapesDenoiser
 from ddmd_bench.backends.shapes.networks import EMBED_DIM, LATENT_SHAPE, make_unet
-from ddmd_bench.diffusion import NoiseLevel, ddpm_index, ddpm_level, flow_level, x0_from_eps
-from ddmd_bench.distill.terms import Cond, Denoise, Direction, Draw, student_direction
+from ddmd_bench.objective.process import NoiseLevel, ddpm_index, ddpm_level, flow_level, x0_from_eps
+from ddmd_bench.objective.terms import Cond, Denoise, Direction, Renoising, student_direction
 
 NUM = 3  # samples
 NUM_WORDS = 5
@@ -27,19 +27,19 @@ class World:
     teacher: Denoise
     fake_score: Denoise
     unets: dict[str, nn.Module]
-    predict: Callable[[nn.Module, Tensor, Draw, Tensor], Tensor]
+    predict: Callable[[nn.Module, Tensor, Renoising, Tensor], Tensor]
     level: Callable[[Tensor], NoiseLevel]
     x0: Tensor
     cond: Cond
     uncond: Cond
 
-    def draw(self, seed: int) -> Draw:
+    def draw(self, seed: int) -> Renoising:
         generator = torch.Generator().manual_seed(seed)
         tau = torch.rand(len(self.x0), generator=generator, dtype=torch.float64) * 0.9 + 0.05
-        return Draw(tau, torch.randn(self.x0.shape, generator=generator, dtype=torch.float64))
+        return Renoising(tau, torch.randn(self.x0.shape, generator=generator, dtype=torch.float64))
 
     def direction(
-        self, draws: tuple[Draw | None, Draw | None], g: float = 4.0, **options: object
+        self, draws: tuple[Renoising | None, Renoising | None], g: float = 4.0, **options: object
     ) -> Direction:
         return student_direction(
             self.x0,
@@ -54,7 +54,7 @@ class World:
             **options,
         )
 
-    def x0_of(self, network: str, draw: Draw, cond: Cond) -> Tensor:
+    def x0_of(self, network: str, draw: Renoising, cond: Cond) -> Tensor:
         return self.predict(self.unets[network], self.x0, draw, cond["prompt_embeds"])
 
 
@@ -97,7 +97,7 @@ class _EpsDenoiser(nn.Module):
         return x0_from_eps(eps, x_t, ddpm_level(sdxl_alphas_cumprod())(t))
 
 
-def _predict_from_eps(unet: nn.Module, x0: Tensor, draw: Draw, words: Tensor) -> Tensor:
+def _predict_from_eps(unet: nn.Module, x0: Tensor, draw: Renoising, words: Tensor) -> Tensor:
     timesteps = [round(1000 * tau) - 1 for tau in draw.tau.tolist()]
     x0_hat = []
     for k, a in enumerate(sdxl_alphas_cumprod()[timesteps]):
@@ -107,7 +107,7 @@ def _predict_from_eps(unet: nn.Module, x0: Tensor, draw: Draw, words: Tensor) ->
     return torch.cat(x0_hat)
 
 
-def _predict_from_velocity(unet: nn.Module, x0: Tensor, draw: Draw, words: Tensor) -> Tensor:
+def _predict_from_velocity(unet: nn.Module, x0: Tensor, draw: Renoising, words: Tensor) -> Tensor:
     x0_hat = []
     for k, tau in enumerate(draw.tau):
         x_tau = (1 - tau) * x0[k : k + 1] + tau * draw.eps[k : k + 1]
@@ -118,7 +118,7 @@ def _predict_from_velocity(unet: nn.Module, x0: Tensor, draw: Draw, words: Tenso
 def _make_world(
     make: Callable[[], nn.Module],
     denoiser: Callable[[nn.Module], Denoise],
-    predict: Callable[[nn.Module, Tensor, Draw, Tensor], Tensor],
+    predict: Callable[[nn.Module, Tensor, Renoising, Tensor], Tensor],
     level: Callable[[Tensor], NoiseLevel],
     image: tuple[int, int, int],
     embed_dim: int,
@@ -139,7 +139,7 @@ def _make_world(
 def velocity_world() -> World:
     """Flow matching, with the embedded world's UNet."""
     return _make_world(
-        make_unet, VelocityDenoiser, _predict_from_velocity, flow_level, LATENT_SHAPE, EMBED_DIM
+        make_unet, ShapesDenoiser, _predict_from_velocity, flow_level, LATENT_SHAPE, EMBED_DIM
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from ddmd_bench.cli import app
+from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.reporting.between import between, between_markdown
 from ddmd_bench.reporting.differences import Difference

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.records import SCHEMA, read_json
+from ddmd_bench.files.records import SCHEMA, read_json
 from ddmd_bench.stages.check import EXIT_CODES, compare, write_expected
 
 Record = dict[str, Any]

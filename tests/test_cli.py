@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ddmd_bench.cli import app
-from ddmd_bench.suite import Suite
+from ddmd_bench.commands.cli import app
+from ddmd_bench.suite.schema import Suite
 
 COMMANDS = ("run", "plan", "reference", "train", "generate", "score", "report", "check", "expect")
 

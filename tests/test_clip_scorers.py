@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from ddmd_bench.doctor import require_healthy
-from ddmd_bench.downloads import require_here
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import Plan, make_plan
-from ddmd_bench.records import file_sha256, read_json
+from ddmd_bench.files.records import file_sha256, read_json
+from ddmd_bench.measuring.doctor import require_healthy
+from ddmd_bench.planning.downloads import require_here
+from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, loaded, needed_scorers
 from ddmd_bench.scorers.checkpoints import shapes_of
 from ddmd_bench.scorers.clip import aesthetic, scorer, transforms
@@ -37,7 +37,7 @@ from ddmd_bench.stages.doctor import doctor
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.report import report
 from ddmd_bench.stages.score import score
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.suite.files import load_suite
 
 COSINES = ("hps_v21", "hps_v20", "clip_score_vit_g_14", "clip_score_vit_l_14", "pick_score")
 PROMPTS = ["a red bicycle", "two dogs on a beach, oil painting"]

@@ -8,8 +8,8 @@ from math import isnan, nan, prod
 import pytest
 import torch
 
-from ddmd_bench.distill.diagnostics import update_diagnostics
-from ddmd_bench.distill.terms import Direction, Draw
+from ddmd_bench.objective.diagnostics import update_diagnostics
+from ddmd_bench.objective.terms import Direction, Renoising
 
 SHAPE = (2, 3, 3)
 NUM = 6
@@ -68,7 +68,7 @@ def test_a_row_is_what_plain_python_says(present: tuple[str, ...]) -> None:
     dm[1] = 0  # the fake score agrees with the teacher: no angle
     tensors = {"dm": dm if "dm" in present else None, "ca": ca if "ca" in present else None}
     tau = {"dm": TAU_DM, "ca": TAU_CA}
-    draws = tuple(Draw(tau[k], eps) if k in present else None for k in tau)
+    draws = tuple(Renoising(tau[k], eps) if k in present else None for k in tau)
     row = update_diagnostics(x0, STEP, 4, Direction(x0, tensors["dm"], tensors["ca"]), draws)
     terms = {k: None if v is None else v.flatten(1).tolist() for k, v in tensors.items()}
     expected = restated(x0.flatten(1).tolist(), terms, {k: v.tolist() for k, v in tau.items()})
@@ -81,7 +81,7 @@ def test_a_row_is_what_plain_python_says(present: tuple[str, ...]) -> None:
 def test_one_diverged_image_spoils_only_its_own_groups() -> None:
     x0 = torch.arange(float(NUM * prod(SHAPE))).view(NUM, *SHAPE)
     x0[0, 0, 0, 0] = nan
-    draw = Draw(TAU_DM, x0)
+    draw = Renoising(TAU_DM, x0)
     row = update_diagnostics(x0, STEP, 4, Direction(x0, x0, None), (draw, None))
     missing = {name for name, value in row.items() if isnan(value)}
     assert {"x0_mean", "x0_std", "x0_std_step0", "dm_norm", "dm_norm_tau0"} <= missing
@@ -91,7 +91,7 @@ def test_one_diverged_image_spoils_only_its_own_groups() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_any_precision_is_read(dtype: torch.dtype) -> None:
     x0 = torch.full((4, *SHAPE), 2.0, dtype=dtype)
-    draw = Draw(torch.full((4,), 0.5, dtype=dtype), x0)
+    draw = Renoising(torch.full((4,), 0.5, dtype=dtype), x0)
     row = update_diagnostics(x0, torch.zeros(4).long(), 1, Direction(x0, x0, -x0), (draw, draw))
     assert row["x0_std"] == 0
     assert row["saturation"] == 1

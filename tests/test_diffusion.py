@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_worlds import sdxl_alphas_cumprod
 from torch import Tensor
 
-from ddmd_bench.diffusion import (
+from ddmd_bench.objective.process import (
     NoiseLevel,
     ddpm_index,
     ddpm_level,

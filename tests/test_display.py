@@ -8,7 +8,7 @@ import re
 from rich.console import Console
 from rich.text import Text
 
-from ddmd_bench.display import shown
+from ddmd_bench.commands.display import shown
 from ddmd_bench.run import Event
 
 

@@ -12,7 +12,7 @@ from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import (
     Gaussian,
-    Reference,
+    RealFeatures,
     _bootstrap,
     frechet_distance,
     gaussian_of,
@@ -45,8 +45,8 @@ def prompts_of(num_prompts: int, per_prompt: int = 2) -> NDArray[np.int64]:
     return np.repeat(np.arange(num_prompts), per_prompt)
 
 
-def reference_of(features: Features) -> Reference:
-    return Reference(features, np.arange(len(features)), factored(gaussian_of(features)))
+def reference_of(features: Features) -> RealFeatures:
+    return RealFeatures(features, np.arange(len(features)), factored(gaussian_of(features)))
 
 
 # Streaming
@@ -270,7 +270,7 @@ def test_the_kernel_interval_covers() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, features = normal(90, 6), normal(70, 6, 1)
-    reference, groups = Reference(real, np.arange(90)), prompts_of(35)
+    reference, groups = RealFeatures(real, np.arange(90)), prompts_of(35)
     names = ("kernel", "precision", "recall", "density", "coverage")
     whole = [DISTANCES[n].interval(features, reference, groups, 0) for n in names]
     monkeypatch.setattr("ddmd_bench.stats.kernel.BLOCK", 16)
@@ -335,7 +335,7 @@ def test_influences_of_coverage_are_the_jackknife() -> None:
 
 @pytest.mark.parametrize("name", ["precision", "recall", "density", "coverage"])
 def test_intervals_of_manifolds_cover(name: str) -> None:
-    reference, groups = Reference(normal(150, 3), np.arange(150)), prompts_of(60)
+    reference, groups = RealFeatures(normal(150, 3), np.arange(150)), prompts_of(60)
     draws = [correlated(k, 60, 3) for k in range(120)]
     found = [DISTANCES[name].interval(features, reference, groups, 0) for features in draws]
     truth = np.mean([i.value for i in found])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.published_values import load_published_values
+from ddmd_bench.literature.values import load_tables
 from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel
 from ddmd_bench.scorers.blip_vqa import MAX_TOKENS, BlipVqa, load_network
 from ddmd_bench.scorers.dpg_questions import CATEGORIES, read_questions
@@ -220,13 +220,13 @@ def test_the_model_is_named_and_no_published_value_is_set_beside_it() -> None:
         assert all(column.startswith(f"dpg_bench_{name}") for column in columns)
         assert set(columns) <= METRICS.keys()
         assert "not comparable" in METRICS[f"dpg_bench_{name}"].description
-    published = {t.metric(column) for t in load_published_values() for column in t.columns}
+    published = {t.metric(column) for t in load_tables() for column in t.columns}
     assert "dpg_bench" in published - METRICS.keys()
     assert not published & {f"dpg_bench_{name}" for name in VQA}
 
 
 def test_the_questions_are_of_the_commit_of_the_prompts(tmp_path: Path) -> None:
-    from ddmd_bench.prompt_sources import PROMPT_SOURCES
+    from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
     from ddmd_bench.scorers.dpg_questions import QUESTIONS as FILE
 
     row = PROMPT_SOURCES["dpg_bench"]

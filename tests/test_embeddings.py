@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddmd_bench.embeddings import Store
+from ddmd_bench.data.latents import SHARD_SIZE, Latents, encode_missing
 from ddmd_bench.errors import BenchError
-from ddmd_bench.latents import SHARD_SIZE, Latents, encode_missing
+from ddmd_bench.files.embeddings import Store
 
 CALLS: list[list[str]] = []
 

@@ -15,24 +15,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.distill.terms import Cond
+from ddmd_bench.data.prompts import Prompt, head_in_proportion
 from ddmd_bench.errors import BenchError
-from ddmd_bench.evaluation import (
+from ddmd_bench.files.records import mark_done, read_json
+from ddmd_bench.objective.terms import Cond
+from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.scorers import METRICS, loaded, outside_scorers
+from ddmd_bench.stages.generate import generate
+from ddmd_bench.stages.reference import reference
+from ddmd_bench.stages.score import score
+from ddmd_bench.suite.files import load_suite
+from ddmd_bench.suite.schema import Evaluation
+from ddmd_bench.training.evaluation import (
     Evaluator,
     Value,
     evaluations_table,
     history_rows,
     newest_is_best,
 )
-from ddmd_bench.plan import Plan, make_plan
-from ddmd_bench.prompts import Prompt, head_in_proportion
-from ddmd_bench.records import mark_done, read_json
-from ddmd_bench.scorers import METRICS, loaded, outside_scorers
-from ddmd_bench.stages.generate import generate
-from ddmd_bench.stages.reference import reference
-from ddmd_bench.stages.score import score
-from ddmd_bench.suite import Evaluation
-from ddmd_bench.suite_files import load_suite
 
 BACKEND = make_backend()
 # Those whose weights this package or another one carries.

@@ -13,12 +13,12 @@ from PIL import Image
 from test_real_models import make_suite
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.export import export
-from ddmd_bench.plan import Plan, make_plan
+from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.train import train
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.students.export import export
+from ddmd_bench.suite.files import load_suite
 
 STUDENTS = {
     "full": {"method": "ca_only"},

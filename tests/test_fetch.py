@@ -21,11 +21,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_students import kohya, make_pairs
 
+from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import make_plan, suite_remotes
-from ddmd_bench.prompt_sources import PROMPT_SOURCES
-from ddmd_bench.records import read_json
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.files.records import read_json
+from ddmd_bench.planning.plan import make_plan, suite_remotes
+from ddmd_bench.suite.files import load_suite
 from tests.hub_server import Hub, serving
 
 COMMIT = "a" * 40

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from ddmd_bench import doctor
 from ddmd_bench.backends.shapes import scenes
-from ddmd_bench.cli import app
+from ddmd_bench.commands.cli import app
+from ddmd_bench.data.images import save_png
 from ddmd_bench.errors import BenchError
-from ddmd_bench.folder_scores import read_folder
-from ddmd_bench.images import save_png
+from ddmd_bench.measuring import doctor
+from ddmd_bench.measuring.folder import read_folder
 from ddmd_bench.scorers import SCORERS, loaded
 from ddmd_bench.scorers.attributes import AttributeReader
 from ddmd_bench.scorers.weights import OWN_FOLDER

@@ -28,8 +28,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from ddmd_bench.diffusion import flow_level
-from ddmd_bench.distill.terms import Cond, Denoise, Draw, student_direction, student_loss
+from ddmd_bench.objective.process import flow_level
+from ddmd_bench.objective.terms import Cond, Denoise, Renoising, student_direction, student_loss
 
 DIM = 2
 PROMPT: Cond = {"prompt": torch.ones(1)}
@@ -90,7 +90,7 @@ def follow(
     z, eps = points(len(FULL))
     noise = eps.view(-1, DIM, 1, 1)
     draws = [
-        t if t is None else Draw(t.repeat_interleave(4 * DIM), noise) for t in (tau_dm, tau_ca)
+        t if t is None else Renoising(t.repeat_interleave(4 * DIM), noise) for t in (tau_dm, tau_ca)
     ]
     by_prompt = {True: denoiser(cond), False: denoiser(uncond)}
     for _ in range(num_updates):

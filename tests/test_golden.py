@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddmd_bench.decoding import decoded
+from ddmd_bench.files.decoding import decoded
 from parity.cases import PAIRS
 from parity.golden import Golden, Pair, read
 from parity.images import NOT_AS_SHOWN, as_shown, pixels_sha256, write_images

@@ -17,18 +17,17 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 from safetensors.numpy import save
 
-from ddmd_bench import downloads
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import (
     Remote,
     Size,
     download,
-    download_size,
     folder_of,
     hashes,
-    identity,
-    problems,
+    look,
+    remote_identity,
 )
+from ddmd_bench.planning import downloads
 from tests.hub_server import TOKEN, Hub, Repository, serving
 
 NAME = "tiny/unet"
@@ -78,7 +77,7 @@ def _blob(repository: Repository, file: str = WEIGHTS) -> Path:
 
 
 def test_what_was_fetched_needs_no_network(hub: Hub) -> None:
-    assert download_size(UNET) == Size(TOTAL, TOTAL)
+    assert look(UNET).size == Size(TOTAL, TOTAL)
     seen: list[tuple[int, int]] = []
     folder = download(UNET, lambda done, total: seen.append((done, total)))
     for name in ("unet/config.json", WEIGHTS):
@@ -91,9 +90,9 @@ def test_what_was_fetched_needs_no_network(hub: Hub) -> None:
 
     asked = len(hub.requests)
     assert download(UNET) == folder_of(UNET) == folder
-    assert identity(UNET) == f"{NAME}@{_repository(hub).commit}"
-    assert problems(UNET) == []
-    assert download_size(UNET) == Size(TOTAL, 0)
+    assert remote_identity(UNET) == f"{NAME}@{_repository(hub).commit}"
+    assert look(UNET).problems == ()
+    assert look(UNET).size == Size(TOTAL, 0)
     assert len(hub.requests) == asked
 
 
@@ -131,7 +130,7 @@ def test_a_process_that_ends_in_the_middle_leaves_what_it_had(hub: Hub) -> None:
         download(UNET, stop)
     with pytest.raises(BenchError, match="ddmd_bench fetch"):
         folder_of(UNET)
-    missing = download_size(UNET).missing
+    missing = look(UNET).size.missing
     assert missing is not None
     assert missing < TOTAL - 300_000
 
@@ -174,31 +173,31 @@ def test_a_corrupted_file_without_network_is_named_and_kept(
 def test_a_truncated_safetensors_is_found_without_reading_weights(hub: Hub, tmp_path: Path) -> None:
     path = download(UNET) / WEIGHTS
     path.resolve().write_bytes(FILES[WEIGHTS][:-10])
-    [problem] = problems(UNET)
+    [problem] = look(UNET).problems
     assert str(path) in problem
     assert f"{len(FILES[WEIGHTS]) - 10} bytes, expected {len(FILES[WEIGHTS])}" in problem
 
     (tmp_path / "own" / "unet").mkdir(parents=True)
     shutil.copyfile(path, tmp_path / "own" / WEIGHTS)  # no listing tells its size: its header does
     own = Remote(str(tmp_path / "own"), None, (WEIGHTS,), "model", "my UNet")
-    [problem] = problems(own)
+    [problem] = look(own).problems
     assert problem.startswith("my UNet: ")
     assert "no whole safetensors file" in problem
     (tmp_path / "own" / WEIGHTS).write_bytes(FILES[WEIGHTS])
-    assert problems(own) == []
+    assert look(own).problems == ()
 
 
 def test_a_gated_repository_says_where_to_accept_its_terms(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _repository(hub).gated = True
-    for said in (lambda: problems(UNET)[0], lambda: str(_error(UNET))):
+    for said in (lambda: look(UNET).problems[0], lambda: str(_error(UNET))):
         assert f"terms at {hub.endpoint}/{NAME}" in said()
         assert "hf auth login" in said()
         assert "no token on this machine" in said()
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert problems(UNET) == []
+    assert look(UNET).problems == ()
     hub.requests.clear()
     download(UNET)
     stored = [
@@ -233,7 +232,7 @@ def _like(**changes: object) -> Remote:
 def test_what_the_hub_has_not_is_a_problem_before_and_while_fetching(
     hub: Hub, remote: Remote, said: str
 ) -> None:
-    [problem] = problems(remote)
+    [problem] = look(remote).problems
     for text in (problem, str(_error(remote))):
         assert text.startswith("the tiny UNet: ")
         assert len(text.splitlines()) == 1
@@ -242,19 +241,19 @@ def test_what_the_hub_has_not_is_a_problem_before_and_while_fetching(
 
 @pytest.mark.usefixtures("hub", "offline")
 def test_without_network_and_cache_everything_says_so() -> None:
-    assert download_size(UNET) == Size(None, None)
-    [problem] = problems(UNET)
+    assert look(UNET).size == Size(None, None)
+    [problem] = look(UNET).problems
     assert "no network to http://127.0.0.1:9" in problem
     assert "no network" in str(_error(UNET))
     with pytest.raises(BenchError, match=r"tiny/unet@main is not on this machine.*fetch SUITE"):
         folder_of(UNET)
     with pytest.raises(BenchError, match="which commit tiny/unet@main is"):
-        identity(UNET)
+        remote_identity(UNET)
 
 
 @pytest.mark.usefixtures("hub", "offline")
 def test_a_pinned_commit_has_an_identity_without_network_or_files() -> None:
-    assert identity(_like(revision="a" * 40)) == f"{NAME}@{'a' * 40}"
+    assert remote_identity(_like(revision="a" * 40)) == f"{NAME}@{'a' * 40}"
 
 
 def test_a_half_downloaded_file_is_named_without_network(
@@ -263,9 +262,9 @@ def test_a_half_downloaded_file_is_named_without_network(
     partial = _blob(_repository(hub)).with_suffix(".incomplete")
     partial.parent.mkdir(parents=True)
     partial.write_bytes(FILES[WEIGHTS][:1000])
-    assert download_size(UNET) == Size(TOTAL, TOTAL - 1000)
+    assert look(UNET).size == Size(TOTAL, TOTAL - 1000)
     request.getfixturevalue("offline")
-    assert any("half downloaded (1000 bytes)" in problem for problem in problems(UNET))
+    assert any("half downloaded (1000 bytes)" in problem for problem in look(UNET).problems)
 
 
 _LOGIN_PAGE = (200, {"Content-Type": "text/html"}, b"<html>Welcome to the hotel</html>")
@@ -284,7 +283,7 @@ def test_what_else_a_server_may_answer(
     hub: Hub, answer: tuple[int, dict[str, str], bytes], said: str
 ) -> None:
     hub.answer_to_all = answer
-    [problem] = problems(UNET)
+    [problem] = look(UNET).problems
     assert re.search(said, problem)
     assert re.search(said, str(_error(UNET)))
 
@@ -294,7 +293,7 @@ def test_what_is_not_here_while_offline_is_asked_for_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    [problem] = problems(UNET)
+    [problem] = look(UNET).problems
     assert "HF_HUB_OFFLINE is set" in problem
 
 
@@ -307,21 +306,21 @@ def test_two_that_fetch_at_once_fetch_once(hub: Hub) -> None:
 
 
 def test_a_branch_that_moved_keeps_its_commit_until_fetched_files_are_missing(hub: Hub) -> None:
-    before = identity(download(UNET) and UNET)
+    before = remote_identity(download(UNET) and UNET)
     _repository(hub).files["unet/config.json"] = b"{}"
-    assert identity(UNET) == before
+    assert remote_identity(UNET) == before
     download(UNET)
-    assert identity(UNET) == before
+    assert remote_identity(UNET) == before
     more = _like(files=("unet/*", "README.md"))
     assert (download(more) / "unet/config.json").read_bytes() == b"{}"
-    assert identity(UNET) != before
+    assert remote_identity(UNET) != before
 
 
 def test_a_data_set_is_another_repository_than_a_model(hub: Hub) -> None:
     hub.add("datasets/tiny/prompts", {"prompts.txt": b"a cat\n"})
     remote = Remote("tiny/prompts", None, ("prompts.txt",), "dataset", "prompts")
     assert (download(remote) / "prompts.txt").read_bytes() == b"a cat\n"
-    assert "found no model repository" in problems(_like(repository="tiny/prompts"))[0]
+    assert "found no model repository" in look(_like(repository="tiny/prompts")).problems[0]
 
 
 def test_a_snapshot_of_the_cache_is_known_by_its_blobs_names(
@@ -331,14 +330,14 @@ def test_a_snapshot_of_the_cache_is_known_by_its_blobs_names(
     monkeypatch.setattr(hashes, "file_sha256", lambda path: pytest.fail(f"{path} is read"))
     folder = download(UNET)
     snapshot = Remote(str(folder), None, (WEIGHTS,), "model", "x")
-    known = identity(snapshot)
+    known = remote_identity(snapshot)
     # A blob that is itself a link into a store of other names is still known by its own.
     blob = (folder / WEIGHTS).resolve()
     stored = Path(constants.HF_HUB_CACHE, "blobs", "ff", "f" * 64)
     stored.parent.mkdir(parents=True)
     blob.rename(stored)
     blob.symlink_to(stored)
-    assert identity(snapshot) == known
+    assert remote_identity(snapshot) == known
 
 
 def test_what_a_suite_needs_is_fetched_as_a_whole(hub: Hub) -> None:

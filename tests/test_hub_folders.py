@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import Remote, folder_of, hashes, identity, is_local, problems
+from ddmd_bench.hub import Remote, folder_of, hashes, is_local, look, remote_identity
 
 
 def test_what_is_local_and_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,14 +29,19 @@ def test_a_folder_is_known_by_its_files_and_not_by_its_place(tmp_path: Path) -> 
         (tmp_path / place).mkdir()
         (tmp_path / place / "a.bin").write_bytes(b"a")
         (tmp_path / place / "notes").write_text(place)
-        identities.append(identity(Remote(str(tmp_path / place), None, ("*.bin",), "model", "x")))
+        identities.append(
+            remote_identity(Remote(str(tmp_path / place), None, ("*.bin",), "model", "x"))
+        )
     assert identities[0] == identities[1]
     (tmp_path / "two" / "a.bin").rename(tmp_path / "two" / "b.bin")
-    assert identity(Remote(str(tmp_path / "two"), None, ("*.bin",), "model", "x")) != identities[0]
+    assert (
+        remote_identity(Remote(str(tmp_path / "two"), None, ("*.bin",), "model", "x"))
+        != identities[0]
+    )
     with pytest.raises(BenchError, match=r"no file 'c.bin'; the nearest: "):
         folder_of(Remote(str(tmp_path / "two"), None, ("c.bin",), "model", "x"))
     with pytest.raises(BenchError, match="is no folder"):
-        identity(Remote(str(tmp_path / "three"), None, ("*",), "model", "x"))
+        remote_identity(Remote(str(tmp_path / "three"), None, ("*",), "model", "x"))
 
 
 @pytest.fixture
@@ -59,25 +64,25 @@ def test_a_folder_is_read_once_and_again_when_it_changed(tmp_path: Path, reads: 
     path.parent.mkdir()
     path.write_bytes(b"first")
     remote = Remote(str(path.parent), None, ("*",), "model", "x")
-    before = identity(remote)
-    assert identity(remote) == before
+    before = remote_identity(remote)
+    assert remote_identity(remote) == before
     assert reads == [path]
 
     times = path.stat()
     path.write_bytes(b"other")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copying tool may
-    assert identity(remote) != before
+    assert remote_identity(remote) != before
     assert reads == [path, path]
 
     (tmp_path / "xdg" / "ddmd_bench" / "sha256.json").write_text("no JSON")
     path.write_bytes(b"first")
-    assert identity(remote) == before
+    assert remote_identity(remote) == before
 
 
 def test_an_index_without_its_shards_is_found(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors.index.json").write_text('{"weight_map": {"a": "m-1.safetensors"}}')
     remote = Remote(str(tmp_path), None, ("m*",), "model", "weights")
-    [problem] = problems(remote)
+    [problem] = look(remote).problems
     assert "m-1.safetensors" in problem
     (tmp_path / "m-1.safetensors").write_bytes(save({"a": np.zeros(1)}))
-    assert problems(remote) == []
+    assert look(remote).problems == ()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddmd_bench.data.image_folders import read_image, read_listing
+from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
-from ddmd_bench.image_folders import read_image, read_listing
-from ddmd_bench.prompts import Prompt
 
 PROMPTS = [Prompt("some/0000", "some", "a red cat"), Prompt("some/0001", "some", "two dogs")]
 

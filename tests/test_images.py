@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ddmd_bench.plan import make_plan
+from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.stages.generate import generate
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.suite.files import load_suite
 
 
 def test_images_open_as_an_imagefolder(

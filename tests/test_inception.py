@@ -22,8 +22,8 @@ from ddmd_bench.scorers.inception import (
     dmd2_resize,
 )
 from ddmd_bench.scorers.inception_network import load_network
-from ddmd_bench.scorers.published_weights import INCEPTION
-from ddmd_bench.scorers.weights import OWN_FOLDER, identity, located, require
+from ddmd_bench.scorers.weight_files import INCEPTION
+from ddmd_bench.scorers.weights import OWN_FOLDER, files_sha256, located, require
 from parity.inception_files import FIDELITY, NVIDIA, NvidiaInception, fidelity_state, write_nvidia
 
 
@@ -94,7 +94,7 @@ def test_either_file_will_do_and_its_hash_is_told(
     with pytest.raises(BenchError, match=r"inception-2015-12-05\.pt \(or weights-.*fetch"):
         require(INCEPTION)
     (tmp_path / FIDELITY).write_bytes(b"other weights")
-    assert set(located(INCEPTION)) == set(identity(INCEPTION)) == {FIDELITY}
+    assert set(located(INCEPTION)) == set(files_sha256(INCEPTION)) == {FIDELITY}
     with pytest.raises(BenchError, match="expected 6726825d"):
         require(INCEPTION)
     (tmp_path / NVIDIA).symlink_to(files[0] / NVIDIA)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.backends.lumina2.backend import make_backend
-from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
-from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import Model, TrainSettings
-from ddmd_bench.training.networks import Network, bottleneck_features
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.objective.terms import Cond
+from ddmd_bench.students.networks import Network, bottleneck_features
+from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.training.update import Training
 
 PROMPTS = ["a red cup", "two green birds that sit on a fence, seen from far away", "Night."]

@@ -7,10 +7,10 @@ import tiny_sdxl
 import torch
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.memory_plan import memory_lines, memory_problems, shapes_of, training_bytes
-from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import Model, TrainSettings
-from ddmd_bench.suite import Suite
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.planning.memory import memory_lines, memory_problems, shapes_of, training_bytes
+from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.training.update import Training
 
 

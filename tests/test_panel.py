@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddmd_bench.decoding import Undecodable, Unusable, decoded
 from ddmd_bench.errors import BenchError
-from ddmd_bench.kept import joined, read_part, write_part
-from ddmd_bench.panel import Answer, Item, Panel
+from ddmd_bench.files.decoding import Undecodable, Unusable, decoded
+from ddmd_bench.measuring.answers import joined, read_part, write_part
+from ddmd_bench.measuring.measure import Images, Kept, counted, measure
+from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
-from ddmd_bench.scoring import Images, Kept, counted, measure
 
 
 def picture(seed: int, size: tuple[int, int] = (8, 6), mode: str = "RGB") -> Image.Image:
@@ -162,7 +162,7 @@ def items(*images: Image.Image | Exception, prompts: Sequence[str] = ()) -> list
     ]
 
 
-def answer(panel: Panel, chunk: Sequence[Item]) -> Answer:
+def answer(panel: OnePass, chunk: Sequence[Item]) -> Answer:
     (found,) = panel.over([chunk])
     return found["means"]
 
@@ -170,7 +170,7 @@ def answer(panel: Panel, chunk: Sequence[Item]) -> Answer:
 def test_images_of_any_shape_keep_their_rows(scorer: Means) -> None:
     sizes = [(4, 3), (2, 6), (4, 3), (6, 2), (2, 6), (4, 3), (4, 3), (4, 3)]
     chunk = items(*(grey(12 * (k + 2), size) for k, size in enumerate(sizes)))
-    found = answer(Panel(["means"]), chunk)
+    found = answer(OnePass(["means"]), chunk)
     assert found.columns["level"] == pytest.approx([11 * (k + 2) for k in range(8)])
     assert sorted(scorer.batches) == [1, 1, 2, 4]  # no batch above the row's size
     assert not found.missing
@@ -180,7 +180,7 @@ def test_one_image_costs_no_other(scorer: Means) -> None:
     chunk = items(
         grey(20), Unusable("cut"), grey(13), grey(30), grey(17), grey(40, (1, 9)), grey(50)
     )
-    found = answer(Panel(["means"]), chunk)
+    found = answer(OnePass(["means"]), chunk)
     assert found.missing == {
         1: "cut",
         2: "ZeroDivisionError: thirteen",
@@ -194,12 +194,12 @@ def test_one_image_costs_no_other(scorer: Means) -> None:
 
 def test_what_the_input_forbids_stops_the_pass(scorer: Means) -> None:
     with pytest.raises(BenchError, match="damaged"):
-        answer(Panel(["means"]), items(grey(20), BenchError("damaged")))
+        answer(OnePass(["means"]), items(grey(20), BenchError("damaged")))
 
 
 def test_the_batch_size_falls_where_memory_runs_out(scorer: Means) -> None:
     scorer.limit = 2
-    panel = Panel(["means"])
+    panel = OnePass(["means"])
     chunk = items(*(grey(20 + k) for k in range(9)))
     first, second = (found["means"] for found in panel.over([chunk, chunk]))
     assert max(scorer.batches) == 2
@@ -213,11 +213,11 @@ def test_prompts_are_encoded_once_and_counted_where_they_are_cut(
 ) -> None:
     prompts = ["one", "a longer prompt", "one", "why?", "one"]
     chunk = items(*(grey(20 + k) for k in range(5)), prompts=prompts)
-    found = answer(Panel(["means"], texts=lambda name: tmp_path / name), chunk)
+    found = answer(OnePass(["means"], texts=lambda name: tmp_path / name), chunk)
     assert sorted(scorer.encoded) == ["a longer prompt", "one"]
     assert found.truncated == {1}
     assert found.missing == {3: "no questions"}
-    again = answer(Panel(["means"], texts=lambda name: tmp_path / name), chunk[:3])
+    again = answer(OnePass(["means"], texts=lambda name: tmp_path / name), chunk[:3])
     assert len(scorer.encoded) == 2  # read from the disk
     assert again.columns["length"].tolist() == [3, 15, 3]
     assert again.truncated == {1}
@@ -317,7 +317,7 @@ def test_a_scorer_is_asked_about_its_own_prompts_alone(scorer: Means, tmp_path: 
 def test_a_pass_that_was_stopped_goes_on(
     scorer: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddmd_bench.scoring.PART_SIZE", 32)
+    monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 32)
     kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
     images = images_of(range(20, 120), opened)
 

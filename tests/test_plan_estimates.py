@@ -18,20 +18,20 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from typer.testing import CliRunner
 
-from ddmd_bench import disk_plan
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.cli import app
-from ddmd_bench.disk_plan import checkpoint_bytes, disk_problems, disk_todo, png_bytes
-from ddmd_bench.estimates import Outlook
-from ddmd_bench.flops import Flops, counted, flops_of
-from ddmd_bench.images import save_png
-from ddmd_bench.memory_plan import shapes_of
-from ddmd_bench.methods import METHODS
-from ddmd_bench.plan import make_plan
-from ddmd_bench.records import mark_done
-from ddmd_bench.settings import Model, TrainSettings
-from ddmd_bench.suite_files import load_suite
-from ddmd_bench.time_plan import duration, passes, time_lines, training_flops, work_of
+from ddmd_bench.backends.flops import Flops, counted, flops_of
+from ddmd_bench.commands.cli import app
+from ddmd_bench.data.images import save_png
+from ddmd_bench.files.records import mark_done
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.planning import disk as disk_plan
+from ddmd_bench.planning.disk import checkpoint_bytes, disk_problems, disk_todo, png_bytes
+from ddmd_bench.planning.memory import shapes_of
+from ddmd_bench.planning.outlook import Outlook
+from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.planning.time import duration, passes, time_lines, training_flops, work_of
+from ddmd_bench.suite.files import load_suite
+from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.training.update import Training
 
 Write = Callable[[Any], str]
@@ -216,7 +216,7 @@ def test_a_plan_tells_all_it_can_of_what_is_not_here(
     """No weights, no prompts, no network, no room: every line, and every problem at once."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("ddmd_bench.time_plan.matmul_rate", lambda dtype: 1e10)
+    monkeypatch.setattr("ddmd_bench.planning.time.matmul_rate", lambda dtype: 1e10)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     full_disk(monkeypatch, 10**9)
     result = CliRunner().invoke(app, ["plan", "sdxl_smoke", "--runs", str(tmp_path / "runs")])

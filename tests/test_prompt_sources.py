@@ -24,22 +24,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ddmd_bench import prompt_downloads
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.errors import BenchError
-from ddmd_bench.prompt_readers import READERS, ZIP_MEMBER
-from ddmd_bench.prompt_sources import (
+from ddmd_bench.data import prompt_downloads
+from ddmd_bench.data.prompt_readers import READERS, ZIP_MEMBER
+from ddmd_bench.data.prompt_sources import (
     PROMPT_SOURCES,
     PromptSource,
     find_prompts,
     load_prompts,
     read_source,
 )
-from ddmd_bench.prompts import choose
-from ddmd_bench.records import canonical_json, seed_of
-from ddmd_bench.settings import DataSource
-from ddmd_bench.suite import PromptSet
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.data.prompts import choose
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import canonical_json, seed_of
+from ddmd_bench.suite.files import load_suite
+from ddmd_bench.suite.schema import PromptSet
+from ddmd_bench.suite.settings import DataSource
 from tests.hub_server import Hub, serving
 
 PROMPTS = ["a red star", 'a "blue" one, é', "", "NA", "a red star", "the last one  "]
@@ -409,9 +409,9 @@ import json, sys
 from dataclasses import replace
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import download
-from ddmd_bench.prompt_sources import PROMPT_SOURCES, load_prompts, read_source
-from ddmd_bench.settings import DataSource
-from ddmd_bench.train_streams import iter_captions, iter_encoded_images
+from ddmd_bench.data.prompt_sources import PROMPT_SOURCES, load_prompts, read_source
+from ddmd_bench.suite.settings import DataSource
+from ddmd_bench.data.streams import iter_captions, iter_encoded_images
 
 def say(ask):
     try:

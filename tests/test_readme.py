@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddmd_bench.records import read_json
+from ddmd_bench.files.records import read_json
 
 ROOT = Path(__file__).parents[1]
 NAMES = {

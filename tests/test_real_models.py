@@ -25,14 +25,14 @@ from safetensors.torch import save_file
 from tiny_students import kohya, make_pairs
 from typer.testing import CliRunner
 
-from ddmd_bench.cli import app
-from ddmd_bench.methods import METHODS
-from ddmd_bench.plan import make_plan
-from ddmd_bench.records import read_json, read_jsonl
+from ddmd_bench.commands.cli import app
+from ddmd_bench.files.records import read_json, read_jsonl
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.scorers import loaded
 from ddmd_bench.stages.check import write_expected
 from ddmd_bench.stages.encode import encode
-from ddmd_bench.suite import Suite
+from ddmd_bench.suite.schema import Suite
 from parity.inception_files import NVIDIA, write_nvidia
 
 PROMPTS = ["a red cat", "a small star on the left", "two dogs in the park"]

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from ddmd_bench import scoring, statistics_build
 from ddmd_bench.backends import BACKENDS
-from ddmd_bench.cli import app
+from ddmd_bench.commands.cli import app
+from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
-from ddmd_bench.plan import Plan, _reference_problems, make_plan
-from ddmd_bench.prompt_sources import PROMPT_SOURCES
-from ddmd_bench.records import write_json
-from ddmd_bench.reference_statistics import (
+from ddmd_bench.files.records import write_json
+from ddmd_bench.measuring import measure as scoring
+from ddmd_bench.measuring import reference_build as statistics_build
+from ddmd_bench.measuring.reference import (
     CARD,
     find_statistics,
     load_reference,
@@ -32,13 +32,14 @@ from ddmd_bench.reference_statistics import (
     statistics_inputs,
     statistics_problems,
 )
+from ddmd_bench.measuring.reference_build import build
+from ddmd_bench.planning.plan import Plan, _reference_problems, make_plan
 from ddmd_bench.reporting.runfiles import _reference as read_reference
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.weights import Weights
-from ddmd_bench.settings import DataSource
-from ddmd_bench.statistics_build import build
 from ddmd_bench.stats.frechet import gaussian_of
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.suite.files import load_suite
+from ddmd_bench.suite.settings import DataSource
 
 NUM_IMAGES = 11
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ddmd_bench.distill.regularizers import (
+from ddmd_bench.objective.regularizers import (
     DiscriminatorHead,
     gan_fake_score_loss,
     gan_student_loss,

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from fake_run import make_run, make_suite
 
-from ddmd_bench.records import write_json
+from ddmd_bench.files.records import write_json
 from ddmd_bench.reporting.differences import make_compare, negated
 from ddmd_bench.reporting.dynamics import real_levels
 from ddmd_bench.reporting.figures import scale_of, styles_of

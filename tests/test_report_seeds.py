@@ -12,8 +12,8 @@ import pytest
 from fake_run import make_run, make_suite
 from scipy import stats
 
-from ddmd_bench.plan import Plan
-from ddmd_bench.records import write_json
+from ddmd_bench.files.records import write_json
+from ddmd_bench.planning.plan import Plan
 from ddmd_bench.reporting.differences import Difference, make_compare, over_seeds
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.reporting.seeds import joined_cell, joined_curve, joined_reason

@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.plan import Plan, make_plan
-from ddmd_bench.records import mark_done, read_done
+from ddmd_bench.files.records import mark_done, read_done
+from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.planning.tasks import Task
 from ddmd_bench.run import run_tasks
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
 from ddmd_bench.stages.train import CHECKPOINT, train
-from ddmd_bench.suite_files import load_suite
-from ddmd_bench.tasks import Task
+from ddmd_bench.suite.files import load_suite
 
 STAGES = ("reference", "train", "generate", "score")
 NUM_ITERATIONS = 12
@@ -164,8 +164,8 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 import torch
-from ddmd_bench.plan import make_plan
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.suite.files import load_suite
 
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)

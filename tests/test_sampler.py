@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.diffusion import flow_level
-from ddmd_bench.distill.sampler import backward_simulation, few_step_sample, ode_sample
-from ddmd_bench.distill.terms import Cond
-from ddmd_bench.images import image_ids, image_noises
-from ddmd_bench.plan import Plan, make_plan
-from ddmd_bench.records import mark_done
+from ddmd_bench.data.images import image_ids, image_noises
+from ddmd_bench.files.records import mark_done
+from ddmd_bench.objective.process import flow_level
+from ddmd_bench.objective.sampler import backward_simulation, few_step_sample, ode_sample
+from ddmd_bench.objective.terms import Cond
+from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.generate import SOURCES
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.suite.files import load_suite
 
 T_LIST = (1.0, 0.75, 0.5, 0.25)
 NUM = 8

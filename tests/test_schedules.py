@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddmd_bench.distill.schedules import draw_tau
-from ddmd_bench.methods import BELOW_T, FULL, METHODS, Schedule
-from ddmd_bench.settings import TrainSettings
+from ddmd_bench.objective.methods import BELOW_T, FULL, METHODS, Schedule
+from ddmd_bench.objective.schedules import draw_tau
+from ddmd_bench.suite.settings import TrainSettings
 
 UNIT = st.floats(0, 1, width=32)
 ROUNDING = 1e-6

@@ -21,11 +21,12 @@ from PIL import Image
 
 from ddmd_bench import scorers
 from ddmd_bench.backends.shapes import scenes
+from ddmd_bench.data.images import as_pictures, quantised, save_png
+from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
-from ddmd_bench.images import as_pictures, quantised, save_png
-from ddmd_bench.panel import Answer, Item, Panel
-from ddmd_bench.prompts import Prompt
-from ddmd_bench.records import read_done, read_json, write_jsonl
+from ddmd_bench.files.records import read_done, read_json, write_jsonl
+from ddmd_bench.measuring.measure import features_of
+from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
 from ddmd_bench.scorers import (
     METRICS,
     SCORERS,
@@ -37,11 +38,10 @@ from ddmd_bench.scorers import (
 from ddmd_bench.scorers import attributes as attribute_scorer
 from ddmd_bench.scorers import images as image_scorer
 from ddmd_bench.scorers.weights import attribute_weights, efficientnet_weights
-from ddmd_bench.scoring import features_of
 from ddmd_bench.stages.score import score
 from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
-from ddmd_bench.suite import Reference as SuiteReference
-from ddmd_bench.suite import Scoring
+from ddmd_bench.suite.schema import Reference as SuiteReference
+from ddmd_bench.suite.schema import Scoring
 
 
 def real_scenes(labels: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, list[str]]:
@@ -56,7 +56,7 @@ def answer_of(scorer: str, images: torch.Tensor, prompts: list[str]) -> Answer:
         Item(str(k), prompt, partial(Image.Image.copy, picture))
         for k, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True))
     ]
-    (found,) = Panel([scorer]).over([items])
+    (found,) = OnePass([scorer]).over([items])
     return found[scorer]
 
 

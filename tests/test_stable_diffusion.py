@@ -14,9 +14,9 @@ from tiny_sdxl import RESOLUTION, write_repository
 from torch import Tensor
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.distill.terms import Cond
-from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import Model, TrainSettings
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.objective.terms import Cond
+from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.training.update import Training
 
 PROMPTS = ["a red cat", "a small star on the left, in blue", "dogs"]

@@ -13,7 +13,7 @@ from scipy import linalg, stats
 from ddmd_bench.errors import BenchError
 from ddmd_bench.stats.frechet import (
     Gaussian,
-    Reference,
+    RealFeatures,
     frechet_difference,
     frechet_distance,
     frechet_interval,
@@ -136,7 +136,7 @@ def test_real_images_are_drawn_with_their_prompts() -> None:
         real = np.repeat(contents, 5, axis=0) + generator.normal(size=(300, 4))
         own = np.repeat(contents, 2, axis=0) + 1.5 * generator.normal(size=(120, 4))
         values.append(frechet_distance(gaussian_of(real), gaussian_of(own)))
-    joint = frechet_interval(own, Reference(real, prompts_of(60, 5)), prompts_of(60), seed=0)
+    joint = frechet_interval(own, RealFeatures(real, prompts_of(60, 5)), prompts_of(60), seed=0)
     fixed = frechet_interval(own, gaussian_of(real), prompts_of(60), seed=0)
     assert joint.value == fixed.value == values[-1]
     spread = 2 * 1.96 * np.std(values, ddof=1)
@@ -146,7 +146,7 @@ def test_real_images_are_drawn_with_their_prompts() -> None:
 
 def test_a_reference_of_other_prompts_is_refused() -> None:
     features = np.random.default_rng(16).normal(size=(20, 3))
-    reference = Reference(features, prompts_of(10))
+    reference = RealFeatures(features, prompts_of(10))
     with pytest.raises(BenchError, match="it has 10, they have 20, 10 are in both"):
         frechet_interval(features, reference, prompts_of(20, 1), seed=0)
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.methods import METHODS
-from ddmd_bench.plan import make_plan, suite_remotes
-from ddmd_bench.suite import Suite
-from ddmd_bench.suite_files import find_suite, load_suite
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.planning.plan import make_plan, suite_remotes
+from ddmd_bench.suite.files import find_suite, load_suite
+from ddmd_bench.suite.schema import Suite
 
 SUITES = Path(__file__).parents[1] / "suites"
 Write = Callable[[Any], str]
@@ -59,7 +59,7 @@ def test_a_suite_of_published_models_lacks_nothing_but_downloads(
 
 def test_the_suite_of_tab_2_trains_its_row_with_the_gan_that_it_had() -> None:
     suite = load_suite("sdxl")
-    (table,) = suite.published_values
+    (table,) = suite.literature
     assert suite.train_data is not None
     assert suite.train_data.images is not None
     assert re.fullmatch("[0-9a-f]{40}", suite.train_data.images.revision or "")

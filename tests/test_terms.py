@@ -10,11 +10,18 @@ from small_worlds import NUM, World, eps_world, velocity_world
 from torch import Tensor
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.diffusion import flow_level
-from ddmd_bench.distill.schedules import draw_tau
-from ddmd_bench.distill.terms import Cond, Denoise, Direction, Draw, student_direction, student_loss
-from ddmd_bench.methods import METHODS, Method
-from ddmd_bench.settings import TrainSettings
+from ddmd_bench.objective.methods import METHODS, Method
+from ddmd_bench.objective.process import flow_level
+from ddmd_bench.objective.schedules import draw_tau
+from ddmd_bench.objective.terms import (
+    Cond,
+    Denoise,
+    Direction,
+    Renoising,
+    student_direction,
+    student_loss,
+)
+from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.update import Training
 
 DECOUPLED = ("decoupled_full", "decoupled_constrained", "decoupled_hybrid")
@@ -27,7 +34,7 @@ def world(request: pytest.FixtureRequest) -> World:
     return made
 
 
-def dmd2(world: World, draw: Draw, g: float) -> Tensor:
+def dmd2(world: World, draw: Renoising, g: float) -> Tensor:
     """DMD2's gradient as its code states it: p = x - x0_pred, the real score guided."""
     cond = world.x0_of("teacher", draw, world.cond)
     uncond = world.x0_of("teacher", draw, world.uncond)
@@ -48,7 +55,7 @@ def test_dm_plus_ca_at_one_shared_draw_is_the_direction_of_dmd2(world: World, g:
 
 
 def test_equal_draws_of_a_decoupled_method_are_dmd2_as_well(world: World) -> None:
-    """The very values in two `Draw`s: the teacher runs again and says the same."""
+    """The very values in two `Renoising`s: the teacher runs again and says the same."""
     total = world.direction((world.draw(2), world.draw(2))).total
     torch.testing.assert_close(total, dmd2(world, world.draw(2), 4.0), **EXACT)
 
@@ -119,7 +126,7 @@ def test_half_precision_is_normalised_in_float32(dtype: torch.dtype) -> None:
     x0, x0_teacher, x0_fake, eps = torch.randn(4, 2, 4, 16, 16, generator=generator).to(dtype)
     total = student_direction(
         x0,
-        (Draw(torch.full((2,), 0.5, dtype=dtype), eps), None),
+        (Renoising(torch.full((2,), 0.5, dtype=dtype), eps), None),
         {},
         {},
         teacher=lambda x_t, t, cond: x0_teacher,
@@ -137,7 +144,7 @@ def test_half_precision_is_normalised_in_float32(dtype: torch.dtype) -> None:
 def test_a_student_that_equals_its_teacher_moves_nowhere() -> None:
     """0 / 0 is no direction: the denominator has a bound."""
     x0 = torch.ones(2, 1, 4, 4)
-    draw = Draw(torch.full((2,), 0.5), torch.zeros_like(x0))
+    draw = Renoising(torch.full((2,), 0.5), torch.zeros_like(x0))
     network = {"teacher": lambda x, t, c: x0, "fake_score": lambda x, t, c: x0}
     for normalizer in ("guided", "per_term"):
         direction = student_direction(
@@ -163,12 +170,12 @@ def test_the_loss_has_the_direction_as_its_gradient(world: World) -> None:
     assert loss.item() == pytest.approx(0.5 * direction.square().mean().item(), rel=1e-12)
 
 
-def _drawn(world: World, row: Method, t: Tensor) -> tuple[Draw, Draw]:
+def _drawn(world: World, row: Method, t: Tensor) -> tuple[Renoising, Renoising]:
     """(DM's, CA's), each term with a generator of its own, as in training."""
     draws = []
     for seed, schedule in ((1, row.tau_dm), (2, row.tau_ca)):
         tau = draw_tau(schedule, t, (0.02, 0.98), torch.Generator().manual_seed(seed))
-        draws.append(Draw(tau, world.draw(seed).eps))
+        draws.append(Renoising(tau, world.draw(seed).eps))
     return draws[0], draws[1]
 
 
@@ -224,8 +231,8 @@ def test_networks_run_as_often_as_the_method_needs(method: str) -> None:
 
     row = METHODS[method]
     x0, words = torch.ones(2, 1, 4, 4), torch.ones(2)
-    dm = Draw(torch.tensor([0.3, 0.6]), torch.ones_like(x0))
-    ca = dm if row.shared_draw else Draw(torch.tensor([0.2, 0.1]), torch.ones_like(x0))
+    dm = Renoising(torch.tensor([0.3, 0.6]), torch.ones_like(x0))
+    ca = dm if row.shared_draw else Renoising(torch.tensor([0.2, 0.1]), torch.ones_like(x0))
     student_direction(
         x0,
         (dm if row.tau_dm else None, ca if row.tau_ca else None),

@@ -16,19 +16,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddmd_bench import training_plan
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.backends.shapes.backend import make_backend
+from ddmd_bench.data.images import image_ids
+from ddmd_bench.data.prompts import head_in_proportion
 from ddmd_bench.errors import BenchError
-from ddmd_bench.images import image_ids
-from ddmd_bench.methods import METHODS
-from ddmd_bench.plan import Plan, make_plan
-from ddmd_bench.prompts import head_in_proportion
-from ddmd_bench.provenance import peak_memory_gib, reset_peak_memory
-from ddmd_bench.records import FAILED, read_done, read_json
+from ddmd_bench.files.provenance import peak_memory_gib, reset_peak_memory
+from ddmd_bench.files.records import FAILED, read_done, read_json
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.planning import training as training_plan
+from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import BEST, CHECKPOINT, train
-from ddmd_bench.suite_files import load_suite
+from ddmd_bench.suite.files import load_suite
 from ddmd_bench.training.update import NotFinite, Training
 
 Planner = Callable[..., Plan]

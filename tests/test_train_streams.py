@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ddmd_bench.data.images import quantised
+from ddmd_bench.data.streams import iter_captions, iter_images
 from ddmd_bench.errors import BenchError
-from ddmd_bench.images import quantised
-from ddmd_bench.settings import DataSource, TrainImages
-from ddmd_bench.train_streams import iter_captions, iter_images
+from ddmd_bench.suite.settings import DataSource, TrainImages
 
 CAPTIONS = [f"caption {k}" if k % 5 else "" for k in range(37)]
 ORIENTATION = 0x0112  # the EXIF tag

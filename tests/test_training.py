@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.methods import METHODS
-from ddmd_bench.settings import TrainSettings
-from ddmd_bench.training.networks import bottleneck_features, load_student, make_networks
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.students.networks import bottleneck_features, load_student, make_networks
+from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.optimizers import Stepper
 from ddmd_bench.training.update import NotFinite, Samples, Training
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from test_real_models import photos
 
-from ddmd_bench import training_data
+from ddmd_bench.data import training as training_data
+from ddmd_bench.data.training import TrainingData, data_identity, read_square
 from ddmd_bench.errors import BenchError
-from ddmd_bench.settings import TrainData
-from ddmd_bench.training_data import TrainingData, data_identity, read_square
+from ddmd_bench.suite.settings import TrainData
 
 
 def data(tmp_path: Path, num: int = 5) -> TrainData:

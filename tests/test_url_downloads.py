@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ddmd_bench.downloads import fetch_weights
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.urls import download_url
+from ddmd_bench.planning.downloads import fetch_weights
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scorers.weights import OWN_FOLDER, Weights, folders, located, require
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ddmd_bench.backends.shapes.backend import WEIGHTS, make_backend
-from ddmd_bench.backends.shapes.recipe import CAPTION_NOISE, _misread
 from ddmd_bench.backends.shapes.scenes import draw_labels, held_out_labels, prompt_of, seen_labels
-from ddmd_bench.distill.sampler import ode_sample
-from ddmd_bench.images import quantised
-from ddmd_bench.records import file_sha256
+from ddmd_bench.data.images import quantised
+from ddmd_bench.files.records import file_sha256
+from ddmd_bench.objective.sampler import ode_sample
+from ddmd_bench.recipes.shapes import CAPTION_NOISE, _misread
 from ddmd_bench.scorers import loaded
 
 

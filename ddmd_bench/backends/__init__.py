@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.settings import Model
+from ddmd_bench.suite.settings import Model
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from ddmd_bench.backends.skeleton import Skeleton
-    from ddmd_bench.diffusion import NoiseLevel
-    from ddmd_bench.distill.terms import Cond
     from ddmd_bench.hub import Remote
+    from ddmd_bench.objective.process import NoiseLevel
+    from ddmd_bench.objective.terms import Cond
 
 
 class SampleTeacher(Protocol):
@@ -119,7 +119,7 @@ class Backend:
     dtype: str = "float32"  # of networks while they are sampled
     # A published student's file, its format and the scale of a LoRA -> a network with `predict`, as
     # schedulers call it; and the configuration that those schedulers start from.
-    load_published: Callable[[Path, str, float], nn.Module] | None = None
+    load_checkpoint: Callable[[Path, str, float], nn.Module] | None = None
     scheduler_config: Callable[[], dict[str, Any]] | None = None
     pipeline: PipelineForm | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first

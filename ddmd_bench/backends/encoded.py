@@ -1,6 +1,6 @@
 """What backends share whose prompts are encoded once, before anything else runs.
 
-They read embeddings from the store that the encode stage makes (`ddmd_bench.world`).
+They read embeddings from the store that the encode stage makes (`ddmd_bench.students.prepared`).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import Remote, folder_of, is_local
-from ddmd_bench.records import read_json
-from ddmd_bench.settings import Model
+from ddmd_bench.suite.settings import Model
 
 if TYPE_CHECKING:
     import torch

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import Remote
 from ddmd_bench.hub.cache import find
-from ddmd_bench.records import read_json
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ddmd_bench.distill.terms import Cond
+    from ddmd_bench.objective.terms import Cond
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Skeleton:
     vae: Any  # diffusers' AutoencoderKL; None where no network decodes
 
 
-def on_meta(kind: str, remote: Remote, file: str, published: Mapping[str, Any]) -> Any:
+def on_meta(kind: str, remote: Remote, file: str, stand_in: Mapping[str, Any]) -> Any:
     """A network of diffusers by its configuration: the repository's own where that is here.
 
-    published: the configuration of the family's published model, which stands in for it.
+    stand_in: the configuration of the family's published model, which stands in for it.
     """
     import diffusers
     import torch
 
     here = find(remote).files.get(file)
-    config = read_json(here) if here is not None else published
+    config = read_json(here) if here is not None else stand_in
     with torch.device("meta"):
         return getattr(diffusers, kind).from_config(config)

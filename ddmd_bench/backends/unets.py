@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.distill.terms import Cond
+from ddmd_bench.objective.terms import Cond
 
 # The layers that DMD2's LoRA joins: attention, feed-forward, convolutions, time projections.
 LORA_TARGETS = (

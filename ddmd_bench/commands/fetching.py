@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ddmd_bench.commands.shared import console, raise_problems
-from ddmd_bench.display import shown
-from ddmd_bench.downloads import download_lines, fetch, fetch_weights, weights_lines
+from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.options import console, raise_problems
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
-from ddmd_bench.plan import draw_data, suite_remotes
+from ddmd_bench.planning.downloads import download_lines, fetch, fetch_weights, weights_lines
+from ddmd_bench.planning.plan import draw_data, suite_remotes
 from ddmd_bench.run import Event
 from ddmd_bench.scorers import scorer_remotes, scorer_weights
 from ddmd_bench.scorers.weights import Weights
-from ddmd_bench.suite import Suite
+from ddmd_bench.suite.schema import Suite
 
 OnItem = Callable[[int, int], None]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddmd_bench.commands.shared import console, raise_problems
-from ddmd_bench.disk_plan import disk_lines, disk_problems, disk_todo
-from ddmd_bench.downloads import lines_of, look_at, weights_lines
+from ddmd_bench.commands.options import console, raise_problems
 from ddmd_bench.errors import BenchError
-from ddmd_bench.estimates import Outlook
 from ddmd_bench.hub.cache import hub_cache
-from ddmd_bench.memory_plan import gpu_problems, memory_lines
-from ddmd_bench.plan import Plan, make_plan, suite_remotes
+from ddmd_bench.planning.disk import disk_lines, disk_problems, disk_todo
+from ddmd_bench.planning.downloads import lines_of, look_at, weights_lines
+from ddmd_bench.planning.memory import gpu_problems, memory_lines
+from ddmd_bench.planning.outlook import Outlook
+from ddmd_bench.planning.plan import Plan, make_plan, suite_remotes
+from ddmd_bench.planning.time import time_lines
 from ddmd_bench.scorers import METRICS, scorer_weights
-from ddmd_bench.suite import Suite
-from ddmd_bench.time_plan import time_lines
+from ddmd_bench.suite.schema import Suite
 
 
 def print_plan(suite: Suite, runs: Path, reports: Path) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from ddmd_bench.commands.shared import console, raise_problems, split_names
-from ddmd_bench.display import shown
+from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.options import console, raise_problems, split_names
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.run import Event
 from ddmd_bench.scorers import METRICS, SCORERS, scorer_weights
@@ -41,7 +41,7 @@ def score_images(
     dtype: str,
 ) -> None:
     """Score a folder of images and print the values."""
-    from ddmd_bench.folder_scores import folder_problems, read_folder, score_folder
+    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
 
     if not folder.is_dir():
         raise BenchError(
@@ -99,7 +99,7 @@ def _print_scores(record: dict[str, Any]) -> None:
 
 def examine_scorers(scorers: Sequence[str], dtype: str) -> None:
     """Examine the named scorers, or all, and print what was found; exit 1 where one is wrong."""
-    from ddmd_bench.doctor import examine
+    from ddmd_bench.measuring.doctor import examine
 
     names = split_names(scorers) or list(SCORERS)
     raise_problems([unknown("scorer", name, SCORERS) for name in names if name not in SCORERS])

@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from ddmd_bench.commands.shared import console, stop_cleanly
-from ddmd_bench.display import shown
-from ddmd_bench.reference_statistics import find_statistics, load_reference, read_card
+from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.options import console, stop_cleanly
+from ddmd_bench.measuring.reference import find_statistics, load_reference, read_card
 from ddmd_bench.run import Event
-from ddmd_bench.settings import DataSource
+from ddmd_bench.suite.settings import DataSource
 
 app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which distances need.")
 
@@ -38,7 +38,7 @@ def build(
     revision: Annotated[str | None, typer.Option(help="Of a dataset on the Hub.")] = None,
 ) -> None:
     """Measure real images once; a build that was stopped goes on where it was."""
-    from ddmd_bench.statistics_build import build as build_statistics
+    from ddmd_bench.measuring.reference_build import build as build_statistics
 
     data = DataSource(source=source, column=column, config=config, split=split, revision=revision)
     with shown(console) as on_event:

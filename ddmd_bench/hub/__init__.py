@@ -7,8 +7,8 @@ functions only.
 
 from __future__ import annotations
 
-from ddmd_bench.hub.cache import folder_of, identity
-from ddmd_bench.hub.online import Look, Size, download_size, look, problems
+from ddmd_bench.hub.cache import folder_of, remote_identity
+from ddmd_bench.hub.online import Look, Size, look
 from ddmd_bench.hub.remote import Remote, is_local
 from ddmd_bench.hub.transfer import OnBytes, download
 
@@ -18,10 +18,8 @@ __all__ = [
     "Remote",
     "Size",
     "download",
-    "download_size",
     "folder_of",
-    "identity",
     "is_local",
     "look",
-    "problems",
+    "remote_identity",
 ]

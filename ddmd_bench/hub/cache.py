@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import canonical_json, read_json
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.hub.remote import Remote, is_local, no_such_file, shortened, unmatched, wanted
-from ddmd_bench.records import canonical_json, read_json
 
-FETCH = "Run `python -m ddmd_bench fetch SUITE`"
+RUN_FETCH = "Run `python -m ddmd_bench fetch SUITE`"
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def folder_of(remote: Remote) -> Path:
 def _all_of(remote: Remote) -> tuple[Path, dict[str, Path]]:
     found = find(remote)
     if found.folder is None or found.missing:
-        todo = "Correct the path or the names" if is_local(remote.repository) else FETCH
+        todo = "Correct the path or the names" if is_local(remote.repository) else RUN_FETCH
         raise BenchError("\n".join(f"{line}. {todo}" for line in absent(remote, found)))
     return found.folder, found.files
 
 
-def identity(remote: Remote) -> str:
+def remote_identity(remote: Remote) -> str:
     """What a content key takes of a remote: owner/name@commit, or of a folder its files' hash.
 
     Needs no network, and for a full commit hash not even the files.
@@ -115,7 +115,7 @@ def identity(remote: Remote) -> str:
         if (commit := commit_of(remote)) is None:
             raise BenchError(
                 f"{remote.what}: this machine does not know which commit {remote.place} is. "
-                f"{FETCH}, or name a full commit hash as the revision"
+                f"{RUN_FETCH}, or name a full commit hash as the revision"
             )
         return f"{remote.repository}@{commit}"
     _, files = _all_of(remote)
@@ -125,7 +125,7 @@ def identity(remote: Remote) -> str:
 
 def damage(remote: Remote, found: Found) -> list[str]:
     """Files that are here and cannot be whole, as far as sizes and headers tell."""
-    todo = "Copy it again" if is_local(remote.repository) else f"{FETCH}: it is replaced"
+    todo = "Copy it again" if is_local(remote.repository) else f"{RUN_FETCH}: it is replaced"
     broken = ((name, _fault(name, path, found)) for name, path in found.files.items())
     return [f"{remote.what}: {found.files[n]} {fault}. {todo}" for n, fault in broken if fault]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.records import file_sha256, read_json, write_json
+from ddmd_bench.files.records import file_sha256, read_json, write_json
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")

@@ -105,16 +105,6 @@ def look(remote: Remote, ask: bool = True) -> Look:
     return Look(size, (*offer.problems, *faults))
 
 
-def problems(remote: Remote) -> list[str]:
-    """Everything that can be known to go wrong with a remote before any work."""
-    return list(look(remote).problems)
-
-
-def download_size(remote: Remote) -> Size:
-    """How many bytes a remote has, and how many of them `download` would fetch."""
-    return look(remote).size
-
-
 def partial_of(remote: Remote, sha256: str) -> Path:
     """Where a large file grows until it is whole."""
     # The name that the Hub's own tools know, and clean up, as an unfinished blob.

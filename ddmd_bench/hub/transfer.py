@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import file_sha256
 from ddmd_bench.hub.cache import find, folder_of, hub_cache, storage
 from ddmd_bench.hub.hashes import blob_of, content_sha256, is_corrupted, remember_sha256
 from ddmd_bench.hub.online import Offer, ask_hub, bytes_here, partial_of, size_of
 from ddmd_bench.hub.remote import Remote, is_local
 from ddmd_bench.hub.sentences import failures, sentence
-from ddmd_bench.records import file_sha256
 
 OnBytes = Callable[[int, int], None]  # bytes here, bytes wanted
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import file_sha256
 from ddmd_bench.hub.hashes import remember_sha256
-from ddmd_bench.records import file_sha256
 
 TIMEOUT_S = 60
 _CHUNK = 1 << 20

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.records import differing
+from ddmd_bench.files.records import differing
 from ddmd_bench.reporting.differences import Difference, outcome_of
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, p_shown
 from ddmd_bench.reporting.tables import markdown_table

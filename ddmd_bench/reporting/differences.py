@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddmd_bench.records import seed_of
+from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, title_of
 from ddmd_bench.reporting.seeds import joined_reason, shortfall
 from ddmd_bench.scorers import METRICS

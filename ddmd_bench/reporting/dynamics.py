@@ -8,26 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddmd_bench.objective.series import SERIES
 from ddmd_bench.reporting.seeds import Curve, joined_curve
 from ddmd_bench.scorers import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SERIES = {
-    "x0_std": "standard deviation of the student's images",
-    "x0_mean": "mean of the student's images",
-    "saturation": "share of values outside [-1, 1]",
-    "dm_norm": "size of the Distribution Matching direction",
-    "ca_norm": "size of the CFG Augmentation direction",
-    "loss_fake_score": "loss of the fake score",
-    "loss_student": "loss of the student",
-    "loss_mean_variance": "mean-variance KL, weighted",
-    "loss_gan_student": "student's GAN loss, weighted",
-    "loss_gan_fake_score": "discriminator's loss, weighted",
-    "grad_norm_student": "size of the student's gradient",
-    "dm_ca_cosine": "cosine between the two directions",
-}
 # Series -> iteration. In the first the fake score still is the teacher, and DM is exactly 0.
 FIRST_UPDATES = {"loss_student": 1, "ca_norm": 1, "x0_std": 1, "dm_norm": 2}
 MAX_POINTS = 50

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ddmd_bench.methods import METHODS
+from ddmd_bench.objective.methods import METHODS
 
 CLAIM = (
     "A claim rests on its own interval alone; an outcome among the differences also needs p below "
@@ -13,13 +13,13 @@ CLAIM = (
     "is undecided."
 )
 BANDS = "A line is the mean over the seeds, its band reaches from the lowest seed to the highest."
-PUBLISHED = (
+LITERATURE = (
     "Numbers of others, as their sources print them, beside this run's in its own display unit. "
     "They are context, never a gate: no verdict and no check rests on them. Of one and the same "
     "checkpoint, DMD2's for SDXL, ImageReward differs by 0.22 between three papers."
 )
-PUBLISHED_DIFFERENCES = "What differs between that table and this run:"
-PUBLISHED_NOTHING_SHARED = (
+LITERATURE_DIFFERENCES = "What differs between that table and this run:"
+LITERATURE_NOTHING_SHARED = (
     "No value of that table was measured here. What differs between it and this run:"
 )
 _ONE_SEED = (

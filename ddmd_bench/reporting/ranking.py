@@ -6,7 +6,7 @@ from typing import Any
 
 from ddmd_bench.reporting.runfiles import real_in, trained_in
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.suite import Suite
+from ddmd_bench.suite.schema import Suite
 
 
 def headline_metric(suite: Suite, kind: str) -> str | None:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddmd_bench.methods import METHODS
-from ddmd_bench.records import SCHEMA, finite_or_none
+from ddmd_bench.files.records import SCHEMA, finite_or_none
+from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
 from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
+from ddmd_bench.reporting.literature import literature_beside
 from ddmd_bench.reporting.pictures import chosen_prompts
-from ddmd_bench.reporting.published import published_beside
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, title_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.suite import Suite
+from ddmd_bench.suite.schema import Suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +70,8 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }
-    if suite.published_values:
-        record["published"] = published_beside(suite, run.protocol, table, students)
+    if suite.literature:
+        record["literature"] = literature_beside(suite, run.protocol, table, students)
     result: dict[str, Any] = plain(record)
     return result
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddmd_bench.methods import METHODS
-from ddmd_bench.records import FAILED, read_done, read_json, read_jsonl
-from ddmd_bench.reference_statistics import find_statistics, load_reference
+from ddmd_bench.files.records import FAILED, read_done, read_json, read_jsonl
+from ddmd_bench.measuring.reference import find_statistics, load_reference
+from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats.frechet import Reference
-from ddmd_bench.suite import Student, Suite
+from ddmd_bench.stats.frechet import RealFeatures
+from ddmd_bench.suite.schema import Student, Suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
 
@@ -49,7 +49,7 @@ class RunFiles:
     protocol: dict[str, Any]
     fingerprint: str
     students: dict[str, dict[int, StudentFiles]]  # by seed, in the suite's order
-    reference: dict[str, Reference]  # by extractor: features of real images and their prompts
+    reference: dict[str, RealFeatures]  # by extractor: features of real images and their prompts
 
     def first_seed(self, student: str) -> StudentFiles:
         """The student's files of the suite's first seed: the one whose pictures are shown."""
@@ -113,7 +113,7 @@ def _features(folder: Path, extractors: list[str]) -> dict[str, np.ndarray]:
     return {e: np.load(path, allow_pickle=False) for e, path in paths.items() if path.is_file()}
 
 
-def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[str, Reference]:
+def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[str, RealFeatures]:
     if suite.reference.statistics is not None:
         kept = find_statistics(suite.reference.statistics)
         return {extractor: load_reference(kept, extractor) for extractor in extractors}
@@ -121,7 +121,7 @@ def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[s
         return {}
     folder = task.folder
     prompt_ids = np.array([row["prompt_id"] for row in read_jsonl(folder / "metadata.jsonl")])
-    return {e: Reference(f, prompt_ids) for e, f in _features(folder, extractors).items()}
+    return {e: RealFeatures(f, prompt_ids) for e, f in _features(folder, extractors).items()}
 
 
 def _images(folder: Path) -> dict[tuple[str, int], Path]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.claims import rules_of
+from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (
     ARROWS,
     MISSING,
@@ -18,7 +19,6 @@ from ddmd_bench.reporting.numbers import (
     shown,
     unit_of,
 )
-from ddmd_bench.reporting.published_view import published_view
 from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.view import claim_result
@@ -87,10 +87,10 @@ def _cell(metric: str, cell: dict[str, Any]) -> str:
     return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
 
 
-def _published(record: dict[str, Any]) -> list[str]:
-    """The parts of the section on published values; none where the suite names no table."""
-    view = published_view(record)
-    parts = ["## Published values", notes.PUBLISHED] if view else []
+def _literature(record: dict[str, Any]) -> list[str]:
+    """The parts of the section on the literature's values; none where the suite names no table."""
+    view = literature_view(record)
+    parts = ["## Values from the literature", notes.LITERATURE] if view else []
     for table in view:
         rows = [
             [
@@ -166,7 +166,7 @@ def markdown(record: dict[str, Any]) -> str:
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
         notes.CLAIM if claims else "",
-        *_published(record),
+        *_literature(record),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits),
         "## Provenance",

@@ -10,15 +10,15 @@ import yaml
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_of
+from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significant, unit_of
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
-from ddmd_bench.reporting.published_view import published_view
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.suite import Suite
+from ddmd_bench.suite.schema import Suite
 
 CLIP = 4.0  # a bar this many times longer than the median one is cut, so that others stay visible
 
@@ -50,7 +50,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             "values": notes.values(len(suite.seeds)),
             "differences": notes.differences(len(suite.seeds)),
             "limits": notes.limits(record),
-            "published": notes.PUBLISHED,
+            "literature": notes.LITERATURE,
         },
         "prompts": run.prompts,
         "strips": {
@@ -84,7 +84,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             }
             for row in record["pictures"]["grid"]
         ],
-        "published": published_view(record),
+        "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
     }
 

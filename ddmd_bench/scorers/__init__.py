@@ -7,12 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.files.records import content_key
 from ddmd_bench.hub import Remote
-from ddmd_bench.records import content_key
+from ddmd_bench.scorers.catalogue import SCORERS
 from ddmd_bench.scorers.interface import PromptScorer, Scored, Scorer, ScorerModel
 from ddmd_bench.scorers.metrics import METRICS, Metric
-from ddmd_bench.scorers.rows import SCORERS
-from ddmd_bench.scorers.weights import Weights, identity, remote_needed
+from ddmd_bench.scorers.weights import Weights, files_sha256, remote_needed
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def loaded(name: str, device: str, dtype: torch.dtype) -> ScorerModel:
 
 def weights_sha256(names: Iterable[str]) -> dict[str, str]:
     """Of each scorer that has weights their sha256, or of several files the hash of theirs."""
-    found = {name: [identity(w) for w in SCORERS[name].weights] for name in names}
+    found = {name: [files_sha256(w) for w in SCORERS[name].weights] for name in names}
     files = {
         name: {k: v for part in parts for k, v in part.items()} for name, parts in found.items()
     }

@@ -27,7 +27,7 @@ def load_network(path: Path) -> networks.AttributeNetwork:
     if not path.is_file():
         raise BenchError(
             f"{path}: the attribute network's weights are missing. "
-            "Make them: python -m ddmd_bench.backends.shapes.recipe attributes"
+            "Make them: python -m ddmd_bench.recipes.shapes attributes"
         )
     network = networks.AttributeNetwork()
     stored = {key: value.float() for key, value in load_file(path).items()}

@@ -20,7 +20,7 @@ class Metric:
     decimals: int
     description: str
     judges: bool = False  # whether an image's value is 1 for right and 0 for wrong
-    # What others' protocols say of the metric, in the fields of `published_values`.
+    # What others' protocols say of the metric, in the fields of `literature`.
     facts: Mapping[str, str] = field(default_factory=dict)
     # A column with how much each image counts; one of 0 has no value, and is not missing.
     counts: str | None = None

@@ -115,7 +115,7 @@ def missing_sentence(weights: Weights) -> str:
     )
 
 
-def identity(weights: Weights) -> dict[str, str]:
+def files_sha256(weights: Weights) -> dict[str, str]:
     """sha256 of every file by its published name; of what is not here, what is wanted instead."""
     found = located(weights)
     if found:

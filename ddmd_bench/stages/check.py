@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.records import SCHEMA, differing, read_json, write_json
-from ddmd_bench.settings import Model, TrainSettings
-from ddmd_bench.suite import Suite
+from ddmd_bench.files.records import SCHEMA, differing, read_json, write_json
+from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.settings import Model, TrainSettings
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.planning.plan import Plan
 
 Status = Literal["ok", "drift", "incomparable"]
 EXIT_CODES: dict[str, int] = {"ok": 0, "drift": 1, "incomparable": 2}
@@ -33,7 +33,7 @@ _FREE_SETTINGS = {"name", "title", "description", "seeds", "claims", "baseline",
 _ABSENT = {"value": None, "n": None}
 
 
-class Outcome(NamedTuple):
+class Verdict(NamedTuple):
     """The verdict and, line by line, its reasons."""
 
     status: Status
@@ -90,7 +90,7 @@ def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
     return path
 
 
-def check_run(plan: Plan, expected_path: Path) -> Outcome:
+def check_run(plan: Plan, expected_path: Path) -> Verdict:
     """Compare the report of a finished run with an expectation."""
     unfinished = [str(task) for task in plan.tasks.values() if not task.complete()]
     path = plan.report_folder / "report.json"
@@ -104,18 +104,18 @@ def check_run(plan: Plan, expected_path: Path) -> Outcome:
     return compare(read_json(path), read_json(expected_path))
 
 
-def compare(record: dict[str, Any], expected: dict[str, Any]) -> Outcome:
+def compare(record: dict[str, Any], expected: dict[str, Any]) -> Verdict:
     """The verdict on a report record; incomparable before drift before ok."""
     if expected.get("schema") != SCHEMA:
-        return Outcome("incomparable", [f"schema: {SCHEMA}, expected {expected.get('schema')}"])
+        return Verdict("incomparable", [f"schema: {SCHEMA}, expected {expected.get('schema')}"])
     protocol = list(differing("protocol", record["protocol"], expected["protocol"]))
     if protocol:
-        return Outcome("incomparable", protocol)
+        return Verdict("incomparable", protocol)
     settings = (_settings(record["suite"]), expected["settings"])
     lines = list(differing("settings", *map(_with_defaults, settings)))
     lines += _value_lines(record, expected)
     lines += _first_updates_lines(record, expected)
-    return Outcome("drift" if lines else "ok", lines)
+    return Verdict("drift" if lines else "ok", lines)
 
 
 def _by_seed(record: dict[str, Any], student: str, metric: str) -> list[dict[str, Any]]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ddmd_bench.doctor import require_healthy
-from ddmd_bench.records import mark_done
+from ddmd_bench.files.records import mark_done
+from ddmd_bench.measuring.doctor import require_healthy
 from ddmd_bench.scorers import loaded, outside_scorers
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 
 def doctor(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:

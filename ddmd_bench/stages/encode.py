@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import Encoders
-from ddmd_bench.embeddings import SHARD_SIZE, Store
-from ddmd_bench.latents import encode_missing
-from ddmd_bench.provenance import provenance
-from ddmd_bench.records import mark_done
-from ddmd_bench.training_data import read_square
-from ddmd_bench.world import backend_of, latents_of, store_of, training_data_of
+from ddmd_bench.data.latents import encode_missing
+from ddmd_bench.data.training import read_square
+from ddmd_bench.files.embeddings import SHARD_SIZE, Store
+from ddmd_bench.files.provenance import provenance
+from ddmd_bench.files.records import mark_done
+from ddmd_bench.students.prepared import backend_of, latents_of, store_of, training_data_of
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 BATCH_SIZE = 32
 Progress = Callable[[int, int], None]

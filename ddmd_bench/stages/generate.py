@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddmd_bench.contenders import SOURCES
-from ddmd_bench.images import image_ids, save_png
-from ddmd_bench.provenance import provenance
-from ddmd_bench.records import mark_done, write_jsonl
-from ddmd_bench.sampling import iter_drawn
-from ddmd_bench.world import open_backend
+from ddmd_bench.data.images import image_ids, save_png
+from ddmd_bench.files.provenance import provenance
+from ddmd_bench.files.records import mark_done, write_jsonl
+from ddmd_bench.students.drawing import iter_drawn
+from ddmd_bench.students.prepared import open_backend
+from ddmd_bench.students.sources import SOURCES
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 
 @torch.no_grad()

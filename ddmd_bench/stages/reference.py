@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import BACKENDS
-from ddmd_bench.images import as_pictures, image_ids
-from ddmd_bench.records import mark_done, write_jsonl
-from ddmd_bench.sampling import draw_reference
+from ddmd_bench.data.images import as_pictures, image_ids
+from ddmd_bench.files.records import mark_done, write_jsonl
+from ddmd_bench.measuring.measure import features_of
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.scoring import features_of
+from ddmd_bench.students.drawing import draw_reference
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 
 def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.records import write_json, write_whole
+from ddmd_bench.files.records import write_json, write_whole
 from ddmd_bench.reporting.latex import latex
 from ddmd_bench.reporting.pages import html
 from ddmd_bench.reporting.record import build_record
@@ -21,7 +21,7 @@ from ddmd_bench.reporting.tables import (
 )
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
+    from ddmd_bench.planning.plan import Plan
 
 
 def report(plan: Plan) -> dict[str, Any]:

@@ -14,19 +14,17 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ddmd_bench.decoding import Undecodable, decoded
+from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
-from ddmd_bench.images import image_ids
-from ddmd_bench.records import (
+from ddmd_bench.files.decoding import Undecodable, decoded
+from ddmd_bench.files.records import (
     mark_done,
     read_jsonl,
     seed_of,
     write_json,
     write_whole,
 )
-from ddmd_bench.reference_statistics import find_statistics, load_reference
-from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
-from ddmd_bench.scoring import (
+from ddmd_bench.measuring.measure import (
     Images,
     Kept,
     Measured,
@@ -38,13 +36,15 @@ from ddmd_bench.scoring import (
     measure,
     shortcomings,
 )
-from ddmd_bench.stats.frechet import Reference
+from ddmd_bench.measuring.reference import find_statistics, load_reference
+from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.stats.frechet import RealFeatures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
@@ -146,7 +146,7 @@ def _aggregates(
 
 def _real_features(
     plan: Plan, reference: Task | None, extractor: str, group: str
-) -> Reference | None:
+) -> RealFeatures | None:
     """The suite's statistics, the same for every group, or the real scenes of a group's prompts."""
     if plan.suite.reference.statistics is not None:
         return load_reference(find_statistics(plan.suite.reference.statistics), extractor)
@@ -164,7 +164,7 @@ def _real_features(
             f"shape {features.shape}. Delete {folder} and run again"
         )
     inside = in_group(np.array([row["prompt_set"] for row in rows]), group)
-    return Reference(features[inside], np.array([row["prompt_id"] for row in rows])[inside])
+    return RealFeatures(features[inside], np.array([row["prompt_id"] for row in rows])[inside])
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:

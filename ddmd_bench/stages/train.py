@@ -13,17 +13,22 @@ from safetensors.torch import save_file
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
-from ddmd_bench.evaluation import Evaluator, evaluations_table, history_rows, newest_is_best
-from ddmd_bench.methods import METHODS
-from ddmd_bench.provenance import peak_memory_gib, provenance, reset_peak_memory
-from ddmd_bench.records import FAILED, mark_done, write_json
+from ddmd_bench.files.provenance import peak_memory_gib, provenance, reset_peak_memory
+from ddmd_bench.files.records import FAILED, mark_done, write_json
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.students.prepared import open_backend
+from ddmd_bench.training.evaluation import (
+    Evaluator,
+    evaluations_table,
+    history_rows,
+    newest_is_best,
+)
 from ddmd_bench.training.trackers import tracked
 from ddmd_bench.training.update import NotFinite, Training
-from ddmd_bench.world import open_backend
 
 if TYPE_CHECKING:
-    from ddmd_bench.plan import Plan
-    from ddmd_bench.tasks import Task
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 

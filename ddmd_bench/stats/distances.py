@@ -18,7 +18,7 @@ from ddmd_bench.stats import frechet, intervals, manifold
 from ddmd_bench.stats.frechet import (
     Factored,
     Gaussian,
-    Reference,
+    RealFeatures,
     frechet_difference,
     frechet_distance,
     frechet_interval,
@@ -43,10 +43,10 @@ from ddmd_bench.stats.moments import factored
 
 Features = NDArray[Any]  # [n, d]
 Groups = NDArray[Any]  # [n] prompt ids
-Value = Callable[[Features, Reference], float]
-IntervalOf = Callable[[Features, Reference, Groups, int], Interval]  # seed last
+Value = Callable[[Features, RealFeatures], float]
+IntervalOf = Callable[[Features, RealFeatures, Groups, int], Interval]  # seed last
 # Of a and b; seed, and whether there is an interval over prompts at all.
-DifferenceOf = Callable[[Features, Features, Reference, Groups, int, bool], PairedDifference]
+DifferenceOf = Callable[[Features, Features, RealFeatures, Groups, int, bool], PairedDifference]
 
 
 @dataclass(frozen=True)
@@ -59,44 +59,46 @@ class Distance:
     fewest: Callable[[int], int]  # images of either side, given the number of features
 
 
-def _narrow(real: Reference) -> Gaussian | Reference:
+def _narrow(real: RealFeatures) -> Gaussian | RealFeatures:
     """What the resampling functions take; real images of no prompt are not drawn with any."""
     return real if real.fixed is None else Gaussian(real.fixed.mean, real.fixed.cov)
 
 
-def _frechet_value(features: Features, real: Reference) -> float:
+def _frechet_value(features: Features, real: RealFeatures) -> float:
     fixed = _narrow(real)
     plain = fixed if isinstance(fixed, Gaussian) else gaussian_of(real.features)
     return frechet_distance(plain, gaussian_of(features))
 
 
-def _frechet_interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+def _frechet_interval(
+    features: Features, real: RealFeatures, groups: Groups, seed: int
+) -> Interval:
     return frechet_interval(features, _narrow(real), groups, seed=seed)
 
 
 def _frechet_difference(
-    a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+    a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
 ) -> PairedDifference:
     resamples = frechet.NUM_RESAMPLES if resampled else 0
     return frechet_difference(a, b, _narrow(real), groups, seed=seed, resamples=resamples)
 
 
-def _fixed(real: Reference) -> Factored:
+def _fixed(real: RealFeatures) -> Factored:
     return real.fixed or factored(gaussian_of(real.features))
 
 
-def _wide_interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+def _wide_interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
     return wide_interval(_fixed(real), features, groups)
 
 
 def _wide_difference(
-    a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+    a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
 ) -> PairedDifference:
     return wide_difference(a, b, _fixed(real), groups, resampled=resampled)
 
 
 def _infinity_difference(
-    a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+    a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
 ) -> PairedDifference:
     return infinity_difference(a, b, _fixed(real), groups, resampled=resampled)
 
@@ -106,14 +108,14 @@ def _from_estimate(
 ) -> Distance:
     """t-intervals over prompts from influences; `estimate` takes real features, own, prompts."""
 
-    def value(features: Features, real: Reference) -> float:
+    def value(features: Features, real: RealFeatures) -> float:
         return estimate(real.features, features, np.arange(len(features))).value
 
-    def interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+    def interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
         return estimate_interval(estimate(real.features, features, groups), groups)
 
     def difference(
-        a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+        a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
     ) -> PairedDifference:
         of_a, of_b = (estimate(real.features, features, groups) for features in (a, b))
         found = estimate_difference(of_a, of_b, groups)
@@ -127,14 +129,14 @@ def _from_estimate(
 def _mean_of(values: Callable[[Features, Features], Array], fewest: int) -> Distance:
     """Means over images, each of which has a value of its own: intervals as of any image metric."""
 
-    def value(features: Features, real: Reference) -> float:
+    def value(features: Features, real: RealFeatures) -> float:
         return float(values(real.features, features).mean())
 
-    def interval(features: Features, real: Reference, groups: Groups, seed: int) -> Interval:
+    def interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
         return mean_interval(values(real.features, features), groups)
 
     def difference(
-        a: Features, b: Features, real: Reference, groups: Groups, seed: int, resampled: bool
+        a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
     ) -> PairedDifference:
         of_a, of_b = (values(real.features, features) for features in (a, b))
         resamples = intervals.NUM_RESAMPLES if resampled else 0

@@ -41,7 +41,7 @@ class Factored(NamedTuple):
     factor: Array  # [d, d], the lower triangle L with L L^T = cov
 
 
-class Reference(NamedTuple):
+class RealFeatures(NamedTuple):
     """Features of real images, with the prompt that each belongs to."""
 
     features: NDArray[Any]  # [m, d]
@@ -106,18 +106,18 @@ def _resampled(features: Array, index: NDArray[Any], counts: Array) -> Iterator[
         yield Gaussian(mean + origin, cov)
 
 
-def _plain(reference: Gaussian | Reference) -> Gaussian:
+def _plain(reference: Gaussian | RealFeatures) -> Gaussian:
     return reference if isinstance(reference, Gaussian) else gaussian_of(reference.features)
 
 
 def _bootstrap(
     students: Sequence[Array],
-    reference: Gaussian | Reference,
+    reference: Gaussian | RealFeatures,
     groups: NDArray[Any],
     seed: int,
     resamples: int,
 ) -> Array:
-    """Distances [students, resamples]; all students, and a `Reference`, share the prompts drawn."""
+    """Distances [students, resamples]; all students and `RealFeatures` share the prompts drawn."""
     prompts, index = np.unique(groups, return_inverse=True)
     counts = prompt_counts(len(prompts), resamples, seed)
     references: Iterator[tuple[Gaussian, Array]]
@@ -158,7 +158,7 @@ def _centred_interval(value: float, drawn: Array) -> tuple[float, float]:
 
 def frechet_interval(
     features: NDArray[Any],
-    reference: Gaussian | Reference,
+    reference: Gaussian | RealFeatures,
     groups: NDArray[Any],
     *,
     seed: int,
@@ -166,7 +166,7 @@ def frechet_interval(
 ) -> Interval:
     """Distance of features [n, d] to the reference, with a 95 % bootstrap interval over prompts.
 
-    With a `Reference` the real images of the drawn prompts are drawn with them, and the interval
+    With `RealFeatures` the real images of the drawn prompts are drawn with them, and the interval
     is about how well the prompts are drawn; against a fixed Gaussian most of the spread would be
     that another choice of prompts has other contents than the reference.
 
@@ -188,7 +188,7 @@ def frechet_interval(
 def frechet_difference(
     features_a: NDArray[Any],
     features_b: NDArray[Any],
-    reference: Gaussian | Reference,
+    reference: Gaussian | RealFeatures,
     groups: NDArray[Any],
     *,
     seed: int,

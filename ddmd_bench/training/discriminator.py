@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend
-from ddmd_bench.diffusion import NoiseLevel, renoise
-from ddmd_bench.distill.regularizers import DiscriminatorHead
-from ddmd_bench.distill.terms import Cond, Draw
-from ddmd_bench.records import seed_of
-from ddmd_bench.training.networks import Network, bottleneck_features
+from ddmd_bench.files.records import seed_of
+from ddmd_bench.objective.process import NoiseLevel, renoise
+from ddmd_bench.objective.regularizers import DiscriminatorHead
+from ddmd_bench.objective.terms import Cond, Renoising
+from ddmd_bench.students.networks import Network, bottleneck_features
 
 
 class Discriminator:
@@ -43,10 +43,10 @@ class Discriminator:
         finally:
             self.head.requires_grad_(True)
 
-    def logits(self, x0: Tensor, draw: Draw, cond: Cond) -> Tensor:
-        """x0 [B, C, H, W] noised to the draw's levels -> logits [B], float32."""
-        x_tau = renoise(x0, self.level(draw.tau), draw.eps)
-        features = bottleneck_features(self.trunk, self.bottleneck, x_tau, draw.tau, cond)
+    def logits(self, x0: Tensor, renoising: Renoising, cond: Cond) -> Tensor:
+        """x0 [B, C, H, W] noised to the renoising's levels -> logits [B], float32."""
+        x_tau = renoise(x0, self.level(renoising.tau), renoising.eps)
+        features = bottleneck_features(self.trunk, self.bottleneck, x_tau, renoising.tau, cond)
         with self.trunk.autocast():
             logits: Tensor = self.head(features)
         self.forward_samples += len(x0)

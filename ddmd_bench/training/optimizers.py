@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ddmd_bench.settings import TrainSettings
+from ddmd_bench.suite.settings import TrainSettings
 
 
 def _adamw(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import Backend
-from ddmd_bench.diffusion import renoise
-from ddmd_bench.distill.diagnostics import update_diagnostics
-from ddmd_bench.distill.regularizers import (
+from ddmd_bench.errors import BenchError
+from ddmd_bench.objective.diagnostics import update_diagnostics
+from ddmd_bench.objective.methods import Method
+from ddmd_bench.objective.process import renoise
+from ddmd_bench.objective.regularizers import (
     gan_fake_score_loss,
     gan_student_loss,
     mean_variance_kl,
 )
-from ddmd_bench.distill.terms import Cond, Direction, student_direction, student_loss
-from ddmd_bench.errors import BenchError
-from ddmd_bench.methods import Method
-from ddmd_bench.settings import TrainSettings
+from ddmd_bench.objective.terms import Cond, Direction, student_direction, student_loss
+from ddmd_bench.students.networks import Network, make_networks
+from ddmd_bench.suite.settings import TrainSettings
+from ddmd_bench.training.batches import Batch, Batches
 from ddmd_bench.training.discriminator import Discriminator
-from ddmd_bench.training.draws import Batch, Draws
-from ddmd_bench.training.networks import Network, make_networks
 from ddmd_bench.training.optimizers import Stepper
 
 Row = dict[str, float]
@@ -53,7 +53,7 @@ class Training:
     ) -> None:
         self.backend, self.method, self.settings = backend, method, settings
         self.seed, self.device = seed, device
-        self.draws = Draws(backend, method, settings, seed, device)
+        self.batches = Batches(backend, method, settings, seed, device)
         # Without DM a fake score has nothing to tell; with a GAN it carries the discriminator.
         has_fake_score = method.tau_dm is not None or method.gan
         roles = ["teacher", "student"]
@@ -92,12 +92,12 @@ class Training:
     def _student_backward(self, number: int) -> tuple[Row, Samples]:
         """Gradients of one batch's share of the student's loss."""
         settings, student = self.settings, self.networks["student"]
-        batch = self.draws.batch("batch", number, student)
+        batch = self.batches.batch("batch", number, student)
         x0 = student(batch.x_t, batch.t, batch.cond)
-        draws = self.draws.of_terms(batch.t, number)
+        renoisings = self.batches.of_terms(batch.t, number)
         direction = student_direction(
             x0.detach(),
-            draws,
+            renoisings,
             batch.cond,
             batch.uncond,
             teacher=self.networks["teacher"],
@@ -122,7 +122,7 @@ class Training:
         x0 = x0.detach()
         values = torch.stack([loss, *losses.values()]).tolist()
         row = dict(zip(["loss_student", *losses], values, strict=True))
-        row |= update_diagnostics(x0, batch.step, len(settings.t_list), direction, draws)
+        row |= update_diagnostics(x0, batch.step, len(settings.t_list), direction, renoisings)
         return row, Samples(x0, batch.fake_cond)
 
     def _regularizers(self, x0: Tensor, batch: Batch, number: int) -> dict[str, Tensor]:
@@ -133,9 +133,9 @@ class Training:
             distance = mean_variance_kl(x0, *self.targets).mean()
             losses["loss_mean_variance"] = settings.weight_mean_variance * distance
         if self.discriminator is not None:
-            generator = self.draws.generator("gan_student", number)
-            draw = self.draws.whole_range(len(x0), generator)
-            logits = self.discriminator.logits(x0, draw, batch.fake_cond)
+            generator = self.batches.generator("gan_student", number)
+            renoising = self.batches.whole_range(len(x0), generator)
+            logits = self.discriminator.logits(x0, renoising, batch.fake_cond)
             losses["loss_gan_student"] = settings.weight_gan * gan_student_loss(logits)
         return losses
 
@@ -144,7 +144,7 @@ class Training:
     ) -> Row:
         """The fake score's updates, on the student's samples or on fresh ones; mean losses."""
         stepper = self.steppers["fake_score"]
-        generators = [self.draws.generator("fake_score", number) for number in numbers]
+        generators = [self.batches.generator("fake_score", number) for number in numbers]
         rows = []
         for k in range(self.settings.fake_score_updates):
             stepper.start(iteration)
@@ -174,21 +174,21 @@ class Training:
     def _denoising_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
         """Denoising of the student's samples, tau over all of [0, 1] (Alg. 1)."""
         x0 = samples.x0
-        draw = self.draws.whole_range(len(x0), generator)
-        level = self.backend.level(draw.tau)
-        x_tau = renoise(x0, level, draw.eps)
-        x0_fake = self.networks["fake_score"](x_tau, draw.tau, samples.fake_cond)
+        renoising = self.batches.whole_range(len(x0), generator)
+        level = self.backend.level(renoising.tau)
+        x_tau = renoise(x0, level, renoising.eps)
+        x0_fake = self.networks["fake_score"](x_tau, renoising.tau, samples.fake_cond)
         return (self.backend.denoising_weight(level) * (x0_fake - x0).square()).mean()
 
     def _gan_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
         """The discriminator on samples and real images, each noised over the whole range (DMD2)."""
         assert self.discriminator is not None
         num = len(samples.x0)
-        real, real_cond = self.draws.real(num, samples.fake_cond, generator)
+        real, real_cond = self.batches.real(num, samples.fake_cond, generator)
         logits = []
         for x0, cond in ((samples.x0, samples.fake_cond), (real, real_cond)):
-            draw = self.draws.whole_range(num, generator)
-            logits.append(self.discriminator.logits(x0, draw, cond))
+            renoising = self.batches.whole_range(num, generator)
+            logits.append(self.discriminator.logits(x0, renoising, cond))
         return gan_fake_score_loss(*logits)
 
     @torch.no_grad()
@@ -196,7 +196,7 @@ class Training:
         """New samples of the student as it now is."""
         k = self.settings.fake_score_updates
         student = self.networks["student"]
-        batch = self.draws.batch("fresh", (number - 1) * k + update + 1, student)
+        batch = self.batches.batch("fresh", (number - 1) * k + update + 1, student)
         return Samples(student(batch.x_t, batch.t, batch.cond), batch.fake_cond)
 
     def _step(self, name: str) -> float:

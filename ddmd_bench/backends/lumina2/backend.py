@@ -20,7 +20,7 @@ from ddmd_bench.backends.lumina2.encoders import (
 )
 from ddmd_bench.backends.lumina2.networks import (
     LORA_TARGETS,
-    VelocityDenoiser,
+    LuminaDenoiser,
     add_step_embedding,
     bottleneck,
 )
@@ -32,12 +32,12 @@ from ddmd_bench.backends.repository import (
     with_defaults,
 )
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
-from ddmd_bench.diffusion import flow_level, guided, velocity_weight
-from ddmd_bench.distill.sampler import scheduler_sample
-from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import folder_of, identity
-from ddmd_bench.settings import Model
+from ddmd_bench.hub import folder_of, remote_identity
+from ddmd_bench.objective.process import flow_level, guided, velocity_weight
+from ddmd_bench.objective.sampler import scheduler_sample
+from ddmd_bench.objective.terms import Cond
+from ddmd_bench.suite.settings import Model
 
 DEFAULTS = Model(
     repository="Alpha-VLLM/Lumina-Image-2.0",
@@ -60,7 +60,7 @@ PUBLISHED: dict[str, Any] = {
     "axes_lens": (300, 512, 512),
     "cap_feat_dim": 2304,
 }
-PUBLISHED_VAE: dict[str, Any] = {
+LUMINA2_VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -88,7 +88,7 @@ def make_backend(model: Model) -> Backend:
             variant=model.variant,
             dtype=torch.float32,
         )
-        return VelocityDenoiser(transformer).requires_grad_(False).eval()
+        return LuminaDenoiser(transformer).requires_grad_(False).eval()
 
     def vae_on(device: torch.device | str) -> Any:
         variant = model.variant if model.vae is None else None
@@ -98,7 +98,10 @@ def make_backend(model: Model) -> Backend:
         sources=("backends/encoded.py", "backends/repository.py", "backends/lumina2/*.py"),
         resolution=model.resolution,
         latent_shape=_latent_shape(parts, model.resolution),
-        weights=lambda: {"transformer": identity(parts.main), "vae": identity(parts.vae)},
+        weights=lambda: {
+            "transformer": remote_identity(parts.main),
+            "vae": remote_identity(parts.vae),
+        },
         prompt_sets={},
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
@@ -138,7 +141,7 @@ def make_backend(model: Model) -> Backend:
         ),
         remotes=(parts.main, parts.text, parts.vae),
         encoders=Encoders(
-            identity=lambda: {"text": identity(parts.text), "dtype": model.dtype},
+            identity=lambda: {"text": remote_identity(parts.text), "dtype": model.dtype},
             load_prompt_encoder=lambda device: prompt_encoder(
                 folder_of(parts.text), model.variant, dtype, device
             ),
@@ -151,7 +154,7 @@ def make_backend(model: Model) -> Backend:
 def _latent_shape(parts: Parts, resolution: int) -> tuple[int, int, int]:
     """C, H, W from the configurations of local transformer and VAE; else the published ones'."""
     transformer = local_config(parts.main.repository, "transformer/config.json") or PUBLISHED
-    vae = local_config(parts.vae.repository, parts.vae_config()) or PUBLISHED_VAE
+    vae = local_config(parts.vae.repository, parts.vae_config()) or LUMINA2_VAE
     channels, factor = transformer["in_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
     if vae["latent_channels"] != channels:
         raise BenchError(
@@ -184,8 +187,8 @@ def _skeleton(parts: Parts) -> Skeleton:
         "prompt_embeds": torch.empty(1, MAX_TOKENS, width, device="meta"),
         "prompt_attention_mask": mask,
     }
-    vae = on_meta("AutoencoderKL", parts.vae, parts.vae_config(), PUBLISHED_VAE)
-    return Skeleton(VelocityDenoiser(transformer), cond, vae)
+    vae = on_meta("AutoencoderKL", parts.vae, parts.vae_config(), LUMINA2_VAE)
+    return Skeleton(LuminaDenoiser(transformer), cond, vae)
 
 
 def _evaluations(num_inference_steps: int, guidance_scale: float, **options: Any) -> int:
@@ -212,7 +215,7 @@ def _sample_teacher(
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    assert isinstance(teacher, VelocityDenoiser)
+    assert isinstance(teacher, LuminaDenoiser)
     settings = {**TEACHER_OPTIONS, **options}
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler_config())
 

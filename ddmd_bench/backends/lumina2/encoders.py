@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddmd_bench.backends.repository import no_progress_bars
-from ddmd_bench.distill.terms import Cond
+from ddmd_bench.objective.terms import Cond
 
 MAX_TOKENS = 256  # max_sequence_length of diffusers' pipeline
 

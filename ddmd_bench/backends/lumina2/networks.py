@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.diffusion import flow_level, x0_from_velocity
-from ddmd_bench.distill.terms import Cond
+from ddmd_bench.objective.process import flow_level, x0_from_velocity
+from ddmd_bench.objective.terms import Cond
 
 # Attention, as diffusers' training script joins LoRA to Lumina-Image-2.0, and, as DMD2 does for
 # SDXL, feed-forward.
@@ -20,7 +20,7 @@ LORA_TARGETS = (
 )  # fmt: skip
 
 
-class VelocityDenoiser(nn.Module):
+class LuminaDenoiser(nn.Module):
     """A Lumina2Transformer2DModel, called as `denoise(x_t, t, cond) -> x0`."""
 
     def __init__(self, transformer: Any) -> None:
@@ -125,10 +125,10 @@ def step_embedding_of(denoiser: nn.Module) -> StepEmbedding | None:
 
 def bottleneck(denoiser: nn.Module) -> nn.Module:
     """The module whose output a discriminator reads: [B, D, h, w], a token of the image each."""
-    assert isinstance(denoiser, VelocityDenoiser)
+    assert isinstance(denoiser, LuminaDenoiser)
     return denoiser.image_tokens
 
 
 def _time_embedder(denoiser: nn.Module) -> Any:
-    assert isinstance(denoiser, VelocityDenoiser)
+    assert isinstance(denoiser, LuminaDenoiser)
     return denoiser.transformer.time_caption_embed.timestep_embedder

@@ -32,11 +32,11 @@ from ddmd_bench.backends.shapes.scenes import (
 )
 from ddmd_bench.backends.skeleton import Skeleton
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding, step_labels
-from ddmd_bench.diffusion import flow_level, velocity_weight, x0_from_velocity
-from ddmd_bench.distill.sampler import ode_sample
-from ddmd_bench.distill.terms import Cond
 from ddmd_bench.errors import BenchError
-from ddmd_bench.records import file_sha256
+from ddmd_bench.files.records import file_sha256
+from ddmd_bench.objective.process import flow_level, velocity_weight, x0_from_velocity
+from ddmd_bench.objective.sampler import ode_sample
+from ddmd_bench.objective.terms import Cond
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEACHER = WEIGHTS / "teacher.safetensors"
@@ -44,7 +44,7 @@ TEACHER = WEIGHTS / "teacher.safetensors"
 REAL_MOMENTS = (-0.101, 0.079)
 
 
-class VelocityDenoiser(nn.Module):
+class ShapesDenoiser(nn.Module):
     """A UNet that predicts velocity, called as `denoise(x_t, t, cond) -> x0`."""
 
     def __init__(self, unet: Any) -> None:
@@ -64,7 +64,7 @@ def _teacher_file() -> Path:
     if not TEACHER.is_file():
         raise BenchError(
             f"{TEACHER}: the embedded teacher's weights are missing. Reinstall the package, or "
-            "make them with `python -m ddmd_bench.backends.shapes.recipe teacher` (about an hour)"
+            "make them with `python -m ddmd_bench.recipes.shapes teacher` (about an hour)"
         )
     return TEACHER
 
@@ -91,13 +91,13 @@ def load_teacher() -> nn.Module:
     unet = make_unet()
     unet.load_state_dict(_part("unet."))
     unet.to(memory_format=torch.channels_last)
-    return VelocityDenoiser(unet).requires_grad_(False).eval()
+    return ShapesDenoiser(unet).requires_grad_(False).eval()
 
 
 @cache
 def _skeleton() -> Skeleton:
     with torch.device("meta"):
-        denoiser = VelocityDenoiser(make_unet())
+        denoiser = ShapesDenoiser(make_unet())
         return Skeleton(denoiser, {"prompt_embeds": torch.empty(1, MAX_WORDS, EMBED_DIM)}, None)
 
 
@@ -115,7 +115,7 @@ def _sample_teacher(
 
 
 def _unet_of(denoiser: nn.Module) -> Any:
-    assert isinstance(denoiser, VelocityDenoiser)
+    assert isinstance(denoiser, ShapesDenoiser)
     return denoiser.unet
 
 

@@ -32,11 +32,18 @@ from ddmd_bench.backends.stable_diffusion.encoders import (
 from ddmd_bench.backends.stable_diffusion.formats import load_unet
 from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
-from ddmd_bench.diffusion import NoiseLevel, ddpm_index, ddpm_level, eps_weight, flow_level, guided
-from ddmd_bench.distill.sampler import scheduler_sample
-from ddmd_bench.distill.terms import Cond
-from ddmd_bench.hub import folder_of, identity
-from ddmd_bench.settings import Model
+from ddmd_bench.hub import folder_of, remote_identity
+from ddmd_bench.objective.process import (
+    NoiseLevel,
+    ddpm_index,
+    ddpm_level,
+    eps_weight,
+    flow_level,
+    guided,
+)
+from ddmd_bench.objective.sampler import scheduler_sample
+from ddmd_bench.objective.terms import Cond
+from ddmd_bench.suite.settings import Model
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         ),
         resolution=model.resolution,
         latent_shape=(4, model.resolution // 8, model.resolution // 8),
-        weights=lambda: {"unet": identity(parts.main), "vae": identity(parts.vae)},
+        weights=lambda: {"unet": remote_identity(parts.main), "vae": remote_identity(parts.vae)},
         prompt_sets={},
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
@@ -175,10 +182,12 @@ def make_backend(model: Model, family: Family) -> Backend:
                 family.pipeline, parts, vae_on("cpu"), components, dtype
             ),
         ),
-        load_published=lambda path, format, scale: published(load_teacher(), path, format, scale),
+        load_checkpoint=lambda path, format, scale: with_checkpoint(
+            load_teacher(), path, format, scale
+        ),
         scheduler_config=parts.scheduler_config,
         encoders=Encoders(
-            identity=lambda: {"text": identity(parts.text), "dtype": model.dtype},
+            identity=lambda: {"text": remote_identity(parts.text), "dtype": model.dtype},
             load_prompt_encoder=lambda device: family.load_prompt_encoder(
                 folder_of(parts.text), model.variant, dtype, device
             ),
@@ -205,8 +214,8 @@ def _skeleton(parts: Parts, family: Family) -> Skeleton:
     return Skeleton(EpsDenoiser(unet, flow_level), cond, vae)
 
 
-def published(base: nn.Module, path: Path, format: str, scale: float) -> nn.Module:
-    """A published student's network, of the base's architecture."""
+def with_checkpoint(base: nn.Module, path: Path, format: str, scale: float) -> nn.Module:
+    """A network of the base's architecture with a checkpoint's weights."""
     assert isinstance(base, EpsDenoiser)
     return EpsDenoiser(load_unet(base.unet, path, format, scale), base.level)
 

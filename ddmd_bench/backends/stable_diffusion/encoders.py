@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends.repository import absent_from, no_progress_bars
-from ddmd_bench.distill.terms import Cond
+from ddmd_bench.objective.terms import Cond
 
 Rows = list[dict[str, Tensor]]
 

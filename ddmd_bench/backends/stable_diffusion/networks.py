@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends.stable_diffusion.formats import guidance_embedding
 from ddmd_bench.backends.unets import step_labels
-from ddmd_bench.diffusion import NoiseLevel, ddpm_index, x0_from_eps
-from ddmd_bench.distill.terms import Cond
+from ddmd_bench.objective.process import NoiseLevel, ddpm_index, x0_from_eps
+from ddmd_bench.objective.terms import Cond
 
 
 class EpsDenoiser(nn.Module):

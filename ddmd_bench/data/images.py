@@ -1,0 +1,73 @@
+"""Randomness and files of images: an image belongs to (suite seed, prompt, index), nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.files.records import seed_of
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageId:
+    """The k-th image of a prompt."""
+
+    prompt: Prompt
+    image_index: int
+
+
+def image_ids(prompts: Sequence[Prompt], images_per_prompt: dict[str, int]) -> list[ImageId]:
+    """Every image of a suite in its one order; counts are by prompt set."""
+    return [ImageId(p, k) for p in prompts for k in range(images_per_prompt[p.prompt_set])]
+
+
+def image_seed(seed: int | str, image: ImageId) -> int:
+    """The seed that belongs to an image of a suite's seed."""
+    return seed_of("image", seed, image.prompt.prompt_id, image.image_index)
+
+
+def image_generator(seed: int | str, image: ImageId) -> torch.Generator:
+    """The image's own generator, on the CPU; all students share it, so comparisons are paired."""
+    import torch
+
+    return torch.Generator().manual_seed(image_seed(seed, image))
+
+
+def image_noises(
+    seed: int, images: Sequence[ImageId], num_noises: int, shape: tuple[int, int, int]
+) -> list[Tensor]:
+    """Noise draws [B, C, H, W], first the initial noise, then one for each re-noising."""
+    import torch
+
+    stacked = torch.stack(
+        [torch.randn(num_noises, *shape, generator=image_generator(seed, i)) for i in images]
+    )
+    return list(stacked.unbind(1))
+
+
+def quantised(images: Tensor) -> Tensor:
+    """Values in [-1, 1] (clipped) as the 8-bit levels that a PNG holds."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def as_pictures(levels: Tensor) -> list[Image]:
+    """uint8 [n, 3, H, W] as Pillow's images, as decoding their PNG files would give them."""
+    from PIL import Image
+
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in levels]
+
+
+def save_png(path: Path, image: Tensor) -> None:
+    """One image [3, H, W] in [-1, 1] (clipped) as an 8-bit PNG."""
+    from PIL import Image
+
+    array = quantised(image).permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(path, compress_level=1)

@@ -1,0 +1,153 @@
+"""What students of real models train on: captions and real images of a source, kept in a folder.
+
+The first so many of the source in its order; what is drawn once is not drawn again, and what was
+interrupted goes on where it stopped. After `draw` no network is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ddmd_bench.data.images import save_png
+from ddmd_bench.data.prompt_sources import PROMPT_SOURCES, load_prompts
+from ddmd_bench.data.streams import iter_captions, iter_images, rgb, to_tensor
+from ddmd_bench.data.tables import is_local_source, source_path
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import content_key
+from ddmd_bench.hub import Remote, remote_identity
+from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.suite.settings import DataSource, TrainData
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Row = dict[str, Any]
+OnItem = Callable[[int, int], None]  # items here, items wanted
+KINDS = ("prompts", "images")
+
+
+def source_identity(data: DataSource) -> dict[str, Any]:
+    """What determines the items of a source: a file's hash, or a dataset of the Hub at a commit."""
+    told = data.model_dump(mode="json", exclude_none=True)
+    if data.source in PROMPT_SOURCES:
+        row = PROMPT_SOURCES[data.source]
+        told["source"] = f"{row.repository}@{row.revision}/{','.join(row.files)}"
+    elif is_local_source(data.source):
+        path = source_path(data).resolve()
+        files = ("*",)
+        whole = Remote(str(path), None, files, kind="dataset", what="training data")
+        told["source"] = remote_identity(whole) if path.is_dir() else known_sha256(path)
+    elif data.revision is None:
+        raise BenchError(
+            f"{data.source}: training data of the Hub need a revision, a full commit hash: what a "
+            "branch holds can change between two runs"
+        )
+    return told
+
+
+def data_identity(data: TrainData, resolution: int) -> dict[str, Any]:
+    """What determines a suite's training data, by kind."""
+    found = {kind: getattr(data, kind) for kind in KINDS}
+    given = {kind: source_identity(part) for kind, part in found.items() if part is not None}
+    if "images" in given:
+        given["images"]["resolution"] = resolution
+    return given
+
+
+class TrainingData(NamedTuple):
+    """A suite's training data on this machine, under a folder that all suites share."""
+
+    data: TrainData
+    resolution: int
+    root: Path
+
+    def folder(self, kind: str) -> Path:
+        """Where a kind's items are kept."""
+        return self.root / content_key(data_identity(self.data, self.resolution)[kind])
+
+    def draw_captions(self, progress: OnItem = lambda done, total: None) -> list[str]:
+        """The training captions, streamed from the source where they are not here yet."""
+        part = self.data.prompts
+        if part is None:
+            return []
+
+        def keep(k: int, item: tuple[int, str]) -> Row:
+            return {"position": item[0], "text": item[1]}
+
+        def stream(skip: int) -> Iterable[tuple[int, str]]:
+            if part.source not in PROMPT_SOURCES:
+                return iter_captions(part, skip)
+            listed = load_prompts(part)
+            pairs = zip(listed.positions, listed.texts, strict=True)
+            return (pair for pair in pairs if pair[0] >= skip)
+
+        listing = self.folder("prompts") / "captions.jsonl"
+        rows = _drawn(listing, part.source, part.num_prompts, stream, keep, progress)
+        return [row["text"] for row in rows]
+
+    def draw_images(self, progress: OnItem = lambda done, total: None) -> list[tuple[str, Path]]:
+        """Caption and file of each real image, square at the resolution."""
+        part = self.data.images
+        if part is None:
+            return []
+        folder = self.folder("images")
+
+        def keep(k: int, item: tuple[int, str, Tensor]) -> Row:
+            position, caption, image = item
+            save_png(folder / f"{k:06d}.png", image)
+            return {"file_name": f"{k:06d}.png", "prompt": caption, "position": position}
+
+        stream = partial(iter_images, part, self.resolution)
+        listing = folder / "metadata.jsonl"
+        rows = _drawn(listing, part.source, part.num_images, stream, keep, progress)
+        return [(row["prompt"], folder / row["file_name"]) for row in rows]
+
+
+def _drawn(
+    listing: Path,
+    source: str,
+    wanted: int,
+    stream: Callable[[int], Iterable[Any]],
+    keep: Callable[[int, Any], Row],
+    progress: OnItem,
+) -> list[Row]:
+    """Rows of a listing, a line each; those that lack are drawn, from the position after the last.
+
+    Each line is flushed, so that an interruption loses at most the item under way.
+    """
+    rows = _kept(listing)
+    if len(rows) < wanted:
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        with listing.open("a") as file:
+            for item in stream(rows[-1]["position"] + 1 if rows else 0):
+                rows.append(keep(len(rows), item))
+                file.write(json.dumps(rows[-1]) + "\n")
+                file.flush()
+                progress(len(rows), wanted)
+                if len(rows) == wanted:
+                    break
+    if len(rows) < wanted:
+        raise BenchError(f"train_data: {source} has {len(rows)} of the {wanted} that are asked for")
+    return rows
+
+
+def _kept(listing: Path) -> list[Row]:
+    """Rows that were drawn before; a line that was cut off is dropped from the file."""
+    if not listing.is_file():
+        return []
+    whole, _, torn = listing.read_text().rpartition("\n")
+    if torn:
+        listing.write_text(f"{whole}\n" if whole else "")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def read_square(path: Path) -> Tensor:
+    """A kept image as float32 [3, H, W] in [-1, 1]."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return to_tensor(rgb(image))

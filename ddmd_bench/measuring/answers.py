@@ -1,0 +1,86 @@
+"""What scorers said of a student's images, kept on disk in parts.
+
+A scorer that is added later, a new reference, or a run that was stopped costs no second pass over
+what is there. A part belongs to one scorer, as its weights and code are, and to a range of images.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ddmd_bench.files.records import write_whole
+from ddmd_bench.measuring.one_pass import Answer
+
+PART_SIZE = 512  # images, about
+
+
+def part_path(folder: Path, scorer: str, key: str, rows: slice) -> Path:
+    """The file of one scorer's answer to the images of a range."""
+    return folder / f"{scorer}-{key}" / f"{rows.start:07d}-{rows.stop:07d}.npz"
+
+
+def write_part(path: Path, answer: Answer, stamp: str) -> None:
+    """Write an answer to the images of that stamp, whole or not at all."""
+    arrays: dict[str, Any] = {f"column.{name}": values for name, values in answer.columns.items()}
+    if answer.features is not None:
+        arrays["features"] = answer.features
+    facts = {
+        "stamp": stamp,
+        "num_images": answer.num_images,
+        "missing": sorted(answer.missing.items()),
+        "truncated": sorted(answer.truncated),
+        "not_asked": sorted(answer.not_asked),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, buffer.getvalue())
+
+
+def read_part(path: Path, stamp: str) -> Answer | None:
+    """The answer in a file; None where there is none, or it is to other images or cut."""
+    try:
+        with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            if facts["stamp"] != stamp:
+                return None
+            columns = {
+                name.removeprefix("column."): file[name]
+                for name in file.files
+                if name.startswith("column.")
+            }
+            features = file["features"] if "features" in file.files else None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    missing = {int(row): str(reason) for row, reason in facts["missing"]}
+    noted = set(facts["truncated"]), set(facts["not_asked"])
+    return Answer(facts["num_images"], columns, features, missing, *noted)
+
+
+def joined(answers: Sequence[Answer]) -> Answer:
+    """Answers of one scorer as one, rows in order; what a part lacks is NaN."""
+    num_images = sum(answer.num_images for answer in answers)
+    names = list(dict.fromkeys(name for answer in answers for name in answer.columns))
+    widths = {a.features.shape[1] for a in answers if a.features is not None}
+    whole = Answer(num_images, {name: np.full(num_images, np.nan) for name in names})
+    if widths:
+        whole.features = np.full((num_images, widths.pop()), np.nan, np.float32)
+    start = 0
+    for answer in answers:
+        rows = slice(start, start + answer.num_images)
+        for name, values in answer.columns.items():
+            whole.columns[name][rows] = values
+        if whole.features is not None and answer.features is not None:
+            whole.features[rows] = answer.features
+        whole.missing |= {start + row: reason for row, reason in answer.missing.items()}
+        whole.truncated |= {start + row for row in answer.truncated}
+        whole.not_asked |= {start + row for row in answer.not_asked}
+        start = rows.stop
+    return whole

@@ -1,0 +1,198 @@
+"""Score a folder of images from any generator: which file shows which prompt, then one pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ddmd_bench.data.image_folders import METADATA
+from ddmd_bench.data.tables import rows_of, text_of
+from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.files.records import seed_of, write_json, write_whole
+from ddmd_bench.measuring.reference import (
+    build_command,
+    extractors_of,
+    find_statistics,
+    load_reference,
+    statistics_inputs,
+    statistics_problems,
+)
+from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers
+
+if TYPE_CHECKING:
+    import torch
+
+    from ddmd_bench.measuring.measure import Measured, Row
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+GROUP = "images"
+
+
+class _Listed(NamedTuple):
+    file_name: str
+    prompt: str
+    group: str
+
+
+class FolderImages(NamedTuple):
+    """The images to score, those of one prompt beside each other."""
+
+    rows: list[Row]
+    paths: list[Path]
+    not_listed: tuple[str, ...]  # images of the folder that no prompt names
+
+
+def folder_problems(metrics: Sequence[str], reference: str | None) -> list[str]:
+    """Metrics that a folder of images cannot have, and what is wrong with the reference."""
+    problems = [unknown("metric", name, METRICS) for name in metrics if name not in METRICS]
+    extractors = extractors_of(name for name in metrics if name in METRICS)
+    if extractors and reference is None:
+        problems.append(
+            f"distances compare with real images: give --reference, statistics that "
+            f"{build_command('NAME', extractors)} makes"
+        )
+    elif reference is not None:
+        problems += statistics_problems(reference, extractors)
+    if "saturation" in metrics:
+        problems.append(
+            "saturation is counted before values are clipped: a file does not have it; leave it out"
+        )
+    return problems
+
+
+def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> FolderImages:
+    """Pair images with prompts.
+
+    A table (CSV, JSON lines, Parquet) names each `file_name` with its `prompt`, and may have a
+    `category`; a text file has one prompt a line, for the images in the order of their names;
+    without either the folder's own metadata.jsonl counts. A listed file that is not there is
+    missing.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise BenchError(f"{folder}: no images; expected files in {', '.join(sorted(SUFFIXES))}")
+    if prompts is None and (folder / METADATA).is_file():
+        prompts = folder / METADATA
+    if prompts is not None and not prompts.is_file():
+        raise BenchError(f"{prompts}: no such file of prompts")
+    names = [path.relative_to(folder).as_posix() for path in found]
+    if prompts is None:
+        readers = [name for name in needed_scorers(metrics) if SCORERS[name].reads_prompts]
+        if readers:
+            raise BenchError(
+                f"{folder}: {', '.join(readers)} need each image's prompt. Give --prompts: a table "
+                "with file_name and prompt, or a text file with a line for each image"
+            )
+        listed = [_Listed(name, "", GROUP) for name in names]
+    elif prompts.suffix.lower() == ".txt":
+        listed = _by_order(prompts, names)
+    else:
+        listed = _by_name(prompts)
+    # Without prompts every image stands for itself.
+    of_image = [one.prompt if prompts else one.file_name for one in listed]
+    numbers = {text: k for k, text in enumerate(dict.fromkeys(of_image))}
+    seen: Counter[str] = Counter()
+    rows: list[Row] = []
+    for one, text in sorted(zip(listed, of_image, strict=True), key=lambda pair: numbers[pair[1]]):
+        rows.append(
+            {
+                "file_name": one.file_name,
+                "prompt_id": f"{one.group}/{numbers[text]:05d}",
+                "prompt_set": one.group,
+                "prompt": one.prompt,
+                "image_index": seen[text],
+                "out_of_range": None,
+            }
+        )
+        seen[text] += 1
+    not_listed = tuple(sorted(set(names) - {one.file_name for one in listed}))
+    return FolderImages(rows, [folder / str(row["file_name"]) for row in rows], not_listed)
+
+
+def _by_order(prompts: Path, names: Sequence[str]) -> list[_Listed]:
+    texts = [text for line in prompts.read_text().splitlines() if (text := line.strip())]
+    if len(texts) != len(names):
+        raise BenchError(
+            f"{prompts} has {len(texts)} prompts, and there are {len(names)} images: which belong "
+            "together cannot be told. Give a table with file_name and prompt instead"
+        )
+    return [_Listed(name, text, GROUP) for name, text in zip(names, texts, strict=True)]
+
+
+def _by_name(prompts: Path) -> list[_Listed]:
+    listed = []
+    for k, row in enumerate(list(rows_of(prompts))):
+        if "file_name" not in row or "prompt" not in row:
+            raise BenchError(
+                f"{prompts}: expected the columns file_name and prompt, found {', '.join(row)}"
+            )
+        name, text = (text_of(str(prompts), c, k, row[c]) for c in ("file_name", "prompt"))
+        listed.append(_Listed(name, text, str(row.get("category") or GROUP)))
+    if not listed:
+        raise BenchError(f"{prompts}: no rows")
+    if any(one.group == "all" for one in listed):
+        raise BenchError(f"{prompts}: the category 'all' stands for every image; rename it")
+    name, number = Counter(one.file_name for one in listed).most_common(1)[0]
+    if number > 1:
+        raise BenchError(f"{prompts}: {name} is named {number} times; name each image once")
+    return listed
+
+
+def score_folder(
+    images: FolderImages,
+    metrics: Sequence[str],
+    output: Path,
+    reference: str | None,
+    device: str,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Write per_image.parquet and aggregates.json to the output folder; returns the latter."""
+    import io
+
+    from ddmd_bench.files.decoding import decoded
+    from ddmd_bench.files.provenance import provenance
+    from ddmd_bench.measuring.measure import Images, Kept, measure, shortcomings
+    from ddmd_bench.scorers import weights_sha256
+
+    names = [str(path) for path in images.paths]
+    source = Images(images.rows, names, lambda row: decoded(images.paths[row]))
+    kept = Kept(output / "answers", output / "texts")
+    measured = measure(
+        source, metrics, "", kept=kept, progress=progress, device=device, dtype=dtype
+    )
+    table = measured.table
+    table.insert(0, "file_name", [row["file_name"] for row in images.rows])
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / "per_image.parquet", buffer.getvalue())
+    record = {
+        "metrics": {metric: _groups(metric, measured, reference) for metric in metrics},
+        "reference": statistics_inputs(reference),
+        "n": len(images.rows),
+        "not_listed": len(images.not_listed),
+        **shortcomings(measured),
+        "weights_sha256": weights_sha256(needed_scorers(metrics)),
+        "dtype": str(dtype).removeprefix("torch."),
+        "provenance": provenance(),
+    }
+    write_json(output / "aggregates.json", record)
+    return record
+
+
+def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str, dict[str, Any]]:
+    from ddmd_bench.measuring.measure import aggregate, cell_of, counted
+
+    extractor, real = METRICS[metric].extractor, None
+    if extractor is not None and reference is not None:
+        real = load_reference(find_statistics(reference), extractor)
+    groups = ["all", *dict.fromkeys(measured.table["prompt_set"])]
+    found = {}
+    for group in groups if len(groups) > 2 else groups[:1]:
+        inside = counted(metric, measured.table, group)
+        interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
+        found[group] = cell_of(interval, inside)
+    return found

@@ -1,0 +1,142 @@
+"""Features of real images that belong to no prompt, kept in a folder: found, checked, read.
+
+The folder holds `card.json`, written last, which says what it is of; `NAME.npy`, the features of
+each extractor, float32 [n, d]; and `NAME.safetensors` with their mean, covariance and its
+triangular factor in float64. `ddmd_bench.measuring.reference_build` makes it. Loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import differing, read_json
+from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.scorers import METRICS, SCORERS
+from ddmd_bench.scorers.weights import files_sha256, located
+from ddmd_bench.stats.frechet import Factored, RealFeatures
+
+CARD = "card.json"
+CARD_SCHEMA = 2  # 1 had a symmetric root in place of the factor
+GAUSSIAN = ("mean", "cov", "factor")
+_FOLDER = "reference_stats"  # a suite's expected values lie there as well
+
+
+def find_statistics(name: str, scorers: Iterable[str] = ()) -> Path:
+    """A folder by its path, or by its name in the working folder's, the clone's or the package's
+    `reference_stats`; `scorers` are named where it has to be made."""
+    package = Path(str(resources.files("ddmd_bench")))
+    stores = [Path(_FOLDER), package.parent / _FOLDER, package / _FOLDER]
+    for folder in (Path(name).expanduser(), *(store / name for store in stores)):
+        if (folder / CARD).is_file():
+            return folder
+    raise BenchError(
+        f"no reference statistics {name!r}: neither {name} nor {stores[0] / name} holds a {CARD}. "
+        f"Make them: {build_command(name, scorers)}"
+    )
+
+
+def build_command(name: str, scorers: Iterable[str]) -> str:
+    """The command that would make a folder, of a published list's own images where it has some."""
+    row = PROMPT_SOURCES.get(name)
+    source = name if row is not None and row.images else "IMAGES"
+    output = name if "/" in name else f"{_FOLDER}/{name}"
+    wanted = " ".join(f"--scorers {scorer}" for scorer in scorers) or "--scorers inception"
+    return f"python -m ddmd_bench stats build {source} {output} {wanted}"
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What a folder's statistics are of."""
+    try:
+        card: dict[str, Any] = read_json(folder / CARD)
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{folder / CARD}: cannot be read as JSON: {error}") from error
+    if card.get("schema") != CARD_SCHEMA:
+        raise BenchError(
+            f"{folder / CARD}: schema {card.get('schema')!r}, expected {CARD_SCHEMA}. Build it "
+            f"again: {build_command(str(folder), card.get('scorers', ()))}"
+        )
+    return card
+
+
+def statistics_inputs(name: str | None) -> dict[str, str]:
+    """What a suite's statistics add to a key: the card's sha256, which holds the other files'."""
+    return {} if name is None else {"statistics": known_sha256(find_statistics(name) / CARD)}
+
+
+def extractors_of(metrics: Iterable[str]) -> list[str]:
+    """The extractors whose features the metrics compare with real images."""
+    return sorted({extractor for m in metrics if (extractor := METRICS[m].extractor)})
+
+
+def statistics_problems(name: str, extractors: Iterable[str]) -> list[str]:
+    """What is wrong with a suite's statistics, as far as the card tells."""
+    extractors = list(extractors)
+    try:
+        folder = find_statistics(name, extractors)
+        card = read_card(folder)
+    except BenchError as error:
+        return [f"reference.statistics: {error}"]
+    problems = []
+    for extractor in extractors:
+        if extractor not in card["scorers"]:
+            problems.append(
+                f"reference.statistics: {folder} has features of "
+                f"{', '.join(sorted(card['scorers']))}, not of {extractor}. Make them: "
+                + build_command(name, [*card["scorers"], extractor])
+            )
+        else:
+            problems += [
+                f"reference.statistics: {line}. Use the same weights, or build it again"
+                for line in _weights_differing(folder, card, extractor)
+            ]
+    return problems
+
+
+def _weights_differing(folder: Path, card: Mapping[str, Any], extractor: str) -> list[str]:
+    """Where the scorer's weights are here, how they differ from those that made the features."""
+    if not all(located(weights) for weights in SCORERS[extractor].weights):
+        return []
+    found = weights_of(extractor)
+    return list(differing(f"{folder}: {extractor}", card["scorers"][extractor]["weights"], found))
+
+
+def weights_of(scorer: str) -> dict[str, str]:
+    """sha256 of a scorer's files by their names."""
+    parts = [files_sha256(weights) for weights in SCORERS[scorer].weights]
+    return {name: sha256 for part in parts for name, sha256 in part.items()}
+
+
+@cache
+def load_reference(folder: Path, extractor: str) -> RealFeatures:
+    """An extractor's features with their Gaussian; every byte is what the card says."""
+    from safetensors.numpy import load_file
+
+    card = read_card(folder)
+    if extractor not in card["scorers"]:
+        known = ", ".join(sorted(card["scorers"]))
+        raise BenchError(f"{folder} has features of {known}, not of {extractor}. Build it again")
+    row = card["scorers"][extractor]
+    if lines := _weights_differing(folder, card, extractor):
+        raise BenchError("\n".join(lines))
+    for name, expected in row["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise BenchError(f"{path}: missing. Copy the folder whole, or build it again")
+        if (actual := known_sha256(path)) != expected:
+            raise BenchError(
+                f"{path} has sha256 {actual}, {CARD} says {expected}. Copy it again, or build the "
+                "folder again"
+            )
+    features = np.load(folder / f"{extractor}.npy", allow_pickle=False)
+    tensors = load_file(folder / f"{extractor}.safetensors")
+    return RealFeatures(
+        features, np.arange(len(features)), Factored(*(tensors[k] for k in GAUSSIAN))
+    )

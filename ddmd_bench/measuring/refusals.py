@@ -1,0 +1,51 @@
+"""Answers of a scorer that cannot be right stop the run: a made-up 0 would look like a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.scorers.metrics import METRICS
+
+if TYPE_CHECKING:
+    from ddmd_bench.measuring.one_pass import Answer
+
+
+def refuse_no_answer(scorer: str, student: str, answer: Answer) -> None:
+    """A scorer that has no value for any image has not worked."""
+    asked = answer.num_images - len(answer.not_asked)
+    if asked and len(answer.missing) == asked:
+        reason = next(iter(answer.missing.values()))
+        raise BenchError(
+            f"scorer {scorer}, student {student}: none of {asked} images has a value; "
+            f"the first: {reason}"
+        )
+
+
+def refuse_same_answers(
+    scorer: str, student: str, answer: Answer, different: Callable[[], tuple[str, str] | None]
+) -> None:
+    """Different images with one and the same answer: the scorer is not looking at them.
+
+    `different` finds two images that differ. Where a scorer has features they are its answer;
+    columns alone may well be constant, since a student can be right on every prompt.
+    """
+    values, no_value = answer.features, answer.missing.keys() | answer.not_asked
+    if values is None:
+        # Shares of a few answers may well be alike.
+        shares = any(METRICS[name].counts for name in answer.columns if name in METRICS)
+        if shares or not answer.columns:
+            return
+        values = np.stack(list(answer.columns.values()), 1).astype(np.float32)
+    rows = [k for k in range(answer.num_images) if k not in no_value]
+    alike = len(rows) > 1 and all(
+        np.array_equal(values[k], values[rows[0]], equal_nan=True) for k in rows
+    )
+    if alike and (pair := different()) is not None:
+        raise BenchError(
+            f"scorer {scorer}, student {student}: the same answer for all {len(rows)} images, "
+            f"though {pair[0]} and {pair[1]} differ. No value is written; check its weights"
+        )

@@ -1,0 +1,83 @@
+"""What measures: a row for each scorer. Loads no torch."""
+
+from __future__ import annotations
+
+from ddmd_bench.scorers.dpg_questions import CATEGORIES, QUESTIONS, two_prompts
+from ddmd_bench.scorers.interface import Scorer
+from ddmd_bench.scorers.vqa import VQA
+from ddmd_bench.scorers.weight_files import (
+    AESTHETIC,
+    BERT_VOCABULARY,
+    CLIP_VIT_G_14,
+    CLIP_VIT_L_14,
+    HPS_V3,
+    HPS_V20,
+    HPS_V21,
+    IMAGE_REWARD,
+    INCEPTION,
+    PICK_SCORE,
+    QWEN2_TOKENIZER,
+)
+from ddmd_bench.scorers.weights import Weights, attribute_weights, efficientnet_weights
+
+_ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
+_EFFICIENTNET = Weights(
+    "EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights
+)
+
+_SCORERS = "ddmd_bench.scorers"
+_CLIP = f"{_SCORERS}.clip.scorer"
+
+SCORERS = {
+    "images": Scorer(
+        f"{_SCORERS}.images", ("mean", "std", "high_frequency"), ("diversity",),
+        reads_prompts=False,
+    ),
+    "attributes": Scorer(
+        f"{_SCORERS}.attributes", ("prompt_accuracy",), weights=(_ATTRIBUTES,),
+        num_features=128, example_size=32,
+        example_prompts=(
+            "a large red circle in the centre on a white background",
+            "a small blue square at the top on a black background",
+        ),
+    ),
+    "efficientnet": Scorer(
+        f"{_SCORERS}.efficientnet", weights=(_EFFICIENTNET,), num_features=112,
+        reads_prompts=False,
+    ),
+    "hps_v21": Scorer(_CLIP, ("hps_v21",), weights=(HPS_V21,)),
+    "hps_v20": Scorer(_CLIP, ("hps_v20",), weights=(HPS_V20,)),
+    "clip_score_vit_g_14": Scorer(_CLIP, ("clip_score_vit_g_14",), weights=(CLIP_VIT_G_14,)),
+    "clip_score_vit_l_14": Scorer(_CLIP, ("clip_score_vit_l_14",), weights=(CLIP_VIT_L_14,)),
+    "pick_score": Scorer(_CLIP, ("pick_score",), weights=(PICK_SCORE,)),
+    "aesthetic": Scorer(
+        f"{_SCORERS}.clip.aesthetic", ("aesthetic",), weights=(CLIP_VIT_L_14, AESTHETIC),
+        reads_prompts=False,
+    ),
+    "image_reward": Scorer(
+        f"{_SCORERS}.image_reward", ("image_reward",), weights=(IMAGE_REWARD, BERT_VOCABULARY)
+    ),
+    "hps_v3": Scorer(
+        f"{_SCORERS}.hps_v3", ("hps_v3",), weights=(HPS_V3, QWEN2_TOKENIZER), batch_size=16
+    ),
+    "inception": Scorer(
+        f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
+        reads_prompts=False,
+        protocol="clean-fid's resize to 299 px: Pillow's bicubic filter on float32 channels",
+    ),
+    "inception_dmd2": Scorer(
+        f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
+        reads_prompts=False,
+        protocol="centre square, Lanczos to 512 px, clean-fid's resize to 299 px",
+    ),
+    "inception_patch": Scorer(
+        f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
+        reads_prompts=False, example_size=512,
+        protocol="centre 299 px, not resized; below that size clean-fid's resize of the whole",
+    ),
+    "dpg_blip_vqa": Scorer(
+        f"{_SCORERS}.dpg",
+        ("dpg_bench_blip_vqa", *(f"dpg_bench_blip_vqa_{category}" for category in CATEGORIES)),
+        weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32, example_prompts=two_prompts,
+    ),
+}  # fmt: skip

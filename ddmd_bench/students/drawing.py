@@ -1,0 +1,82 @@
+"""Drawing images: a few-step network's for any list of images, and the real ones of the reference.
+
+The generate stage and the evaluation of a student in training share it, so that both draw the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddmd_bench.backends import Backend
+from ddmd_bench.data.images import ImageId, image_generator, image_noises, quantised
+from ddmd_bench.errors import BenchError
+from ddmd_bench.objective.sampler import few_step_sample
+from ddmd_bench.objective.terms import Cond, Denoise
+
+DrawImages = Callable[[Sequence[ImageId]], Tensor]  # -> images [B, 3, H, W], [-1, 1] and beyond
+
+
+class DrawnImages(NamedTuple):
+    """A batch of images as the network made them."""
+
+    rows: list[dict[str, Any]]  # prompt, index and share of values out of range of each image
+    pixels: Tensor  # float32 [B, 3, H, W] on the CPU, finite, not clipped
+    seconds: float
+
+
+def conditioning(backend: Backend, prompts: Sequence[str], device: str) -> Cond:
+    """The prompts' conditioning on the device."""
+    return {k: v.to(device) for k, v in backend.encode_prompts(prompts).items()}
+
+
+def few_step_draw(
+    student: Denoise, backend: Backend, t_list: Sequence[float], seed: int, device: str
+) -> DrawImages:
+    """How a few-step student draws images, with the noises that belong to each image."""
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        noises = image_noises(seed, images, len(t_list), backend.latent_shape)
+        noises = [noise.to(device) for noise in noises]
+        cond = conditioning(backend, [i.prompt.text for i in images], device)
+        return backend.decode(few_step_sample(student, t_list, cond, noises, backend.level))
+
+    return draw
+
+
+def iter_drawn(
+    draw: DrawImages, images: Sequence[ImageId], student: str, batch_size: int
+) -> Iterator[DrawnImages]:
+    """Draw the images in batches; values that are not finite stop the run."""
+    for first in range(0, len(images), batch_size):
+        batch = images[first : first + batch_size]
+        start = time.perf_counter()
+        pixels = draw(batch).float().cpu()
+        seconds = time.perf_counter() - start
+        if not pixels.isfinite().all():
+            raise BenchError(f"{student}: its images hold values that are not finite")
+        rows = [_row(image, values) for image, values in zip(batch, pixels, strict=True)]
+        yield DrawnImages(rows, pixels, seconds)
+
+
+def _row(image: ImageId, values: Tensor) -> dict[str, Any]:
+    return {
+        "prompt_id": image.prompt.prompt_id,
+        "prompt_set": image.prompt.prompt_set,
+        "prompt": image.prompt.text,
+        "image_index": image.image_index,
+        # Counted here: a file holds clipped values only.
+        "out_of_range": float((values.abs() > 1).double().mean()),
+    }
+
+
+def draw_reference(draw_real: Callable[[str, torch.Generator], Tensor], image: ImageId) -> Tensor:
+    """A real image that distributions compare with, uint8 [3, H, W], the same for every seed."""
+    # 'reference' stands in for the suite's seed: never the scenes of the `real` row.
+    drawn = draw_real(image.prompt.text, image_generator("reference", image))
+    # Quantised, so that both sides of a distance went through 8 bits.
+    return quantised(drawn)

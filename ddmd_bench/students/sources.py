@@ -1,0 +1,177 @@
+"""How the images of each kind of student come about: `SOURCES`, one function a kind.
+
+Each returns an `ImageSource` that draws any list of images; an image's noise is its own, whatever
+the student, so that all students start from the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddmd_bench.backends import Backend, twice_guided
+from ddmd_bench.backends.schedulers import make_scheduler
+from ddmd_bench.data.image_folders import read_image, read_listing
+from ddmd_bench.data.images import ImageId, image_generator, image_noises
+from ddmd_bench.errors import BenchError
+from ddmd_bench.objective.process import guided
+from ddmd_bench.objective.sampler import scheduler_sample
+from ddmd_bench.students.catalogue import StudentWeights
+from ddmd_bench.students.checkpoints import load_whole_pipeline, weights_path
+from ddmd_bench.students.drawing import DrawImages, conditioning, few_step_draw
+from ddmd_bench.students.networks import load_student
+
+if TYPE_CHECKING:
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.tasks import Task
+
+
+class ImageSource(NamedTuple):
+    """Draws images of a batch, and what one image costs."""
+
+    draw: DrawImages
+    num_inference_steps: int
+    network_evaluations: int
+    clipped: bool = False  # whether what left the range of an image was lost before we saw it
+
+
+def _ready(network: nn.Module, backend: Backend, device: str) -> nn.Module:
+    """On the device, in the dtype that the suite samples in."""
+    return network.to(device, getattr(torch, backend.dtype))
+
+
+def _trained(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+    from safetensors.torch import load_file
+
+    trained = plan.task("train", task.student, task.seed)
+    if not trained.complete():
+        raise BenchError(f"{task.label} is not trained yet. Run the train stage first")
+    settings = plan.suite.train_settings(task.student)
+    state = load_file(trained.folder / "student.safetensors")
+    student, t_list = load_student(backend, settings, state, device), settings.t_list
+    draw = few_step_draw(_ready(student, backend, device), backend, t_list, task.seed, device)
+    return ImageSource(draw, len(t_list), len(t_list))
+
+
+def _teacher(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+    row = plan.suite.students[task.student]
+    num_steps, scale, options = row.num_inference_steps, row.guidance_scale, row.teacher_options()
+    assert num_steps is not None
+    assert scale is not None
+    teacher = _ready(backend.load_teacher(), backend, device)
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        (noise,) = image_noises(task.seed, images, 1, backend.latent_shape)
+        cond = conditioning(backend, [i.prompt.text for i in images], device)
+        uncond = conditioning(backend, [""] * len(images), device)
+        latents = backend.sample_teacher(
+            teacher, num_steps, scale, cond, uncond, noise.to(device), **options
+        )
+        return backend.decode(latents)
+
+    return ImageSource(draw, num_steps, backend.teacher_evaluations(num_steps, scale, **options))
+
+
+def _loaded(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+    row = plan.loaded[task.student].row
+    make = _of_pipeline if row.format == "pipeline" else _of_weights
+    return make(row, task.seed, backend, device)
+
+
+def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
+    """A published network in the backend's own frame, under the scheduler that its row names."""
+    assert backend.load_checkpoint is not None, "plan refuses a backend without"
+    assert backend.scheduler_config is not None
+    sampling, scale = row.sampling, row.sampling.guidance_scale
+    num_steps, config = sampling.num_inference_steps, backend.scheduler_config()
+    loaded = backend.load_checkpoint(weights_path(row), row.format, row.lora_scale)
+    network: Any = _ready(loaded, backend, device)
+    told = {"embedded_guidance_scale": sampling.embedded_guidance_scale}
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        generators, noise = own_noise(seed, images, backend.latent_shape)
+        texts = [i.prompt.text for i in images]
+        cond, uncond = (
+            conditioning(backend, prompts, device) for prompts in (texts, [""] * len(images))
+        )
+        # diffusers' schedulers keep their place: a new one for each batch.
+        scheduler = make_scheduler(sampling.scheduler, config, num_steps, sampling.timesteps)
+        scheduler.timesteps = scheduler.timesteps.to(device)
+
+        def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
+            predicted: Tensor = network.predict(x, timestep, cond, **told)
+            if scale == 1:
+                return predicted
+            return guided(network.predict(x, timestep, uncond, **told), predicted, scale)
+
+        return backend.decode(scheduler_sample(predict, scheduler, noise.to(device), generators))
+
+    return ImageSource(draw, num_steps, twice_guided(num_steps, scale))
+
+
+def own_noise(
+    seed: int, images: Sequence[ImageId], shape: tuple[int, int, int]
+) -> tuple[list[torch.Generator], Tensor]:
+    """Each image's generator and the initial noise [B, C, H, W] that it gave first."""
+    generators = [image_generator(seed, image) for image in images]
+    return generators, torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
+    """A whole pipeline of another architecture, sampled by its own rules."""
+    pipeline = load_whole_pipeline(row, getattr(torch, backend.dtype)).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        result = pipeline(
+            prompt=[i.prompt.text for i in images],
+            num_inference_steps=num_steps,
+            # 1 is no guidance here; a pipeline skips its second pass at any value up to 1, and
+            # Z-Image's only at 0.
+            guidance_scale=0.0 if scale == 1 else scale,
+            height=row.resolution,
+            width=row.resolution,
+            generator=[image_generator(seed, i) for i in images],
+            output_type="pt",
+        )
+        pixels: Tensor = result.images.float() * 2 - 1
+        return pixels
+
+    return ImageSource(draw, num_steps, twice_guided(num_steps, scale), clipped=True)
+
+
+def _images(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+    folder = Path(plan.suite.students[task.student].images or "")
+    files = read_listing(folder, plan.prompts, plan.suite.images_per_prompt())
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        pixels = [read_image(files[i.prompt.prompt_id, i.image_index]) for i in images]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    return ImageSource(draw, 0, 0, clipped=True)
+
+
+def _real(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+    assert backend.draw_real is not None
+    draw_real, seed = backend.draw_real, task.seed
+
+    def draw(images: Sequence[ImageId]) -> Tensor:
+        return torch.stack([draw_real(i.prompt.text, image_generator(seed, i)) for i in images])
+
+    return ImageSource(draw, 0, 0)
+
+
+SOURCES: Mapping[str, Callable[[Plan, Task, Backend, str], ImageSource]] = {
+    "train": _trained,
+    "teacher": _teacher,
+    "published": _loaded,
+    "checkpoint": _loaded,
+    "images": _images,
+    "real": _real,
+}

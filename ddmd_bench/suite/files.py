@@ -1,0 +1,127 @@
+"""Suite files: found by path or name, overridden from the command line, read, checked, explained.
+
+suite = load_suite("suites/shapes.yaml", ["train.num_iterations=20"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.suite.schema import (
+    Checkpoint,
+    Claim,
+    Evaluation,
+    LiteratureRows,
+    PromptSet,
+    Reference,
+    Student,
+    Suite,
+)
+from ddmd_bench.suite.settings import Model, TrainData, TrainImages, TrainPrompts, TrainSettings
+
+
+def find_suite(name: str) -> Path:
+    """A suite by path, or by the name of one that the package carries."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise BenchError(f"{name}: no such suite file. {_carried_hint(path.stem)}")
+        return path
+    carried = _carried_suites()
+    if name not in carried:
+        raise BenchError(unknown("suite", name, carried) + " A path must end in .yaml.")
+    return carried[name]
+
+
+def _carried_suites() -> dict[str, Path]:
+    package = Path(str(resources.files("ddmd_bench")))
+    # In a wheel the suites lie inside the package; in a clone beside it.
+    folders = [package / "suites", package.parent / "suites"]
+    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.yaml"))}
+
+
+def _carried_hint(near: str) -> str:
+    return f"By name: {unknown('suite', near, _carried_suites())}"
+
+
+def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """Read, override (`key.path=value`) and check a suite; every problem is named at once."""
+    path = find_suite(name)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise BenchError(f"{path}: expected a mapping with a name, prompts and students")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{path}: {_explain(item)}" for item in error.errors()]
+        raise BenchError("\n".join(lines)) from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise BenchError(f"--set {override}: expected key=value, e.g. train.num_iterations=20")
+    *parents, last = path.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise BenchError(f"--set {override}: {parent!r} holds a value, not a mapping")
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BenchError(f"--set {override}: not valid YAML: {error}") from error
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """Keys of the model that a location in the file points into."""
+    model: type[BaseModel] = Suite
+    steps = [str(k) for k in location]
+    nested: dict[str, type[BaseModel]] = {
+        "train": TrainSettings,
+        "model": Model,
+        "reference": Reference,
+        "evaluation": Evaluation,
+    }
+    listed: dict[str, type[BaseModel]] = {
+        "students": Student,
+        "prompts": PromptSet,
+        "claims": Claim,
+        "literature": LiteratureRows,
+    }
+    parts: dict[str, type[BaseModel]] = {"prompts": TrainPrompts, "images": TrainImages}
+    if steps and steps[0] == "train_data":
+        model = parts[steps[1]] if len(steps) > 1 else TrainData
+    elif steps and steps[0] in nested:
+        model = nested[steps[0]]
+    elif steps[:1] == ["students"] and steps[2:3] == ["checkpoint"]:
+        model = Checkpoint
+    elif steps and steps[0] in listed:
+        model = listed[steps[0]]
+    return list(model.model_fields)
+
+
+def _explain(item: Any) -> str:
+    location = tuple(item["loc"])
+    where = ".".join(str(k) for k in location) or "suite"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        parent = ".".join(str(k) for k in location[:-1]) or "suite"
+        return f"{parent}: " + unknown("key", str(location[-1]), known)
+    if item["type"] == "missing":
+        return f"{where}: is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    found = item["input"]
+    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}"

@@ -1,0 +1,314 @@
+"""Published students: every row can be sampled, and as diffusers' own pipeline samples it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
+from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding
+from ddmd_bench.errors import BenchError
+from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from_eps
+from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
+from ddmd_bench.planning.downloads import require_here
+from ddmd_bench.students.catalogue import PUBLISHED, Sampling, StudentWeights, local_weights
+from ddmd_bench.students.checkpoints import base_remote, inputs_of, load_whole_pipeline, remote_of
+from tests.tiny_sdxl import SCHEDULER, make_pipeline
+from tests.tiny_students import lcm_unet
+
+# scheduler_config.json of stabilityai/stable-diffusion-xl-base-1.0.
+SDXL_SCHEDULER = SCHEDULER | {
+    "_class_name": "EulerDiscreteScheduler",
+    "clip_sample": False,
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "trained_betas": None,
+}
+# Z-Image-Turbo: static shift 3 (its scheduler is the pipeline's own).
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_row_is_whole(name: str) -> None:
+    row = PUBLISHED[name]
+    sampling = row.sampling
+    assert row.format in (FORMATS if row.backend == "sdxl" else {"pipeline"})
+    assert row.source.strip().count(" ") > 5  # a sentence
+    assert row.revision is None or len(row.revision) == 40
+    assert row.repository.count("/") == 1
+    assert (row.file is not None) == (row.backend == "sdxl" or row.component is not None)
+    assert sampling.guidance_scale >= 1  # ours: 1 is none
+    config = SDXL_SCHEDULER if row.backend == "sdxl" else FLOW
+    scheduler = make_scheduler(
+        sampling.scheduler, config, sampling.num_inference_steps, sampling.timesteps
+    )
+    assert len(scheduler.timesteps) == sampling.num_inference_steps
+    if sampling.timesteps is not None:
+        assert scheduler.timesteps.tolist() == list(sampling.timesteps)
+
+
+def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
+    """A student that is published as one part of a pipeline, the rest of which is the base's."""
+    base, other = make_pipeline(), make_pipeline(seed=1)
+    base.save_pretrained(tmp_path / "base")
+    other.unet.save_pretrained(tmp_path / "student" / "network")
+    shutil.rmtree(tmp_path / "base" / "unet")  # the base's own is not needed
+    row = replace(
+        PUBLISHED["senseflow_flux"],
+        repository=str(tmp_path / "student"),
+        file="network",
+        base=str(tmp_path / "base"),
+        component="unet",
+    )
+    for remote in (remote_of(row), base_remote(row)):
+        assert remote is not None
+        require_here([remote])
+    loaded = load_whole_pipeline(row, torch.float32)
+    expected, found = other.unet.state_dict(), loaded.unet.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    assert torch.equal(loaded.vae.quant_conv.weight, base.vae.quant_conv.weight)
+    assert {"student", "base"} <= inputs_of(row).keys()
+    with pytest.raises(BenchError, match="names no class of diffusers for transformer, found None"):
+        load_whole_pipeline(replace(row, component="transformer"), torch.float32)
+
+
+def test_titles_and_files_differ() -> None:
+    rows = PUBLISHED.values()
+    assert len({row.title for row in rows}) == len(PUBLISHED)
+    assert len({(row.repository, row.file, row.sampling) for row in rows}) == len(PUBLISHED)
+    for name in ("dmd2", "dmd2_lora", "lcm", "lcm_lora", "sdxl_turbo", "lightning", "pcm"):
+        assert PUBLISHED[name].sampling.num_inference_steps == 4
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_can_be_made(name: str) -> None:
+    config, key = (FLOW, "shift") if name.startswith("flow") else (SDXL_SCHEDULER, "beta_end")
+    scheduler = make_scheduler(name, config, 4)
+    assert len(scheduler.timesteps) == 4
+    for option, value in SCHEDULERS[name].options.items():
+        assert scheduler.config[option] == value
+    assert scheduler.config[key] == config[key]  # the repository's
+
+
+def test_trailing_starts_at_pure_noise() -> None:
+    trailing = make_scheduler("euler_trailing", SDXL_SCHEDULER, 4)
+    assert trailing.timesteps.tolist() == [999, 749, 499, 249]
+    assert make_scheduler("euler", SDXL_SCHEDULER, 4).timesteps[0] < 999
+
+
+def test_options_hold_where_a_scheduler_of_another_class_is_given() -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    config = EulerDiscreteScheduler().config  # lists every value as its class's default
+    assert make_scheduler("ddim_trailing", config, 4).timesteps.tolist() == [999, 749, 499, 249]
+
+
+def test_timesteps_that_are_not_followed_are_an_error() -> None:
+    with pytest.raises(BenchError, match="follows no explicit timesteps"):
+        make_scheduler("ddim_trailing", SDXL_SCHEDULER, 4, (999, 749, 499, 249))
+    with pytest.raises(BenchError, match="4 steps, but 1 timesteps"):
+        make_scheduler("lcm", SDXL_SCHEDULER, 4, (999,))
+    with pytest.raises(BenchError, match="descending"):
+        make_scheduler("lcm", SDXL_SCHEDULER, 2, (499, 999))
+    with pytest.raises(BenchError, match="smaller than"):
+        make_scheduler("lcm", SDXL_SCHEDULER, 60)
+    with pytest.raises(BenchError, match="Did you mean 'lcm'"):
+        make_scheduler("lmc", SDXL_SCHEDULER, 4)
+    with pytest.raises(BenchError, match="names the class 'NoScheduler'"):
+        make_scheduler("own", {"_class_name": "NoScheduler"}, 4)
+
+
+def test_explicit_timesteps_print_nothing(capsys: Any) -> None:
+    make_scheduler("lcm", SDXL_SCHEDULER, 4, (999, 749, 499, 249))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_row_of_ones_own_may_be_a_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"")
+    row = StudentWeights("mine", "sdxl", "lora", str(file), Sampling("lcm", 4))
+    assert local_weights(row) == file
+    in_folder = dataclasses.replace(row, repository=str(tmp_path), file="mine.safetensors")
+    assert local_weights(in_folder) == file
+    assert local_weights(dataclasses.replace(in_folder, file=None)) == tmp_path
+    assert local_weights(PUBLISHED["dmd2"]) is None
+    with pytest.raises(BenchError, match=r"no 'other.bin'.*mine.safetensors"):
+        local_weights(dataclasses.replace(in_folder, file="other.bin"))
+
+
+# ---- Sampling, against diffusers' pipeline.
+
+NUM = 2
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    pipeline = make_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def conditioning() -> dict[str, Tensor]:
+    """Prompt embeddings as the pipeline takes them; the negative ones are zeros, as SDXL's are."""
+    generator = torch.Generator().manual_seed(2)
+    embeds = torch.randn(NUM, 77, 64, generator=generator)
+    pooled = torch.randn(NUM, 32, generator=generator)
+    return {
+        "prompt_embeds": embeds,
+        "pooled_prompt_embeds": pooled,
+        "negative_prompt_embeds": torch.zeros_like(embeds),
+        "negative_pooled_prompt_embeds": torch.zeros_like(pooled),
+    }
+
+
+def generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(40 + k) for k in range(NUM)]
+
+
+def noise() -> Tensor:
+    return torch.randn(NUM, 4, 8, 8, generator=torch.Generator().manual_seed(9))
+
+
+def make_predict(unet: Any, guidance_scale: float, embedded: float | None = None) -> Any:
+    """The UNet's eps with guidance, as `scheduler_sample` asks for it."""
+    cond = conditioning()
+    ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * NUM)
+
+    def eps(x: Tensor, timestep: Any, prefix: str) -> Tensor:
+        added = {"text_embeds": cond[f"{prefix}pooled_prompt_embeds"], "time_ids": ids}
+        found: Tensor = unet(
+            x, timestep, cond[f"{prefix}prompt_embeds"], added_cond_kwargs=added,
+            timestep_cond=guidance_embedding(unet, embedded, NUM), return_dict=False,
+        )[0]  # fmt: skip
+        return found
+
+    def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
+        found = eps(x, timestep, "")
+        if guidance_scale == 1:
+            return found
+        return guided(eps(x, timestep, "negative_"), found, guidance_scale)
+
+    return predict
+
+
+def pipeline_latents(
+    pipeline: Any, class_name: str, options: dict[str, Any], **call: Any
+) -> Tensor:
+    """As a model card says it: `Class.from_config(scheduler.config, **options)`, `pipe(...)`."""
+    import diffusers
+
+    pipeline.scheduler = getattr(diffusers, class_name).from_config(SDXL_SCHEDULER, **options)
+    latents: Tensor = pipeline(
+        **conditioning(), latents=noise(), generator=generators(), height=64, width=64,
+        output_type="latent", **call,
+    ).images  # fmt: skip
+    return latents
+
+
+TRAILING = {"timestep_spacing": "trailing"}
+DMD2 = (999, 749, 499, 249)
+CASES: dict[str, tuple[Sampling, str, dict[str, Any], dict[str, Any]]] = {
+    # our row, diffusers' class, options of its card, arguments of its card
+    "base": (
+        Sampling("euler", 8, None, 6.0), "EulerDiscreteScheduler", {}, {"guidance_scale": 6.0},
+    ),
+    "dmd2": (
+        PUBLISHED["dmd2"].sampling, "LCMScheduler", {},
+        {"guidance_scale": 0, "timesteps": list(DMD2)},
+    ),
+    "dmd2_1step": (
+        PUBLISHED["dmd2_1step"].sampling, "LCMScheduler", {},
+        {"guidance_scale": 0, "timesteps": [399]},
+    ),
+    "lcm_lora": (PUBLISHED["lcm_lora"].sampling, "LCMScheduler", {}, {"guidance_scale": 0}),
+    "flash": (PUBLISHED["flash_sdxl"].sampling, "LCMScheduler", TRAILING, {"guidance_scale": 0}),
+    "lightning": (
+        PUBLISHED["lightning"].sampling, "EulerDiscreteScheduler", TRAILING, {"guidance_scale": 0},
+    ),
+    "hyper_sd": (
+        PUBLISHED["hyper_sd_lora"].sampling, "DDIMScheduler", TRAILING, {"guidance_scale": 0},
+    ),
+    "pcm": (PUBLISHED["pcm"].sampling, "TCDScheduler", TRAILING, {"guidance_scale": 0}),
+    "turbo": (
+        PUBLISHED["sdxl_turbo"].sampling, "EulerAncestralDiscreteScheduler", TRAILING,
+        {"guidance_scale": 0.0},
+    ),
+}  # fmt: skip
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_samples_as_diffusers_pipeline_does(pipeline: Any, case: str) -> None:
+    sampling, class_name, options, call = CASES[case]
+    steps = {} if "timesteps" in call else {"num_inference_steps": sampling.num_inference_steps}
+    expected = pipeline_latents(pipeline, class_name, options, **steps, **call)
+    scheduler = make_scheduler(
+        sampling.scheduler, SDXL_SCHEDULER, sampling.num_inference_steps, sampling.timesteps
+    )
+    predict = make_predict(pipeline.unet, sampling.guidance_scale)
+    found = scheduler_sample(predict, scheduler, noise(), generators())
+    assert relative(found, expected) < 1e-5
+
+
+def test_the_network_matters_to_the_latents(pipeline: Any) -> None:
+    """So that the comparisons above compare something."""
+    found = [
+        scheduler_sample(
+            make_predict(pipeline.unet, guidance_scale),
+            make_scheduler("euler", SDXL_SCHEDULER, 8), noise(), generators(),
+        )
+        for guidance_scale in (1.0, 6.0)
+    ]  # fmt: skip
+    assert relative(found[0], found[1]) > 1e-3
+
+
+def test_lcm_is_told_its_guidance_as_in_the_pipeline() -> None:
+    """LCM-SDXL: guidance_scale 8 goes into the network, and there is no second pass."""
+    pipeline = make_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.register_modules(unet=lcm_unet(pipeline.unet))
+    expected = pipeline_latents(
+        pipeline, "LCMScheduler", {}, num_inference_steps=4, guidance_scale=8.0
+    )
+    sampling = PUBLISHED["lcm"].sampling
+    found = [
+        scheduler_sample(
+            make_predict(pipeline.unet, sampling.guidance_scale, embedded),
+            make_scheduler(sampling.scheduler, SDXL_SCHEDULER, 4), noise(), generators(),
+        )
+        for embedded in (sampling.embedded_guidance_scale, 2.0)
+    ]  # fmt: skip
+    assert relative(found[0], expected) < 1e-5
+    assert relative(found[1], expected) > 1e-4
+
+
+def test_our_few_steps_are_lcm_schedulers(pipeline: Any) -> None:
+    """Prediction and re-noising at DMD2's steps, given the noises that LCMScheduler draws."""
+    scheduler = make_scheduler("lcm", SDXL_SCHEDULER, 4, DMD2)
+    predict = make_predict(pipeline.unet, 1.0)
+    expected = scheduler_sample(predict, scheduler, noise(), generators())
+
+    fresh = generators()
+    shape = noise().shape[1:]
+    noises = [noise()]
+    noises += [torch.stack([torch.randn(shape, generator=g) for g in fresh]) for _ in range(3)]
+    level = ddpm_level(scheduler.alphas_cumprod)
+
+    def denoise(x_t: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        return x0_from_eps(predict(x_t, ddpm_index(t), 0), x_t, level(t))
+
+    with torch.no_grad():
+        found = few_step_sample(denoise, (1.0, 0.75, 0.5, 0.25), {}, noises, level)
+    # 3e-8 was measured; the boundary scalings of LCMScheduler differ from ours by as much.
+    assert relative(found, expected) < 1e-6
