@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.plan import Plan
-from ddmd_bench.planning.tasks import NO_SEED, Task
+from ddmd_bench.planning.task import NO_SEED, Task
 
 
 class Event(NamedTuple):
@@ -50,6 +50,9 @@ def default_workers() -> int:
     import torch
 
     return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+ALL_STAGES = tuple(stage for round_ in ROUNDS for stage in round_)
 
 
 class Outcome(NamedTuple):

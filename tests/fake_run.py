@@ -12,7 +12,7 @@ from PIL import Image
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files.records import mark_done, write_json, write_jsonl
 from ddmd_bench.planning.plan import Plan
-from ddmd_bench.planning.tasks import NO_SEED, Task, TaskName
+from ddmd_bench.planning.task import NO_SEED, Task, TaskName
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import mean_interval
 from ddmd_bench.suite.schema import Suite

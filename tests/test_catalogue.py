@@ -18,6 +18,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
 from ddmd_bench.planning.downloads import require_here
+from ddmd_bench.planning.part import Downloads
 from ddmd_bench.students.catalogue import PUBLISHED, Sampling, StudentWeights, local_weights
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, load_whole_pipeline, remote_of
 from tests.tiny_sdxl import SCHEDULER, make_pipeline
@@ -70,7 +71,7 @@ def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
     )
     for remote in (remote_of(row), base_remote(row)):
         assert remote is not None
-        require_here([remote])
+        require_here(Downloads((remote,)))
     loaded = load_whole_pipeline(row, torch.float32)
     expected, found = other.unet.state_dict(), loaded.unet.state_dict()
     assert all(torch.equal(found[key], value) for key, value in expected.items())

@@ -671,12 +671,12 @@ def test_a_suite_has_them_examined_and_reported(
     tiny |= {"baseline": "teacher_2", "metrics": ["hps_v21", "std"]}
     before = planned()
     with pytest.raises(BenchError, match=r"HPS v2\.1: xswu/HPSv2@main is not on this machine"):
-        require_here(before.remotes)
+        require_here(before.downloads)
     path = write_checkpoint("hps_v21", weights)
     loaded.cache_clear()
     try:
         plan = planned()
-        assert not plan.remotes  # found in a folder of the user's
+        assert not plan.downloads.remotes  # found in a folder of the user's
         assert plan.protocol["scorers"] == {"hps_v21": file_sha256(path)}
         task = plan.task("doctor")
         assert task.key != before.task("doctor").key

@@ -26,6 +26,11 @@ STUDENTS = {
 }
 
 
+def exported(plan: Plan, student: str, folder: Path) -> Path:
+    backend = plan.prepared().opened(student)
+    return export(plan.trained(student, 0), plan.suite.name, backend, folder)
+
+
 def quiet(done: int, total: int) -> None:
     pass
 
@@ -62,7 +67,7 @@ def run_card(folder: Path) -> Image.Image:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of peft and transformers while they load
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_card_draws_the_harness_s_image(plan: Plan, student: str, tmp_path: Path) -> None:
-    found = run_card(export(plan, student, 0, tmp_path / "exported"))
+    found = run_card(exported(plan, student, tmp_path / "exported"))
     own = plan.task("generate", student, 0).folder / "images" / "00000.png"
     expected = np.asarray(Image.open(own)).astype(int)
     difference = np.abs(np.asarray(found).astype(int) - expected)
@@ -81,13 +86,13 @@ def test_the_card_draws_the_harness_s_image(plan: Plan, student: str, tmp_path: 
     ],
 )
 def test_what_cannot_be_exported_is_named(
-    plan: Plan, student: str, seed: int, message: str, tmp_path: Path
+    plan: Plan, student: str, seed: int, message: str
 ) -> None:
     with pytest.raises(BenchError, match=message):
-        export(plan, student, seed, tmp_path / "exported")
+        plan.trained(student, seed)
 
 
 def test_nothing_is_written_over(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(BenchError, match="not empty"):
-        export(plan, "full", 0, tmp_path)
+        exported(plan, "full", tmp_path)

@@ -24,7 +24,7 @@ from tiny_students import kohya, make_pairs
 from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
-from ddmd_bench.planning.plan import make_plan, suite_remotes
+from ddmd_bench.planning.plan import make_plan, suite_downloads
 from ddmd_bench.suite.files import load_suite
 from tests.hub_server import Hub, serving
 
@@ -165,6 +165,6 @@ def test_training_data_that_may_change_is_refused_before_a_download(tmp_path: Pa
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(suite))
     with pytest.raises(BenchError, match=r"train_data: tiny/captions.* need a revision"):
-        suite_remotes(load_suite(str(path)))
+        suite_downloads(load_suite(str(path)))
     with pytest.raises(BenchError, match=r"prompts\.drawbench[\s\S]*need a revision"):
         make_plan(load_suite(str(path)), tmp_path / "runs", tmp_path / "reports")

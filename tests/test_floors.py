@@ -1,11 +1,11 @@
-"""Imports point down only, and the light commands load nothing heavy."""
+"""Folders are floors: imports point down only, and the light ones load nothing heavy."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -14,109 +14,34 @@ import pytest
 import ddmd_bench
 
 PACKAGE = Path(ddmd_bench.__file__).parent
+CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 
-# A module has the floor of its longest prefix here.
-FLOORS = {
-    "ddmd_bench.objective.methods": 0,
-    "ddmd_bench.objective.process": 0,
-    "ddmd_bench.errors": 0,
-    "ddmd_bench.stats": 0,
-    "ddmd_bench.suite.settings": 1,
-    "ddmd_bench.suite.schema": 1,
-    "ddmd_bench.suite.files": 1,
-    "ddmd_bench.literature.values": 1,
-    "ddmd_bench.data.prompts": 1,
-    "ddmd_bench.files.records": 1,
-    "ddmd_bench.data.images": 1,
-    "ddmd_bench.files.provenance": 1,
-    "ddmd_bench.objective": 1,
-    "ddmd_bench.files.embeddings": 1,
-    "ddmd_bench.data.latents": 1,
-    "ddmd_bench.hub": 1,
-    "ddmd_bench.backends": 2,
-    "ddmd_bench.students.catalogue": 2,
-    "ddmd_bench.scorers": 2,
-    "ddmd_bench.data.image_folders": 1,
-    "ddmd_bench.students.checkpoints": 2,
-    "ddmd_bench.students.loaded": 3,
-    "ddmd_bench.planning.tasks": 3,
-    "ddmd_bench.students.sources": 3,
-    "ddmd_bench.planning.memory": 3,
-    "ddmd_bench.measuring.doctor": 4,
-    "ddmd_bench.measuring.folder": 4,
-    "ddmd_bench.planning.outlook": 3,
-    "ddmd_bench.planning.disk": 3,
-    "ddmd_bench.planning.time": 3,
-    "ddmd_bench.backends.flops": 3,
-    "ddmd_bench.students.export": 4,
-    "ddmd_bench.data.tables": 2,
-    "ddmd_bench.data.prompt_downloads": 2,
-    "ddmd_bench.data.prompt_readers": 2,
-    "ddmd_bench.data.prompt_sources": 2,
-    "ddmd_bench.data.streams": 2,
-    "ddmd_bench.measuring.reference": 2,
-    "ddmd_bench.measuring.reference_build": 3,
-    "ddmd_bench.data.training": 3,
-    "ddmd_bench.planning.plan": 3,
-    "ddmd_bench.planning.downloads": 3,
-    "ddmd_bench.training": 3,
-    "ddmd_bench.planning.training": 3,
-    "ddmd_bench.students.drawing": 3,
-    "ddmd_bench.files.decoding": 1,
-    "ddmd_bench.measuring.one_pass": 3,
-    "ddmd_bench.measuring.answers": 3,
-    "ddmd_bench.measuring.measure": 3,
-    "ddmd_bench.training.evaluation": 3,
-    "ddmd_bench.planning.evaluation": 3,
-    "ddmd_bench.reporting": 3,
-    "ddmd_bench.students.prepared": 3,
-    "ddmd_bench.stages": 4,
-    "ddmd_bench.run": 5,
-    "ddmd_bench.commands.cli": 6,
-    "ddmd_bench.commands": 6,
-    "ddmd_bench.commands.display": 6,
-    "ddmd_bench.__main__": 6,
-}
-# Importing them loads no torch.
-LIGHT = (
-    "ddmd_bench",
-    "ddmd_bench.errors",
-    "ddmd_bench.objective.methods",
-    "ddmd_bench.suite.settings",
-    "ddmd_bench.suite.schema",
-    "ddmd_bench.suite.files",
-    "ddmd_bench.literature.values",
-    "ddmd_bench.files.records",
-    "ddmd_bench.data.prompts",
-    "ddmd_bench.files.provenance",
-    "ddmd_bench.data.images",
-    "ddmd_bench.hub",
-    "ddmd_bench.stats.intervals",
-    "ddmd_bench.stats.frechet",
-    "ddmd_bench.stats.distances",
-    "ddmd_bench.scorers",
-    "ddmd_bench.scorers.weights",
-    "ddmd_bench.files.decoding",
-    "ddmd_bench.files.embeddings",
-    "ddmd_bench.backends",
-    "ddmd_bench.backends.schedulers",
-    "ddmd_bench.students.catalogue",
-    "ddmd_bench.data.tables",
-    "ddmd_bench.data.prompt_downloads",
-    "ddmd_bench.data.prompt_readers",
-    "ddmd_bench.data.prompt_sources",
-    "ddmd_bench.data.streams",
-    "ddmd_bench.measuring.reference",
-    "ddmd_bench.planning.evaluation",
-    "ddmd_bench.planning.downloads",
-    "ddmd_bench.planning.disk",
-    "ddmd_bench.planning.time",
-    "ddmd_bench.planning.plan",
-    "ddmd_bench.stages.check",
-    "ddmd_bench.run",
-    "ddmd_bench.commands.stats",
-    "ddmd_bench.commands.cli",
+# Each may import those before it: folders, and the modules that stand beside them.
+FLOORS = (
+    "errors",
+    "objective",
+    "stats",
+    "suite",
+    "literature",
+    "files",
+    "hub",
+    "data",
+    "backends",
+    "scorers",
+    "recipes",
+    "measuring",
+    "students",
+    "training",
+    "planning",
+    "reporting",
+    "stages",
+    "run",
+    "commands",
+    "__main__",
 )
+# Importing all of it loads no network library: `plan`, `check` and `--help` start quickly.
+LIGHT = ("errors", "suite", "literature", "files", "hub", "planning", "run", "commands")
+HEAVY = ("torch", "diffusers", "matplotlib", "datasets")
 
 
 def _name(path: Path) -> str:
@@ -127,57 +52,61 @@ def _name(path: Path) -> str:
 MODULES = {_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def floor(module: str) -> int:
-    prefix = module
-    while prefix not in FLOORS:
-        prefix, dot, _ = prefix.rpartition(".")
-        assert dot, f"{module} has no floor: give it one in FLOORS"
-    return FLOORS[prefix]
+def floor(module: str) -> str:
+    """The folder at the package's root that holds a module, or the module itself."""
+    return module.split(".")[1]
 
 
-def _statements(body: list[ast.stmt], inside_functions: bool) -> Iterator[ast.stmt]:
-    """Every statement that runs: the bodies of `if TYPE_CHECKING` are left out."""
-    for node in body:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        if isinstance(node, ast.FunctionDef) and not inside_functions:
-            continue
-        for child in ("body", "orelse", "finalbody", "handlers"):
-            nested = getattr(node, child, [])
-            yield from _statements(nested, inside_functions)
-
-
-def imports_of(module: str, inside_functions: bool = True) -> set[str]:
-    """Modules of the package that a module imports."""
-    found: set[str] = set()
+def imports_of(module: str, everywhere: bool = True) -> set[str]:
+    """Modules of the package that a module imports; also for types alone and inside functions."""
     tree = ast.parse(MODULES[module].read_text())
-    for node in _statements(tree.body, inside_functions):
+    found: set[str] = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= (names & MODULES.keys()) or {node.module or ""}
-    return {name for name in found if name.split(".")[0] == "ddmd_bench"}
+    return {name for name in found if name.startswith("ddmd_bench.")}
+
+
+def floors_below(folder: str) -> list[str]:
+    """The floors that a folder's modules import, in order."""
+    modules = [m for m in MODULES if m != "ddmd_bench" and floor(m) == folder]
+    found = {floor(name) for module in modules for name in imports_of(module)}
+    return [name for name in FLOORS if name in found - {folder}]
 
 
 def test_the_package_is_read_whole() -> None:
-    assert len(MODULES) > 30
+    assert len(MODULES) > 150
     assert "ddmd_bench.suite.schema" in imports_of("ddmd_bench.planning.plan")
-    assert "ddmd_bench.planning.plan" not in imports_of(
-        "ddmd_bench.stages.train"
-    )  # for types alone
-    assert "ddmd_bench.stages.report" in imports_of("ddmd_bench.commands.cli")  # inside a function
-    assert "ddmd_bench.stages.report" not in imports_of(
-        "ddmd_bench.commands.cli", inside_functions=False
-    )
+    plan = "ddmd_bench.planning.plan"
+    assert plan in imports_of("ddmd_bench.stages.train")  # for types alone
+    assert plan not in imports_of("ddmd_bench.stages.train", everywhere=False)
+    assert "ddmd_bench.stages.report" in imports_of("ddmd_bench.commands.running")  # in a function
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m != "ddmd_bench"])
-def test_imports_point_down_only(module: str) -> None:
-    up = {name for name in imports_of(module) - {"ddmd_bench"} if floor(name) > floor(module)}
-    assert not up
+def test_every_folder_is_a_floor() -> None:
+    assert {floor(module) for module in MODULES if module != "ddmd_bench"} == {*FLOORS}
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_imports_point_down_only(folder: str) -> None:
+    above = FLOORS[FLOORS.index(folder) + 1 :]
+    assert not set(floors_below(folder)) & set(above)
+
+
+@pytest.mark.parametrize("folder", [name for name in FLOORS if (PACKAGE / name).is_dir()])
+def test_a_folder_says_what_it_holds_and_imports(folder: str) -> None:
+    said = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text()))
+    assert said is not None
+    imports = ", ".join(floors_below(folder)) or "nothing of the package"
+    assert " ".join(said.split()).endswith(f"Imports: {imports}."), f"expected Imports: {imports}."
+    # The guide has the same folders, in the same order, with the same sentences.
+    table = dict(re.findall(r"^\| `(\w+)/?` \| (.+?) \|$", CONTRIBUTING.read_text(), re.MULTILINE))
+    assert [name for name in table if name in FLOORS] == list(FLOORS[::-1])
+    assert table[folder] == said.splitlines()[0]
 
 
 def test_no_stage_imports_another() -> None:
@@ -188,20 +117,17 @@ def test_no_stage_imports_another() -> None:
 
 
 def test_no_circle_of_imports() -> None:
-    graph = {name: imports_of(name, inside_functions=False) - {name} for name in MODULES}
+    graph = {name: imports_of(name, everywhere=False) - {name} for name in MODULES}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_every_floor_is_in_use() -> None:
-    assert all(any(m == p or m.startswith(f"{p}.") for m in MODULES) for p in FLOORS)
-
-
-def test_light_modules_load_nothing_heavy() -> None:
+def test_light_folders_load_nothing_heavy() -> None:
+    light = [name for name in MODULES if name != "ddmd_bench" and floor(name) in LIGHT]
     code = (
         "import sys, importlib\n"
-        f"for name in {LIGHT!r}:\n"
+        f"for name in {light!r}:\n"
         "    importlib.import_module(name)\n"
-        "    for heavy in ('torch', 'diffusers', 'matplotlib', 'datasets'):\n"
+        f"    for heavy in {HEAVY!r}:\n"
         "        assert heavy not in sys.modules, f'{name} loads {heavy}'\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -348,7 +348,7 @@ def test_what_a_suite_needs_is_fetched_as_a_whole(hub: Hub) -> None:
     lines = downloads.download_lines([UNET, vae])
     assert lines[0] == f"the tiny UNet: tiny/unet@main  to download {TOTAL / 1e6:.3f} MB"
     with pytest.raises(BenchError) as caught:
-        downloads.fetch([gone, UNET, late, vae])
+        downloads.fetch_remotes([gone, UNET, late, vae])
     said = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in said] == ["a student", "another"]
     assert downloads.download_lines([UNET, vae]) == [
@@ -356,7 +356,9 @@ def test_what_a_suite_needs_is_fetched_as_a_whole(hub: Hub) -> None:
         "the VAE: tiny/vae@main  complete",
     ]
     seen: set[str] = set()
-    folders = downloads.fetch([UNET, vae], lambda remote, done, total: seen.add(remote.what))
+    folders = downloads.fetch_remotes(
+        [UNET, vae], lambda remote, done, total: seen.add(remote.what)
+    )
     assert folders == [folder_of(UNET), folder_of(vae)]
     assert seen == set()  # nothing was left to fetch
 
@@ -366,7 +368,7 @@ def test_a_full_disk_stops_before_the_first_byte(hub: Hub, monkeypatch: pytest.M
         downloads.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
     )
     with pytest.raises(BenchError, match=rf"{TOTAL / 1e6:.3f} MB are to be .* 0.001 MB are free"):
-        downloads.fetch([UNET])
+        downloads.fetch_remotes([UNET])
     assert hub.bytes_served("resolve") == 0
 
 

@@ -24,12 +24,12 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.data.images import save_png
 from ddmd_bench.files.records import mark_done
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.planning import disk as disk_plan
-from ddmd_bench.planning.disk import checkpoint_bytes, disk_problems, disk_todo, png_bytes
-from ddmd_bench.planning.memory import shapes_of
-from ddmd_bench.planning.outlook import Outlook
+from ddmd_bench.planning import outlook
+from ddmd_bench.planning.operations import passes, training_flops
+from ddmd_bench.planning.outlook import Outlook, disk_problems, duration, work_lines
+from ddmd_bench.planning.part import Asked, Shapes
 from ddmd_bench.planning.plan import make_plan
-from ddmd_bench.planning.time import duration, passes, time_lines, training_flops, work_of
+from ddmd_bench.planning.sizes import png_bytes, training_bytes
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.training.update import Training
@@ -123,6 +123,10 @@ def test_what_a_backward_pass_costs() -> None:
 # Bytes
 
 
+def shapes_of(backend: Backend) -> Shapes:
+    return Asked(load_suite("shapes_smoke"), backend, {}).shapes
+
+
 def test_no_png_is_larger_than_told(tmp_path: Path) -> None:
     noise = torch.rand(3, 300, 200, generator=torch.Generator().manual_seed(0)) * 2 - 1
     save_png(tmp_path / "noise.png", noise)
@@ -146,11 +150,10 @@ def test_checkpoints_are_as_large_as_told(
         stepper.step()
     torch.save({"state": training.state()}, tmp_path / "checkpoint.pt")
     save_file(dict(training.result().state()), tmp_path / "student.safetensors")
-    shapes = shapes_of(backend)
-    kept, left = checkpoint_bytes(shapes, METHODS[method], settings, backend.lora_targets)
+    size = training_bytes(shapes_of(backend), METHODS[method], settings, backend.lora_targets)
     # Of networks this small, names and headers are a part that counts.
     num_tensors = len(training.networks["student"].parameters)
-    for told, file in ((kept, "checkpoint.pt"), (left, "student.safetensors")):
+    for told, file in ((size.checkpoint, "checkpoint.pt"), (size.weights, "student.safetensors")):
         written = (tmp_path / file).stat().st_size
         assert told <= written <= told * 1.02 + 3000 * num_tensors
 
@@ -167,7 +170,7 @@ def test_embeddings_are_as_large_as_told(backends: dict[str, Backend]) -> None:
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     usage = shutil._ntuple_diskusage(10**12, 10**12 - free, free)
-    monkeypatch.setattr(disk_plan.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(outlook.shutil, "disk_usage", lambda path: usage)
 
 
 def test_folders_of_one_disk_share_its_room(
@@ -189,11 +192,12 @@ def test_what_is_complete_takes_nothing_more(
 ) -> None:
     suite = load_suite(write_suite(tiny), ("seeds=[0, 1]",))
     plan = make_plan(suite, tmp_path / "runs", tmp_path / "reports")
-    before = disk_todo(Outlook.of(suite, plan))
-    assert before == disk_todo(Outlook.of(suite))
+    asked = Asked.of(suite)
+    before = Outlook(asked, plan).disk()
+    assert before == Outlook(asked).disk()
     for task in plan.of_stage("generate"):
         mark_done(task.folder, {"key": task.key, "seconds": 1.0})
-    after = disk_todo(Outlook.of(suite, plan))
+    after = Outlook(asked, plan).disk()
     assert after == {stage: size for stage, size in before.items() if stage != "generate"}
 
 
@@ -204,10 +208,9 @@ def test_a_seed_that_has_run_stands_for_the_others(
     plan = make_plan(suite, tmp_path / "runs", tmp_path / "reports")
     task = plan.task("train", "dmd", 1)
     mark_done(task.folder, {"key": task.key, "seconds": 5000.0})
-    lines = "\n".join(time_lines(Outlook.of(suite, plan)))
+    lines = "\n".join(work_lines(Outlook(Asked.of(suite), plan)))
     assert f"dmd {duration(2 * 5000.0)}" in lines
-    assert "Where one seed has run" in lines
-    assert ("train", "dmd") in work_of(Outlook.of(suite, plan))
+    assert "Where another seed has run" in lines
 
 
 def test_a_plan_tells_all_it_can_of_what_is_not_here(
@@ -216,7 +219,6 @@ def test_a_plan_tells_all_it_can_of_what_is_not_here(
     """No weights, no prompts, no network, no room: every line, and every problem at once."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("ddmd_bench.planning.time.matmul_rate", lambda dtype: 1e10)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     full_disk(monkeypatch, 10**9)
     result = CliRunner().invoke(app, ["plan", "sdxl_smoke", "--runs", str(tmp_path / "runs")])
@@ -225,8 +227,7 @@ def test_a_plan_tells_all_it_can_of_what_is_not_here(
         "unet: stabilityai/stable-diffusion-xl-base-1.0",
         "memory of decoupled_hybrid: ",
         "disk of train: ",
-        "time of train: ",
-        "on an A100 (one thread of this CPU would take ",
+        "work of train: ",
         "PartiPrompts, list: nateraw/parti-prompts",
         "prompts.parti.source",
         "no room on the disk",
@@ -247,7 +248,7 @@ def test_a_run_without_room_does_nothing(
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(1, "1.0 s"), (100, "100 s"), (600, "10 min"), (8000, "2.2 h"), (10**9, "32 years")],
+    [(1, "1.0 s"), (100, "100 s"), (600, "10 min"), (8000, "2.2 h"), (10**9, "277,778 h")],
 )
 def test_durations_have_a_unit_that_fits(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from ddmd_bench.backends import BACKENDS
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
@@ -33,7 +32,9 @@ from ddmd_bench.measuring.reference import (
     statistics_problems,
 )
 from ddmd_bench.measuring.reference_build import build
-from ddmd_bench.planning.plan import Plan, _reference_problems, make_plan
+from ddmd_bench.planning.part import Asked
+from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.planning.reference import REFERENCE
 from ddmd_bench.reporting.runfiles import _reference as read_reference
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.weights import Weights
@@ -320,10 +321,10 @@ def test_a_suite_names_statistics(
 
 def test_a_backend_without_real_images_needs_them() -> None:
     suite = load_suite("sdxl_smoke", ["metrics=[mean, patch_fid]"])
-    problems = _reference_problems(suite, BACKENDS[suite.backend](suite.model))
+    problems = list(REFERENCE.problems(Asked.of(suite)))
     assert len(problems) == 1
     assert "patch_fid compares with real images" in problems[0]
     assert "stats build IMAGES reference_stats/sdxl_smoke --scorers inception_patch" in problems[0]
     suite = load_suite("sdxl_smoke", ["metrics=[mean, fid]", "reference.statistics=coco"])
-    (problem,) = _reference_problems(suite, BACKENDS[suite.backend](suite.model))
+    (problem,) = REFERENCE.problems(Asked.of(suite))
     assert "no reference statistics 'coco'" in problem

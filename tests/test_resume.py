@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.files.records import mark_done, read_done
 from ddmd_bench.planning.plan import Plan, make_plan
-from ddmd_bench.planning.tasks import Task
+from ddmd_bench.planning.task import Task
 from ddmd_bench.run import run_tasks
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
@@ -165,6 +165,7 @@ from importlib import import_module
 from pathlib import Path
 import torch
 from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.students.prepared import Prepared
 from ddmd_bench.suite.files import load_suite
 
 def kill(*_):
@@ -176,8 +177,8 @@ plan = make_plan(load_suite(suite), Path(runs), Path(runs) / "reports")
 stage = import_module(f"ddmd_bench.stages.{name}")
 (task,) = [t for t in plan.of_stage(name) if t.student in ("", "teacher_2")]
 if name == "generate":
-    backend = stage.open_backend(plan, "teacher_2")
-    stage.open_backend = lambda plan, student: replace(backend, images_at_once=4)
+    opened = Prepared.opened
+    Prepared.opened = lambda *asked: replace(opened(*asked), images_at_once=4)
     getattr(stage, name)(plan, task, lambda done, _: done >= 8 and kill())
 else:
     stage.mark_done = kill

@@ -137,7 +137,7 @@ def test_an_image_does_not_depend_on_its_batch(
 ) -> None:
     _as_trained(plan, "dmd", teacher)
     source = plan.suite.students[student].source
-    sampler = SOURCES[source](plan, plan.task("generate", student, 0), backend, "cpu")
+    sampler = SOURCES[source](plan.seeded(student, 0), backend, "cpu")
     images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     together = sampler.draw(images)
     # Other neighbours, another order, other sizes of the batch.
@@ -184,7 +184,7 @@ def test_all_students_start_from_the_same_noise(plan: Plan, backend: Backend) ->
             _as_trained(plan, name, recorder)
         shown = replace(backend, load_teacher=lambda recorder=recorder: recorder)
         source = SOURCES[plan.suite.students[name].source]
-        source(plan, plan.task("generate", name, 0), shown, "cpu").draw(images)
+        source(plan.seeded(name, 0), shown, "cpu").draw(images)
         seen[name] = recorder.first
     assert torch.equal(seen["teacher_2"], seen["dmd"])
     assert torch.equal(seen["ca_only"], seen["dmd"])

@@ -141,7 +141,7 @@ def test_the_attribute_network_loads_strictly(tmp_path: Path) -> None:
     save_file(stored, tmp_path / "short.safetensors")
     with pytest.raises(BenchError, match=r"to_features\.bias"):
         attribute_scorer.load_network(tmp_path / "short.safetensors")
-    with pytest.raises(BenchError, match="recipe attributes"):
+    with pytest.raises(BenchError, match=r"recipes\.shapes attributes"):
         attribute_scorer.load_network(tmp_path / "none.safetensors")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.planning.plan import make_plan, suite_remotes
+from ddmd_bench.planning.plan import make_plan, suite_downloads
 from ddmd_bench.suite.files import find_suite, load_suite
 from ddmd_bench.suite.schema import Suite
 
@@ -48,7 +48,7 @@ def test_a_suite_of_published_models_lacks_nothing_but_downloads(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     suite = load_suite(str(path))
     assert suite.name == path.stem
-    assert len(suite_remotes(suite)) >= 3
+    assert len(suite_downloads(suite).remotes) >= 3
     with pytest.raises(BenchError) as refused:
         make_plan(suite, tmp_path, tmp_path)
     for line in str(refused.value).splitlines():

@@ -99,7 +99,7 @@ def test_a_lora_student_is_sampled_as_it_was_evaluated(planned: Planner) -> None
     state = load_file(folder / "student.safetensors")
     assert all("lora" in name for name in state)
     backend = make_backend()
-    sampler = SOURCES["train"](plan, plan.task("generate", "dmd", 0), backend, "cpu")
+    sampler = SOURCES["train"](plan.seeded("dmd", 0), backend, "cpu")
     subset = head_in_proportion(plan.prompts, 3)
     images = image_ids(subset, {prompt.prompt_set: 1 for prompt in subset})
     shares = [float((x.abs() > 1).double().mean()) for x in sampler.draw(images)]
@@ -298,7 +298,9 @@ def test_the_tau_probe_is_a_setting(planned: Planner) -> None:
         probe = f"students.ca_only.train={{t_list: [1], tau_range: [{low}, {high}]}}"
         settings = planned(probe).suite.train_settings("ca_only")
         row = Training(make_backend(), METHODS["ca_only"], settings, 0, "cpu")
-        _, draw = row.draws.of_terms(torch.ones(64), 1)
-        assert draw is not None
-        assert low <= float(draw.tau.min()) <= float(draw.tau.max()) <= high
-        assert math.isclose(float(draw.tau.mean()), (low + high) / 2, abs_tol=0.2 * (high - low))
+        _, renoising = row.batches.of_terms(torch.ones(64), 1)
+        assert renoising is not None
+        assert low <= float(renoising.tau.min()) <= float(renoising.tau.max()) <= high
+        assert math.isclose(
+            float(renoising.tau.mean()), (low + high) / 2, abs_tol=0.2 * (high - low)
+        )

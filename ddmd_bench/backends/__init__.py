@@ -1,6 +1,8 @@
-"""Backends: the models behind a suite, as frozen records of callables and facts.
+"""The model families behind a suite: `BACKENDS`, frozen records of callables and facts.
 
 A new backend is a module that makes a `Backend`, and a row in `BACKENDS`.
+
+Imports: errors, objective, suite, files, hub.
 """
 
 from __future__ import annotations

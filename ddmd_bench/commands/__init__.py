@@ -1,1 +1,4 @@
-"""Commands that are more than a few lines, each in a module of its own; `cli` gathers them."""
+"""Words, progress and exit codes: nothing below prints.
+
+Imports: errors, suite, files, hub, scorers, measuring, students, planning, reporting, stages, run.
+"""

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ddmd_bench.commands.display import shown
-from ddmd_bench.commands.options import console, raise_problems
+from ddmd_bench.commands.options import Overrides, Runs, console, raise_problems, split_names
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
-from ddmd_bench.planning.downloads import download_lines, fetch, fetch_weights, weights_lines
-from ddmd_bench.planning.plan import draw_data, suite_remotes
+from ddmd_bench.planning.downloads import (
+    download_lines,
+    fetch_remotes,
+    fetch_weights,
+    weights_lines,
+)
+from ddmd_bench.planning.part import Downloads
+from ddmd_bench.planning.plan import collect_data, suite_downloads
 from ddmd_bench.run import Event
 from ddmd_bench.scorers import scorer_remotes, scorer_weights
 from ddmd_bench.scorers.weights import Weights
-from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.files import load_suite
 
 OnItem = Callable[[int, int], None]
 
 
-def fetch_suite(suite: Suite, runs: Path) -> None:
-    """All that a suite needs, prompts and training data among it."""
-
-    def draw(on_item: OnItem) -> None:
-        draw_data(suite, runs, on_item)
-
-    _fetch(suite_remotes(suite), scorer_weights(suite.all_metrics), draw)
-
-
-def fetch_metrics(metrics: Sequence[str]) -> None:
-    """The weights of the metrics' scorers."""
-    _fetch(scorer_remotes(metrics), scorer_weights(metrics), lambda on_item: None)
-
-
-def _fetch(
-    remotes: Sequence[Remote], weights: Sequence[Weights], draw: Callable[[OnItem], None]
+def fetch(
+    suite: Annotated[str | None, typer.Argument(help="As for run.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Instead of a suite: weights for hps_v21,fid ...")
+    ] = None,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
 ) -> None:
+    """Download and verify all that a suite needs, or the scorers of metrics, to go on offline."""
+    if (suite is None) == (metrics is None):
+        raise BenchError("fetch: give a suite, or --metrics")
+    if suite is not None:
+        loaded = load_suite(suite, set_ or [])
+        _fetch(suite_downloads(loaded), partial(collect_data, loaded, runs))
+    else:
+        names = split_names(metrics or [])
+        downloads = Downloads(tuple(scorer_remotes(names)), tuple(scorer_weights(names)))
+        _fetch(downloads, lambda on_item: None)
+
+
+def _fetch(downloads: Downloads, collect: Callable[[OnItem], None]) -> None:
     """Download as much as can be had; raise what went wrong, or say what is here."""
     problems = list[str]()
     with shown(console) as on_event:
@@ -52,15 +65,15 @@ def _fetch(
             on_event(Event("training data", done, total))
 
         for part in (
-            partial(fetch, remotes, on_download),
-            partial(fetch_weights, weights, on_weights),
-            partial(draw, on_item),
+            partial(fetch_remotes, downloads.remotes, on_download),
+            partial(fetch_weights, downloads.weights, on_weights),
+            partial(collect, on_item),
         ):
             try:  # what can be had is fetched, whatever else cannot
                 part()
             except BenchError as error:
                 problems.append(str(error))
     raise_problems(problems)
-    lines = download_lines(remotes) + weights_lines(weights)
+    lines = download_lines(downloads.remotes) + weights_lines(downloads.weights)
     for line in lines or ["nothing to download"]:
         console.print(line, markup=False, highlight=False)

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddmd_bench.commands.options import console, raise_problems
+from ddmd_bench.commands.options import (
+    Overrides,
+    Reports,
+    Runs,
+    SuiteName,
+    console,
+    raise_problems,
+)
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.cache import hub_cache
-from ddmd_bench.planning.disk import disk_lines, disk_problems, disk_todo
 from ddmd_bench.planning.downloads import lines_of, look_at, weights_lines
-from ddmd_bench.planning.memory import gpu_problems, memory_lines
-from ddmd_bench.planning.outlook import Outlook
-from ddmd_bench.planning.plan import Plan, make_plan, suite_remotes
-from ddmd_bench.planning.time import time_lines
-from ddmd_bench.scorers import METRICS, scorer_weights
+from ddmd_bench.planning.outlook import (
+    Outlook,
+    disk_lines,
+    disk_problems,
+    gpu_problems,
+    memory_lines,
+    work_lines,
+)
+from ddmd_bench.planning.part import Asked
+from ddmd_bench.planning.plan import Plan, make_plan, suite_downloads
+from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.schema import Suite
 
 
-def print_plan(suite: Suite, runs: Path, reports: Path) -> None:
+def plan(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Check a suite and print what a run would do."""
+    _print_plan(load_suite(suite, set_ or []), runs, reports)
+
+
+def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
     made, problems = None, []
     try:
@@ -26,22 +48,21 @@ def print_plan(suite: Suite, runs: Path, reports: Path) -> None:
         problems.append(str(error))
     _print(_task_lines(made) if made is not None else [])
     try:
-        remotes, outlook = suite_remotes(suite), Outlook.of(suite, made)
+        downloads, outlook = suite_downloads(suite), Outlook(Asked.of(suite), made)
     except BenchError:
         raise_problems(problems)  # its own is among them
         raise
-    looks = look_at(remotes)
+    looks = look_at(downloads.remotes)
     # Where nothing answered, a missing file is no problem yet: `fetch` will tell.
     problems += [problem for seen in looks if seen.reached for problem in seen.problems]
-    problems += gpu_problems(suite, outlook.backend)
-    downloads = sum(seen.size.missing or 0 for seen in looks)
-    problems += disk_problems({runs: sum(disk_todo(outlook).values()), hub_cache(): downloads})
-    known = [metric for metric in suite.all_metrics if metric in METRICS]
-    lines = lines_of(remotes, looks) + weights_lines(scorer_weights(known))
+    problems += gpu_problems(outlook)
+    missing = sum(seen.size.missing or 0 for seen in looks)
+    problems += disk_problems({runs: sum(outlook.disk().values()), hub_cache(): missing})
+    lines = lines_of(downloads.remotes, looks) + weights_lines(downloads.weights)
     _print(lines or ["no downloads"])
-    _print(memory_lines(suite, outlook.backend))
+    _print(memory_lines(outlook))
     _print(disk_lines(outlook))
-    _print(time_lines(outlook))
+    _print(work_lines(outlook))
     raise_problems(list(dict.fromkeys(problems)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ class ImageId:
     image_index: int
 
 
-def image_ids(prompts: Sequence[Prompt], images_per_prompt: dict[str, int]) -> list[ImageId]:
+def image_ids(prompts: Sequence[Prompt], images_per_prompt: Mapping[str, int]) -> list[ImageId]:
     """Every image of a suite in its one order; counts are by prompt set."""
     return [ImageId(p, k) for p in prompts for k in range(images_per_prompt[p.prompt_set])]
 

@@ -1,0 +1,4 @@
+"""What lies on disk: keys, whole writes, provenance, decoded images, embeddings; the device.
+
+Imports: errors.
+"""

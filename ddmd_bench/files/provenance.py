@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ddmd_bench.files.device import device_name
+
 PACKAGE = Path(__file__).parents[1]
 _REPORTED = (
     "ddmd_bench",
@@ -56,13 +58,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def device_name() -> str:
-    """The device that networks run on: the GPU's name, or 'cpu'."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 @cache

@@ -1,8 +1,10 @@
-"""The Hugging Face Hub: what is here, what is missing, and fetching it.
+"""The Hugging Face Hub: what its cache holds, what is missing, and fetching it.
 
 `remote` names files, `cache` finds them without network, `hashes` knows their sha256, `online`
 asks the Hub, `transfer` downloads, `sentences` says what went wrong. huggingface_hub loads inside
 functions only.
+
+Imports: errors, files.
 """
 
 from __future__ import annotations

@@ -1,0 +1,4 @@
+"""Numbers that others printed, each with the protocol behind it.
+
+Imports: errors, suite.
+"""

@@ -18,8 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, StrictFloat, TypeAdapter, ValidationError, model_validator
 
-from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.suite.schema import Suite
+from ddmd_bench.errors import BenchError
 from ddmd_bench.suite.settings import Name, Positive, Rate, Strict
 
 PATH = Path(__file__).with_name("values.yaml")
@@ -218,21 +217,3 @@ def load_tables(path: Path = PATH) -> tuple[Table, ...]:
 def literature_tables() -> dict[str, Table]:
     """The tables by id."""
     return {table.id: table for table in load_tables()}
-
-
-def literature_problems(suite: Suite) -> list[str]:
-    """What is wrong with a suite's `literature` that the suite alone does not show."""
-    problems = []
-    tables = literature_tables() if suite.literature else {}
-    for k, beside in enumerate(suite.literature):
-        where = f"literature[{k}]"
-        if beside.table not in tables:
-            problems.append(f"{where}.table: " + unknown("published table", beside.table, tables))
-            continue
-        rows = tables[beside.table].rows
-        problems += [
-            f"{where}.rows.{student}: " + unknown(f"row of {beside.table}", row, rows)
-            for student, row in beside.rows.items()
-            if row not in rows
-        ]
-    return problems

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ddmd_bench.data.streams import iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.decoding import upright
+from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.measuring.measure import whole_features
@@ -49,8 +49,7 @@ def build(
     An image that cannot be read ends it: statistics of a part would have another n than they say.
     """
     _require(output, scorers)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    panel = OnePass(scorers, device)
+    panel = OnePass(scorers, default_device())
     work = _begun(output / _WORK, data, scorers, num)
     count = len(list(work.glob("*.npz")))
     encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))

@@ -1,1 +1,4 @@
-"""The objective of decoupled distribution matching: schedules, terms, sampling."""
+"""The paper as pure functions: methods, the forward process, terms, sampling, diagnostics.
+
+Imports: nothing of the package.
+"""

@@ -11,6 +11,8 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Look, Remote, download, look
 from ddmd_bench.hub.cache import hub_cache
 from ddmd_bench.hub.urls import download_url
+from ddmd_bench.planning.part import Downloads
+from ddmd_bench.planning.sizes import gigabytes
 from ddmd_bench.scorers.weights import Weights, folders, located, missing_sentence
 
 OnDownload = Callable[[Remote, int, int], None]  # bytes here, bytes wanted
@@ -54,23 +56,21 @@ def weights_lines(weights: Iterable[Weights]) -> list[str]:
     ]
 
 
-def require_here(remotes: Sequence[Remote], weights: Iterable[Weights] = ()) -> None:
+def require_here(downloads: Downloads) -> None:
     """Raise unless all is on this machine, whole; the Hub is not asked."""
-    problems = [problem for seen in look_at(remotes, ask=False) for problem in seen.problems]
+    looks = look_at(downloads.remotes, ask=False)
+    problems = [problem for seen in looks for problem in seen.problems]
     problems += [
-        missing_sentence(one) for one in weights if one.remote is None and not located(one)
+        missing_sentence(one)
+        for one in downloads.weights
+        if one.remote is None and not located(one)
     ]
     if problems:
         todo = "Run `python -m ddmd_bench fetch SUITE`, or correct the paths"
         raise BenchError("\n".join([*dict.fromkeys(problems), todo]))
 
 
-def gigabytes(num_bytes: int) -> str:
-    """10^9 bytes, with as many digits as tell a small file from none."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.3f} MB"
-
-
-def fetch(
+def fetch_remotes(
     remotes: Sequence[Remote], progress: OnDownload = lambda remote, done, total: None
 ) -> list[Path]:
     """Download all of them, or as many as can be, and then say everything that went wrong.

@@ -1,65 +1,113 @@
-"""Training as a plan sees it: what can be checked before any work, and what keys it."""
+"""The students that are trained here: what they lack, what keys them, what they take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from ddmd_bench.backends import Backend
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.suite.schema import Suite
+from ddmd_bench.planning.encoding import training_data_inputs
+from ddmd_bench.planning.evaluation import evaluation_inputs
+from ddmd_bench.planning.generation import operations_of_image
+from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
+from ddmd_bench.planning.operations import training_flops
+from ddmd_bench.planning.part import Asked, Cost, Part, TaskKind, Work
+from ddmd_bench.planning.sizes import training_bytes
+from ddmd_bench.planning.task import Tasks
 from ddmd_bench.suite.settings import NOT_IN_KEY, TrainData, TrainSettings
 
 # What a choice needs beside the package's own dependencies: choice -> package.
 OPTIMIZER_PACKAGES = {"adamw_8bit": "bitsandbytes"}
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+_SOURCES = (
+    *MODEL_SOURCES,
+    "objective/*.py",
+    "students/networks.py",
+    "training/[!e]*.py",  # evaluation.py counts where a suite evaluates
+    "stages/train.py",
+)
 
 
-def training_problems(suite: Suite, backend: Backend) -> list[str]:
-    """What the suite's trainings ask for and this backend or this environment does not have."""
-    problems = [
-        _missing("trackers", name, TRACKER_PACKAGES[name])
-        for name in suite.trackers
-        if find_spec(TRACKER_PACKAGES[name]) is None
-    ]
-    for name, student in suite.students.items():
+def _trained(asked: Asked) -> Iterator[tuple[str, str, TrainSettings]]:
+    """Name, method and settings of each student that is trained."""
+    for name, student in asked.suite.students.items():
         if student.source == "train":
-            found = _student_problems(suite, student.method or "", backend, name)
-            problems += [f"students.{name}: {problem}" for problem in found]
-    return problems
+            yield name, student.method or "", asked.suite.train_settings(name)
 
 
-def _student_problems(suite: Suite, method: str, backend: Backend, name: str) -> list[str]:
-    row, settings, problems = METHODS[method], suite.train_settings(name), []
-    given = suite.train_data or TrainData()
-    has_images = backend.draw_real_latents is not None or given.images is not None
-    if row.gan and not has_images:
-        problems.append(
-            f"method {method} has a GAN loss, which learns from real images, and backend "
-            f"{suite.backend} has none. Take a method without GAN, or name real images under "
-            "train_data.images"
+def _problems(asked: Asked) -> Iterator[str]:
+    """What the trainings ask for and this backend or this environment does not have."""
+    for tracker in asked.suite.trackers:
+        if find_spec(TRACKER_PACKAGES[tracker]) is None:
+            yield _missing("trackers", tracker, TRACKER_PACKAGES[tracker])
+    for name, method, settings in _trained(asked):
+        for problem in _student_problems(asked, method, settings):
+            yield f"students.{name}: {problem}"
+
+
+def _student_problems(asked: Asked, method: str, settings: TrainSettings) -> Iterator[str]:
+    row, backend, name = METHODS[method], asked.backend, asked.suite.backend
+    given = asked.suite.train_data or TrainData()
+    if row.gan and backend.draw_real_latents is None and given.images is None:
+        yield (
+            f"method {method} has a GAN loss, which learns from real images, and backend {name} "
+            "has none. Take a method without GAN, or name real images under train_data.images"
         )
     if backend.encoders is not None and given.prompts is None:
-        problems.append(
-            "it trains on captions, and the suite names none. Name them under train_data.prompts"
-        )
+        yield "it trains on captions, and the suite names none. Name them under train_data.prompts"
     moments = settings.mean_variance_targets or backend.real_moments
     if row.mean_variance and moments is None and given.images is None:
-        problems.append(
+        yield (
             f"method {method} pulls the mean and variance of images to those of real ones, which "
-            f"backend {suite.backend} does not know. Give them: train.mean_variance_targets"
+            f"backend {name} does not know. Give them: train.mean_variance_targets"
         )
     package = OPTIMIZER_PACKAGES.get(settings.optimizer)
     if package is not None and find_spec(package) is None:
-        problems.append(_missing("train.optimizer", settings.optimizer, package))
-    return problems
+        yield _missing("train.optimizer", settings.optimizer, package)
 
 
 def _missing(key: str, choice: str, package: str) -> str:
     return f"{key}: {choice} needs the package {package}: pip install {package}"
 
 
-def training_inputs(method: str, settings: TrainSettings) -> dict[str, Any]:
-    """What determines a training beside its world and its seed."""
-    row = {key: value for key, value in vars(METHODS[method]).items() if key != "title"}
-    return {"method": row, "train": settings.model_dump(mode="json", exclude=set(NOT_IN_KEY))}
+def _add_tasks(asked: Asked, tasks: Tasks) -> None:
+    suite, backend = asked.suite, asked.backend
+    shared = {
+        **network_inputs(suite.backend, backend),
+        **training_data_inputs(asked),
+        **evaluation_inputs(asked),
+    }
+    for name, method, settings in _trained(asked):
+        row = {key: value for key, value in vars(METHODS[method]).items() if key != "title"}
+        told = settings.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        for seed in suite.seeds:
+            inputs: dict[str, Any] = {**shared, "method": row, "train": told, "seed": seed}
+            tasks.add("train", inputs, (*_SOURCES, *backend.sources), name, seed)
+
+
+def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
+    found, targets = {}, asked.backend.lora_targets
+    keeps_best = asked.suite.evaluation is not None and asked.suite.evaluation.keep_best is not None
+    for name, method, settings in _trained(asked):
+        size = training_bytes(asked.shapes, METHODS[method], settings, targets)
+        found["train", name] = Cost(
+            disk=size.weights * (1 + keeps_best),
+            disk_running=2 * size.checkpoint,  # one, and a second while it is written
+            memory=size.memory,
+        )
+    return found
+
+
+def _work(asked: Asked) -> Mapping[TaskKind, Work]:
+    found, evaluation = {}, asked.suite.evaluation
+    for name, method, settings in _trained(asked):
+        operations = training_flops(asked.flops(asked.backend), METHODS[method], settings)
+        if evaluation is not None:
+            num_images = evaluation.num_prompts * evaluation.images_per_prompt
+            operations += len(evaluation.at) * num_images * operations_of_image(asked, name)
+        found["train", name] = Work(operations, settings.precision)
+    return found
+
+
+TRAINING = Part(_problems, add_tasks=_add_tasks, costs=_costs, work=_work)

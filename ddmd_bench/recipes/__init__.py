@@ -1,0 +1,4 @@
+"""How the weights that the package carries were made.
+
+Imports: objective, backends, scorers.
+"""

@@ -1,1 +1,4 @@
-"""From a run's files to its report: read, compare, judge, draw, write pages. Torch-free."""
+"""From a run's files to its pages.
+
+Imports: errors, objective, stats, suite, literature, files, scorers, measuring, planning.
+"""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddmd_bench.reporting.dynamics import SERIES
+from ddmd_bench.objective.series import SERIES
 from ddmd_bench.reporting.numbers import ARROWS
 from ddmd_bench.scorers import METRICS
 

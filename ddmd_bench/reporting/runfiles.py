@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+    from ddmd_bench.planning.task import Task
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
 

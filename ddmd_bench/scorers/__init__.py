@@ -1,4 +1,9 @@
-"""What is measured (`METRICS`) and what measures it (`SCORERS`). Importing loads no torch."""
+"""The networks that judge an image: `METRICS`, what is measured, `SCORERS`, what measures it.
+
+Importing loads no torch.
+
+Imports: errors, files, hub, backends.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""Stages of a run. They meet through files; none imports another."""
+"""The stages of a run, a short file each; they meet through files, none imports another.
+
+Imports: errors, objective, stats, suite, files, data, backends, scorers, measuring, students,
+training, planning, reporting.
+"""

@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import Encoders
-from ddmd_bench.data.latents import encode_missing
+from ddmd_bench.data.latents import Latents, encode_missing
 from ddmd_bench.data.training import read_square
+from ddmd_bench.files.device import default_device
 from ddmd_bench.files.embeddings import SHARD_SIZE, Store
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import mark_done
-from ddmd_bench.students.prepared import backend_of, latents_of, store_of, training_data_of
+from ddmd_bench.students.prepared import LATENTS
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+    from ddmd_bench.planning.task import Task
 
 BATCH_SIZE = 32
 Progress = Callable[[int, int], None]
@@ -27,24 +28,24 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
     """Add what the stores do not hold yet; an interrupted stage goes on."""
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     start = time.perf_counter()
-    backend = backend_of(plan, task.student)
+    prepared = plan.prepared()
+    backend = prepared.backend(task.student)
     assert backend.encoders is not None, "plan has this task only for a backend with encoders"
-    store = store_of(plan, backend)
+    store = prepared.store(backend)
     store.verify()
     # '' stands for no prompt: what the unconditional branch is given.
     wanted = ["", *(prompt.text for prompt in plan.prompts)]
-    training = training_data_of(plan)
-    if training is not None and not task.student:  # trained students have the suite's own encoders
-        wanted += training.draw_captions(progress)
-        images = training.draw_images(progress)
+    collected = prepared.collected()
+    if collected is not None and not task.student:  # trained students have the suite's own encoders
+        wanted += collected.draw_captions(progress)
+        images = collected.draw_images(progress)
         wanted += [caption for caption, _ in images]
         if images:
-            latents, size = latents_of(plan), backend.images_at_once
-            to_latents = backend.encoders.load_image_encoder(device)
+            latents, size = Latents(task.folder / LATENTS), backend.images_at_once
+            to_latents = backend.encoders.load_image_encoder(default_device())
             encode_missing(latents, images, read_square, to_latents, size, progress)
-    num_encoded = _encode_prompts(store, wanted, backend.encoders, device, progress)
+    num_encoded = _encode_prompts(store, wanted, backend.encoders, progress)
     gc.collect()
     torch.cuda.empty_cache()
     record = {
@@ -58,12 +59,12 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
 
 
 def _encode_prompts(
-    store: Store, prompts: Sequence[str], encoders: Encoders, device: str, progress: Progress
+    store: Store, prompts: Sequence[str], encoders: Encoders, progress: Progress
 ) -> int:
     """How many prompts had to be encoded; the text encoders are gone when it returns."""
     missing = store.missing(prompts)
     if missing:
-        encode_prompts = encoders.load_prompt_encoder(device)
+        encode_prompts = encoders.load_prompt_encoder(default_device())
         for first in range(0, len(missing), SHARD_SIZE):
             store.add(missing[first : first + SHARD_SIZE], encode_prompts, BATCH_SIZE)
             progress(min(first + SHARD_SIZE, len(missing)), len(missing))

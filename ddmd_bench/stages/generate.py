@@ -9,33 +9,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ddmd_bench.data.images import image_ids, save_png
+from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import mark_done, write_jsonl
 from ddmd_bench.students.drawing import iter_drawn
-from ddmd_bench.students.prepared import open_backend
 from ddmd_bench.students.sources import SOURCES
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+    from ddmd_bench.planning.task import Task
 
 
 @torch.no_grad()
 def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
-    backend = open_backend(plan, task.student)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    sampler = SOURCES[plan.suite.students[task.student].source](plan, task, backend, device)
+    student, backend = plan.seeded(task.student, task.seed), plan.prepared().opened(task.student)
+    source = SOURCES[student.row.source](student, backend, default_device())
     shutil.rmtree(task.folder, ignore_errors=True)  # a half-finished stage is redone, not patched
     folder = task.folder / "images"
     folder.mkdir(parents=True)
     images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    for drawn in iter_drawn(sampler.draw, images, task.label, backend.images_at_once):
+    for drawn in iter_drawn(source.draw, images, task.label, backend.images_at_once):
         seconds += drawn.seconds
         for row, values in zip(drawn.rows, drawn.pixels, strict=True):
-            if sampler.clipped:
+            if source.clipped:
                 row["out_of_range"] = None
             file_name = f"{len(rows):05d}.png"
             save_png(folder / file_name, values)
@@ -45,8 +44,8 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
     record = {
         "key": task.key,
         "n": len(rows),
-        "num_inference_steps": sampler.num_inference_steps,
-        "network_evaluations": sampler.network_evaluations,
+        "num_inference_steps": source.num_inference_steps,
+        "network_evaluations": source.network_evaluations,
         "resolution": list(drawn.pixels.shape[-2:]),
         "seconds": seconds,
         "images_per_s": len(rows) / seconds,

@@ -16,7 +16,7 @@ from ddmd_bench.students.drawing import draw_reference
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+    from ddmd_bench.planning.task import Task
 
 
 def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:

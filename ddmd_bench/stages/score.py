@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Undecodable, decoded
+from ddmd_bench.files.device import default_device
 from ddmd_bench.files.records import (
     mark_done,
     read_jsonl,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+    from ddmd_bench.planning.task import Task
 
 
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
@@ -53,7 +54,6 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     start = time.perf_counter()
     source = plan.task("generate", task.student, task.seed).folder
     rows = _image_rows(plan, source)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     kept = Kept(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
     dtype = getattr(torch, plan.suite.scoring.dtype)
     images = _images(source, rows)
@@ -64,7 +64,7 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
         kept=kept,
         asked=plan.suite.metrics_of(),
         progress=progress,
-        device=device,
+        device=default_device(),
         dtype=dtype,
     )
     reference = plan.shared("reference")

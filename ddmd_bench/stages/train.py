@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import peak_memory_gib, provenance, reset_peak_memory
 from ddmd_bench.files.records import FAILED, mark_done, write_json
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.students.prepared import open_backend
 from ddmd_bench.training.evaluation import (
     Evaluator,
     evaluations_table,
@@ -28,7 +28,7 @@ from ddmd_bench.training.update import NotFinite, Training
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+    from ddmd_bench.planning.task import Task
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
@@ -131,12 +131,11 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     suite = plan.suite
     settings = suite.train_settings(task.student)
     method = METHODS[suite.students[task.student].method or ""]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    backend = open_backend(plan, task.student)
+    backend = plan.prepared().opened(task.student)
     task.folder.mkdir(parents=True, exist_ok=True)
     (task.folder / FAILED).unlink(missing_ok=True)
     reset_peak_memory()
-    training = Training(backend, method, settings, task.seed, device)
+    training = Training(backend, method, settings, task.seed, default_device())
     course = Course(plan, task, training, backend)
     course.resume()
     config = {"method": suite.students[task.student].method, **settings.model_dump()}

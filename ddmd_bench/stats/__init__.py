@@ -1,1 +1,4 @@
-"""Statistics of a comparison: numpy and scipy alone, float64, every draw from a seed."""
+"""Pure statistics in float64: means with intervals, paired differences, distances of features.
+
+Imports: errors.
+"""

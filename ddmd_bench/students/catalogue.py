@@ -12,6 +12,7 @@ from pathlib import Path
 from ddmd_bench.errors import BenchError
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+PIPELINE = "pipeline"  # a format: a whole diffusers pipeline, sampled by its own rules
 
 
 @dataclass(frozen=True)

@@ -18,50 +18,32 @@ from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import read_done, write_whole
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.students.networks import load_student
-from ddmd_bench.students.prepared import open_backend
+from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
+from ddmd_bench.students.sources import trained_weights
 from ddmd_bench.suite.settings import TrainSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ddmd_bench.backends import Backend
-    from ddmd_bench.planning.plan import Plan
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def export(plan: Plan, student: str, seed: int, folder: Path) -> Path:
-    """Write the student that was trained with the seed into an empty or new folder."""
-    suite = plan.suite
-    if student not in suite.students or suite.students[student].source != "train":
-        trained = [name for name, s in suite.students.items() if s.source == "train"]
-        raise BenchError(f"{student!r} is not trained by this suite. Trained: {', '.join(trained)}")
-    if seed not in suite.seeds:
-        raise BenchError(f"seed {seed}: the suite has {list(suite.seeds)}")
-    task = plan.task("train", student, seed)
-    if not task.complete():
-        raise BenchError(f"{task.label} is not trained yet. Run the train stage first")
-    backend = open_backend(plan, student)
+def export(student: SeededStudent, suite: str, backend: Backend, folder: Path) -> Path:
+    """Write a student that a suite has trained into an empty or new folder."""
+    assert student.settings is not None, "only what was trained here is exported"
+    trained = trained_folder(student)
     if backend.pipeline is None:
         raise BenchError(
-            f"backend {suite.backend} has no pipeline in diffusers; its students' weights are "
-            f"{task.folder / 'student.safetensors'}"
+            "the suite's backend has no pipeline in diffusers; its students' weights are "
+            f"{trained / WEIGHTS}"
         )
     if folder.exists() and any(folder.iterdir()):
         raise BenchError(f"{folder} is not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    settings = suite.train_settings(student)
-    state = _weights(task.folder / "student.safetensors")
-    save = _save_pipeline if settings.lora_rank is None else _save_lora
-    save(backend, backend.pipeline, settings, state, folder)
-    write_whole(folder / "README.md", _card(plan, student, seed, backend.pipeline))
+    save = _save_pipeline if student.settings.lora_rank is None else _save_lora
+    save(backend, backend.pipeline, student.settings, trained_weights(student), folder)
+    write_whole(folder / "README.md", _card(student, student.settings, suite, backend.pipeline))
     return folder
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 def _save_pipeline(
@@ -104,15 +86,12 @@ def _save_lora(
         f"{form.network}_lora_layers": layers,
         f"{form.network}_lora_adapter_metadata": config,
     }
-    getattr(diffusers, form.pipeline).save_lora_weights(
-        folder, weight_name=LORA_FILE, safe_serialization=True, **options
-    )
+    getattr(diffusers, form.pipeline).save_lora_weights(folder, safe_serialization=True, **options)
 
 
-def _card(plan: Plan, student: str, seed: int, form: PipelineForm) -> str:
-    suite, settings = plan.suite, plan.suite.train_settings(student)
-    (image, *_) = image_ids(plan.prompts, suite.images_per_prompt())
-    done = read_done(plan.task("train", student, seed).folder) or {}
+def _card(student: SeededStudent, settings: TrainSettings, suite: str, form: PipelineForm) -> str:
+    (image, *_) = image_ids(student.prompts, student.images_per_prompt)
+    done = read_done(trained_folder(student)) or {}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -120,13 +99,13 @@ def _card(plan: Plan, student: str, seed: int, form: PipelineForm) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    method = METHODS[suite.students[student].method or ""]
+    method = METHODS[student.row.method or ""]
     return environment.get_template("model_card.md.j2").render(
-        title=suite.students[student].title or f"{method.title}, {len(settings.t_list)} steps",
+        title=student.row.title or f"{method.title}, {len(settings.t_list)} steps",
         method=method.title,
-        suite=suite.name,
-        student=student,
-        seed=seed,
+        suite=suite,
+        student=student.name,
+        seed=student.seed,
         settings=settings.model_dump(mode="json"),
         iterations=done.get("num_iterations"),
         commit=provenance()["commit"],
@@ -135,6 +114,6 @@ def _card(plan: Plan, student: str, seed: int, form: PipelineForm) -> str:
         lora=settings.lora_rank is not None,
         dtype=form.dtype,
         prompt=image.prompt.text,
-        image_seed=image_seed(seed, image),
+        image_seed=image_seed(student.seed, image),
         resolution=form.resolution,
     )

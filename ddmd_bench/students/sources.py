@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +18,13 @@ from ddmd_bench.backends import Backend, twice_guided
 from ddmd_bench.backends.schedulers import make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
 from ddmd_bench.data.images import ImageId, image_generator, image_noises
-from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
-from ddmd_bench.students.catalogue import StudentWeights
+from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
 from ddmd_bench.students.checkpoints import load_whole_pipeline, weights_path
 from ddmd_bench.students.drawing import DrawImages, conditioning, few_step_draw
 from ddmd_bench.students.networks import load_student
-
-if TYPE_CHECKING:
-    from ddmd_bench.planning.plan import Plan
-    from ddmd_bench.planning.tasks import Task
+from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
 
 
 class ImageSource(NamedTuple):
@@ -45,28 +41,30 @@ def _ready(network: nn.Module, backend: Backend, device: str) -> nn.Module:
     return network.to(device, getattr(torch, backend.dtype))
 
 
-def _trained(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+def trained_weights(student: SeededStudent) -> dict[str, Tensor]:
+    """The tensors that the student's training left."""
     from safetensors.torch import load_file
 
-    trained = plan.task("train", task.student, task.seed)
-    if not trained.complete():
-        raise BenchError(f"{task.label} is not trained yet. Run the train stage first")
-    settings = plan.suite.train_settings(task.student)
-    state = load_file(trained.folder / "student.safetensors")
-    student, t_list = load_student(backend, settings, state, device), settings.t_list
-    draw = few_step_draw(_ready(student, backend, device), backend, t_list, task.seed, device)
+    return load_file(trained_folder(student) / WEIGHTS)
+
+
+def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
+    assert student.settings is not None
+    state, t_list = trained_weights(student), student.settings.t_list
+    network = _ready(load_student(backend, student.settings, state, device), backend, device)
+    draw = few_step_draw(network, backend, t_list, student.seed, device)
     return ImageSource(draw, len(t_list), len(t_list))
 
 
-def _teacher(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
-    row = plan.suite.students[task.student]
+def _teacher(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
+    row = student.row
     num_steps, scale, options = row.num_inference_steps, row.guidance_scale, row.teacher_options()
     assert num_steps is not None
     assert scale is not None
     teacher = _ready(backend.load_teacher(), backend, device)
 
     def draw(images: Sequence[ImageId]) -> Tensor:
-        (noise,) = image_noises(task.seed, images, 1, backend.latent_shape)
+        (noise,) = image_noises(student.seed, images, 1, backend.latent_shape)
         cond = conditioning(backend, [i.prompt.text for i in images], device)
         uncond = conditioning(backend, [""] * len(images), device)
         latents = backend.sample_teacher(
@@ -77,10 +75,11 @@ def _teacher(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSour
     return ImageSource(draw, num_steps, backend.teacher_evaluations(num_steps, scale, **options))
 
 
-def _loaded(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
-    row = plan.loaded[task.student].row
-    make = _of_pipeline if row.format == "pipeline" else _of_weights
-    return make(row, task.seed, backend, device)
+def _loaded(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
+    row = student.loaded
+    assert row is not None
+    make = _of_pipeline if row.format == PIPELINE else _of_weights
+    return make(row, student.seed, backend, device)
 
 
 def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
@@ -146,9 +145,9 @@ def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) 
     return ImageSource(draw, num_steps, twice_guided(num_steps, scale), clipped=True)
 
 
-def _images(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
-    folder = Path(plan.suite.students[task.student].images or "")
-    files = read_listing(folder, plan.prompts, plan.suite.images_per_prompt())
+def _images(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
+    folder = Path(student.row.images or "")
+    files = read_listing(folder, student.prompts, student.images_per_prompt)
 
     def draw(images: Sequence[ImageId]) -> Tensor:
         pixels = [read_image(files[i.prompt.prompt_id, i.image_index]) for i in images]
@@ -157,9 +156,9 @@ def _images(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSourc
     return ImageSource(draw, 0, 0, clipped=True)
 
 
-def _real(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
+def _real(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
     assert backend.draw_real is not None
-    draw_real, seed = backend.draw_real, task.seed
+    draw_real, seed = backend.draw_real, student.seed
 
     def draw(images: Sequence[ImageId]) -> Tensor:
         return torch.stack([draw_real(i.prompt.text, image_generator(seed, i)) for i in images])
@@ -167,7 +166,7 @@ def _real(plan: Plan, task: Task, backend: Backend, device: str) -> ImageSource:
     return ImageSource(draw, 0, 0)
 
 
-SOURCES: Mapping[str, Callable[[Plan, Task, Backend, str], ImageSource]] = {
+SOURCES: Mapping[str, Callable[[SeededStudent, Backend, str], ImageSource]] = {
     "train": _trained,
     "teacher": _teacher,
     "published": _loaded,

@@ -1,1 +1,4 @@
-"""One student in training: its networks, its optimizers, and the update of every method."""
+"""One student's update, and its course from the first to the last.
+
+Imports: errors, objective, stats, suite, files, data, backends, scorers, measuring, students.
+"""

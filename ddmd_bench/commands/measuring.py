@@ -1,17 +1,28 @@
-"""score IMAGES and doctor: scorers without a suite."""
+"""score and doctor: images measured, of a folder or of a suite's run, and scorers examined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from ddmd_bench.commands.display import shown
-from ddmd_bench.commands.options import console, raise_problems, split_names
+from ddmd_bench.commands.options import (
+    Dtype,
+    Overrides,
+    Reports,
+    Runs,
+    Workers,
+    console,
+    raise_problems,
+    split_names,
+)
+from ddmd_bench.commands.running import run_stage
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.files.device import default_device
 from ddmd_bench.run import Event
 from ddmd_bench.scorers import METRICS, SCORERS, scorer_weights
 from ddmd_bench.scorers.weights import located, missing_sentence
@@ -32,7 +43,35 @@ def torch_dtype(name: str) -> torch.dtype:
     return found
 
 
-def score_images(
+def score(
+    target: Annotated[str, typer.Argument(help="A folder of images, or a suite.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Of a folder: a table of file_name and prompt, or a line an image."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="Of a folder: hps_v21,image_reward")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Of a folder: statistics that FID and others compare with.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Of a folder: default scores/<folder>.")
+    ] = None,
+    dtype: Dtype = "float32",
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    workers: Workers = 0,
+) -> None:
+    """Measure a folder of images from any generator, or the images of a suite's run."""
+    if metrics or Path(target).is_dir():
+        _score_images(Path(target), prompts, metrics or [], reference, output, dtype)
+    else:
+        run_stage("score", ("reference", "generate"), target, set_, runs, reports, workers)
+
+
+def _score_images(
     folder: Path,
     prompts: Path | None,
     metrics: Sequence[str],
@@ -60,19 +99,13 @@ def score_images(
             on_event(Event("score", done, total))
 
         record = score_folder(
-            images, metrics, output, reference, _device(), torch_dtype(dtype), progress
+            images, metrics, output, reference, default_device(), torch_dtype(dtype), progress
         )
     _print_scores(record)
     if images.not_listed:
         number, first = len(images.not_listed), images.not_listed[0]
         console.print(f"{number} images have no prompt and were not scored, e.g. {first}")
     console.print(f"scores: {output}")
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _print_scores(record: dict[str, Any]) -> None:
@@ -97,7 +130,15 @@ def _print_scores(record: dict[str, Any]) -> None:
         console.print(f"{scorer}: {number} prompts are longer than it reads and were cut")
 
 
-def examine_scorers(scorers: Sequence[str], dtype: str) -> None:
+def doctor(
+    scorers: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Check that scorers measure anything: exit 1 where one does not."""
+    _examine(scorers or [], dtype)
+
+
+def _examine(scorers: Sequence[str], dtype: str) -> None:
     """Examine the named scorers, or all, and print what was found; exit 1 where one is wrong."""
     from ddmd_bench.measuring.doctor import examine
 
@@ -106,7 +147,7 @@ def examine_scorers(scorers: Sequence[str], dtype: str) -> None:
     marks = {True: "ok", False: "WRONG", None: "not checked"}
     wrong = False
     for name in names:
-        for finding in examine([name], _device(), torch_dtype(dtype)):
+        for finding in examine([name], default_device(), torch_dtype(dtype)):
             wrong |= finding.passed is False
             line = f"{name}: {finding.check}: {marks[finding.passed]} ({finding.text})"
             console.print(line, markup=False, highlight=False)

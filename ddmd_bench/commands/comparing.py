@@ -1,0 +1,50 @@
+"""compare: the students of two reports, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddmd_bench.commands.options import console
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import read_json, write_whole
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.")],
+    second: Annotated[Path, typer.Argument(help="The report to compare it with.")],
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="student=other: of the first and the second. Default: equal names."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+) -> None:
+    """Hold students of one report against students of another, seed by seed."""
+    from ddmd_bench.reporting.between import between, between_markdown
+
+    records = _read_report(first), _read_report(second)
+    pairs = [_parse_pair(text) for text in pair or []]
+    pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
+    if not pairs:
+        raise BenchError("the reports share no student's name: say --pair student=other")
+    text = between_markdown(*records, between(*records, pairs))
+    console.print(text, markup=False, highlight=False)
+    if output is not None:
+        write_whole(output, text)
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    file = path / "report.json" if path.is_dir() else path
+    if not file.is_file():
+        raise BenchError(f"{file}: no such report. Give a report.json, or the folder that holds it")
+    record: dict[str, Any] = read_json(file)
+    return record
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    student, separator, other = text.partition("=")
+    if not (student and separator and other):
+        raise BenchError(f"--pair {text}: expected student=other")
+    return student, other

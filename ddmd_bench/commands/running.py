@@ -1,0 +1,125 @@
+"""run, and the stages on their own: train, generate ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.options import (
+    Overrides,
+    Reports,
+    Runs,
+    SuiteName,
+    Workers,
+    console,
+    raise_problems,
+)
+from ddmd_bench.errors import BenchError
+from ddmd_bench.planning.downloads import require_here
+from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
+from ddmd_bench.planning.part import Asked
+from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.run import ALL_STAGES, Outcome, run_tasks
+from ddmd_bench.suite.files import load_suite
+
+
+def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
+    """The plan of a suite that is named on the command line."""
+    return make_plan(load_suite(suite, overrides or []), runs, reports)
+
+
+def run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
+    """Run the stages' unfinished tasks, if all that they need is here and there is room."""
+    require_here(plan.downloads)
+    outlook = Outlook(Asked.of(plan.suite), plan)
+    problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
+    if "train" in stages:
+        problems += gpu_problems(outlook)
+    raise_problems(problems)
+    with shown(console) as on_event:
+        return run_tasks(plan, stages, on_event, workers)
+
+
+def write_report(plan: Plan) -> None:
+    """Write the report of whatever is finished, and say where."""
+    from ddmd_bench.stages.report import report
+
+    console.print("writing the report")
+    report(plan)
+    console.print(f"report: {plan.report_folder / 'index.html'}")
+
+
+def run(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+    workers: Workers = 0,
+) -> None:
+    """Train, generate, score and report; what is complete is not done again."""
+    plan = planned(suite, set_, runs, reports)
+    count, problems = run_stages(plan, ALL_STAGES, workers)
+    complete = sum(task.complete() for task in plan.tasks.values()) - count
+    console.print(f"{plan.suite.name}: {count} tasks done, {complete} were complete")
+    if plan.report_complete():
+        console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
+    else:
+        write_report(plan)
+    raise_problems(problems)
+
+
+def report(
+    suite: SuiteName,
+    set_: Overrides = None,
+    runs: Runs = Path("runs"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Write the report of a finished run."""
+    write_report(planned(suite, set_, runs, reports))
+
+
+def run_stage(
+    name: str,
+    needs: tuple[str, ...],
+    suite: str,
+    overrides: list[str] | None,
+    runs: Path,
+    reports: Path,
+    workers: int,
+) -> None:
+    """One stage alone, where those that it needs are complete."""
+    plan = planned(suite, overrides, runs, reports)
+    for before in needs:
+        if missing := [str(t) for t in plan.of_stage(before) if not t.complete()]:
+            raise BenchError(
+                f"{name} needs what is not there yet: {', '.join(missing)}. "
+                f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
+            )
+    count, problems = run_stages(plan, (name,), workers)
+    console.print(f"{name}: {count} tasks done")
+    raise_problems(problems)
+
+
+def stage_command(name: str, needs: tuple[str, ...], text: str) -> Callable[..., None]:
+    """The command of a stage; `text` is its help."""
+
+    def command(
+        suite: SuiteName,
+        set_: Overrides = None,
+        runs: Runs = Path("runs"),
+        reports: Reports = Path("reports"),
+        workers: Workers = 0,
+    ) -> None:
+        run_stage(name, needs, suite, set_, runs, reports, workers)
+
+    command.__name__, command.__doc__ = name, text
+    return command
+
+
+STAGE_COMMANDS = (
+    stage_command("reference", (), "Draw and measure the real images."),
+    stage_command("encode", (), "Encode the prompts, where the backend has text encoders."),
+    stage_command("train", ("encode",), "Train the students."),
+    stage_command("generate", ("encode", "train"), "Draw the images of every student."),
+)

@@ -1,0 +1,92 @@
+"""What is encoded once, before anything else: prompts, captions and real images to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+from ddmd_bench.backends import BACKENDS
+from ddmd_bench.data.prompt_sources import prompt_remotes
+from ddmd_bench.data.prompts import prompts_key
+from ddmd_bench.data.training import data_identity
+from ddmd_bench.errors import BenchError
+from ddmd_bench.planning.models import encoder_identity
+from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
+from ddmd_bench.planning.sizes import DTYPE_BYTES, FLOAT32, RECORD, png_bytes
+from ddmd_bench.planning.task import Tasks
+from ddmd_bench.students.catalogue import PIPELINE
+
+_SOURCES = (
+    "files/records.py",
+    "files/embeddings.py",
+    "data/latents.py",
+    "data/streams.py",
+    "data/training.py",
+    "stages/encode.py",
+)
+_SHARED: TaskKind = ("encode", "")
+
+
+def training_data_inputs(asked: Asked) -> dict[str, Any]:
+    """What determines the captions and real images that students train on."""
+    data = asked.suite.train_data
+    if asked.backend.encoders is None or data is None:
+        return {}
+    return {"train_data": data_identity(data, asked.backend.resolution)}
+
+
+def _problems(asked: Asked) -> Iterator[str]:
+    """What keeps training data from being the same in every run, known before a download."""
+    data = asked.suite.train_data
+    try:
+        if data is not None:
+            data_identity(data, asked.backend.resolution)
+    except BenchError as error:
+        yield f"train_data: {error}"
+
+
+def _add_tasks(asked: Asked, tasks: Tasks) -> None:
+    suite, backend = asked.suite, asked.backend
+    sources, prompts = (*_SOURCES, *backend.sources), prompts_key(asked.prompts)
+    if backend.encoders is not None:
+        inputs = {"text": encoder_identity(backend), "prompts": prompts}
+        inputs |= training_data_inputs(asked)
+        if "images" in inputs.get("train_data", {}):
+            inputs["vae"] = backend.weights()["vae"]
+        tasks.add("encode", inputs, sources)
+    for name, one in asked.loaded.items():
+        own = encoder_identity(BACKENDS[suite.backend](one.model))
+        if one.row.format != PIPELINE and own != encoder_identity(backend):
+            tasks.add("encode", {"text": own, "prompts": prompts}, sources, name)
+
+
+def _downloads(asked: Asked) -> Downloads:
+    captions = asked.suite.train_data.prompts if asked.suite.train_data else None
+    return Downloads(tuple(prompt_remotes([captions])) if captions else ())
+
+
+def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
+    """Embeddings of all prompts, once for each text encoder; real images and their latents."""
+    backend, data = asked.backend, asked.suite.train_data
+    if backend.encoders is None:
+        return {}
+    of_prompt = asked.prompt_values * DTYPE_BYTES[backend.dtype] + RECORD
+    captions = data.prompts.num_prompts if data and data.prompts else 0
+    num_images = data.images.num_images if data and data.images else 0
+    others = {one.model for one in asked.loaded.values()} - {asked.suite.model}
+    embeddings = asked.num_prompts * (1 + len(others)) + captions + num_images
+    side = backend.resolution
+    of_image = png_bytes(side, side) + RECORD + prod(backend.latent_shape) * FLOAT32
+    return {_SHARED: Cost(disk=embeddings * of_prompt + num_images * of_image)}
+
+
+def _work(asked: Asked) -> Mapping[TaskKind, Work]:
+    images = asked.suite.train_data.images if asked.suite.train_data else None
+    if asked.backend.encoders is None or images is None:
+        return {}
+    operations = images.num_images * asked.flops(asked.backend).encode
+    return {_SHARED: Work(operations, asked.backend.dtype)}
+
+
+ENCODING = Part(_problems, add_tasks=_add_tasks, downloads=_downloads, costs=_costs, work=_work)

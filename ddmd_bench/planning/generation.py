@@ -1,0 +1,134 @@
+"""Where each student's images come from, and what drawing them takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.backends import BACKENDS, twice_guided
+from ddmd_bench.data.image_folders import read_listing
+from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import Remote, remote_identity
+from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
+from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
+from ddmd_bench.planning.prompts import asked_of_each
+from ddmd_bench.planning.sizes import RECORD, png_bytes
+from ddmd_bench.planning.task import Tasks
+from ddmd_bench.students.catalogue import PIPELINE
+from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
+from ddmd_bench.suite.schema import Student
+
+_SOURCES = (
+    *MODEL_SOURCES,
+    "students/drawing.py",
+    "students/sources.py",
+    "students/networks.py",
+    "stages/generate.py",
+)
+# Only students that were trained elsewhere depend on these.
+_LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py", "data/image_folders.py")
+
+
+def _problems(asked: Asked) -> Iterator[str]:
+    suite, backend = asked.suite, asked.backend
+    yield from asked.refused
+    for name, student in suite.students.items():
+        if student.images is not None:
+            yield from _folder_problems(asked, name, student.images)
+        for option in sorted(student.teacher_options().keys() - backend.teacher_options):
+            yield f"students.{name}.{option}: backend {suite.backend} has no such option"
+        if student.source == "real" and backend.draw_real is None:
+            yield f"students.{name}: backend {suite.backend} draws no real images"
+
+
+def _folder_problems(asked: Asked, name: str, folder: str) -> Iterator[str]:
+    """A folder of images that lacks some of the suite's prompts."""
+    try:
+        read_listing(Path(folder), asked.prompts, asked.suite.images_per_prompt())
+    except BenchError as error:
+        yield f"students.{name}: {error}"
+
+
+def _folder_remote(folder: str) -> Remote:
+    """A folder of images as a source of files."""
+    place = folder if folder.startswith(("/", "./", "../", "~")) else f"./{folder}"
+    return Remote(place, None, ("*",), kind="dataset", what="images")
+
+
+def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
+    """What determines the images of a student that is not trained here, beside its seed."""
+    suite, backend, one = asked.suite, asked.backend, asked.loaded.get(name)
+    if student.images is not None:
+        return {"images": remote_identity(_folder_remote(student.images))}
+    dtype = {"dtype": backend.dtype}
+    if one is not None and one.row.format == PIPELINE:
+        return {**dtype, **inputs_of(one.row)}
+    if one is not None:
+        base = network_inputs(suite.backend, BACKENDS[suite.backend](one.model))
+        return {**base, **dtype, **inputs_of(one.row)}
+    facts = student.model_dump(mode="json", include={"num_inference_steps", "guidance_scale"})
+    options = {"source": student.source, **facts, **student.teacher_options()}
+    return {**network_inputs(suite.backend, backend), **dtype, **options}
+
+
+def _add_tasks(asked: Asked, tasks: Tasks) -> None:
+    suite, backend, images = asked.suite, asked.backend, asked_of_each(asked)
+    for name, student in suite.students.items():
+        loading = _LOADING_SOURCES if name in asked.loaded else ()
+        sources = (*_SOURCES, *backend.sources, *loading)
+        trained = student.source == "train"
+        own = {"dtype": backend.dtype} if trained else _inputs(asked, name, student)
+        for seed in suite.seeds:
+            inputs = {**own, **images, "seed": seed}
+            if trained:
+                inputs["student"] = tasks.key("train", name, seed)
+            tasks.add("generate", inputs, sources, name, seed)
+
+
+def _downloads(asked: Asked) -> Downloads:
+    found: list[Remote] = []
+    for one in asked.loaded.values():
+        found.append(remote_of(one.row))
+        if (base := base_remote(one.row)) is not None:
+            found.append(base)
+        if one.row.format != PIPELINE:
+            found += BACKENDS[asked.suite.backend](one.model).remotes
+    return Downloads(tuple(found))
+
+
+def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
+    found = {}
+    for name in asked.suite.students:
+        one, base = asked.loaded.get(name), asked.bases.get(name)
+        side = base.resolution if base else one.row.resolution if one else asked.backend.resolution
+        found["generate", name] = Cost(disk=asked.num_images * (png_bytes(side, side) + RECORD))
+    return found
+
+
+def operations_of_image(asked: Asked, name: str) -> int:
+    """Of the denoiser's passes for one image of a student, and of its decoder.
+
+    Not of text encoders, nor of a whole pipeline of another architecture.
+    """
+    base, student = asked.bases[name], asked.suite.students[name]
+    if student.source == "train":
+        passes = len(asked.suite.train_settings(name).t_list)
+    elif student.source == "teacher":
+        steps, scale = student.num_inference_steps, student.guidance_scale
+        passes = base.teacher_evaluations(steps, scale, **student.teacher_options())
+    else:
+        sampling = asked.loaded[name].row.sampling
+        passes = twice_guided(sampling.num_inference_steps, sampling.guidance_scale)
+    flops = asked.flops(base)
+    return passes * flops.forward + flops.decode
+
+
+def _work(asked: Asked) -> Mapping[TaskKind, Work]:
+    return {
+        ("generate", name): Work(asked.num_images * operations_of_image(asked, name), base.dtype)
+        for name, base in asked.bases.items()
+    }
+
+
+GENERATION = Part(_problems, add_tasks=_add_tasks, downloads=_downloads, costs=_costs, work=_work)

@@ -1,0 +1,71 @@
+"""A task: one stage of one student, with the content key of all that determines its result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.files.provenance import source_sha256
+from ddmd_bench.files.records import DONE, FAILED, SCHEMA, content_key, read_done
+
+NO_SEED = -1  # of what is the same for every seed
+TaskName = tuple[str, str, int]  # stage, student, seed
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one student with one seed ('' and `NO_SEED` for what all students share)."""
+
+    stage: str
+    student: str
+    seed: int
+    label: str  # the student as a message names it, with the seed where the suite has several
+    key: str
+    folder: Path
+    inputs: dict[str, Any]
+
+    def complete(self) -> bool:
+        """Whether the folder holds this very result, finished."""
+        done = read_done(self.folder)
+        return done is not None and done.get("key") == self.key
+
+    def last_record(self) -> Path | None:
+        """The file that says how the task ended: `done.json`, else `failed.json`, else none."""
+        failed = self.folder / FAILED
+        if self.complete():
+            return self.folder / DONE
+        return failed if failed.is_file() else None
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.label}".strip()
+
+
+@dataclass
+class Tasks:
+    """Tasks as they are named, one after the other: a later one's key may hold an earlier one's."""
+
+    folder: Path  # of the suite's stages
+    seeds: Sequence[int]
+    found: dict[TaskName, Task] = field(default_factory=dict)
+
+    def add(
+        self,
+        stage: str,
+        inputs: dict[str, Any],
+        sources: Sequence[str],
+        student: str = "",
+        seed: int = NO_SEED,
+    ) -> None:
+        """A task that `inputs` and the package's files that match `sources` determine."""
+        inputs = {"schema": SCHEMA, "sources": source_sha256(*sources), **inputs}
+        key = content_key(inputs)
+        label = f"{student}, seed {seed}" if seed != NO_SEED and len(self.seeds) > 1 else student
+        folder = self.folder / stage / (f"{student}-{key}" if student else key)
+        self.found[stage, student, seed] = Task(stage, student, seed, label, key, folder, inputs)
+
+    def key(self, stage: str, student: str = "", seed: int = NO_SEED) -> str | None:
+        """The key of a task that was added before, or None."""
+        task = self.found.get((stage, student, seed))
+        return task.key if task else None
