@@ -10,7 +10,7 @@ import pytest
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import SCHEMA, read_json
-from ddmd_bench.stages.check import EXIT_CODES, compare, write_expected
+from ddmd_bench.reporting.expected import EXIT_CODES, against_expected, write_expected
 
 Record = dict[str, Any]
 # Relative deviations of three seeds; their standard deviation is 1 %.
@@ -69,7 +69,7 @@ def expected(tmp_path: Path) -> Record:
 
 @pytest.mark.parametrize("seed", DEVIATION)
 def test_a_run_is_ok_against_itself(expected: Record, seed: int) -> None:
-    assert compare(record(seed), expected) == ("ok", [])
+    assert against_expected(record(seed), expected) == ("ok", [])
 
 
 def test_exit_codes() -> None:
@@ -82,15 +82,15 @@ def test_exit_codes() -> None:
 def test_a_shifted_value_is_drift(expected: Record) -> None:
     found = record(0)
     one(found, "dmd", "diversity")["value"] *= 1.2
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "drift"
     assert len(lines) == 1
     assert lines[0].startswith("dmd diversity: 0.35")
 
 
 def test_another_seed_is_held_to_the_spread(expected: Record) -> None:
-    assert compare(record(9, 0.02), expected).status == "ok"
-    outcome = compare(record(9, 0.10), expected)
+    assert against_expected(record(9, 0.02), expected).status == "ok"
+    outcome = against_expected(record(9, 0.10), expected)
     assert outcome.status == "drift"
     assert len(outcome.lines) == 6
 
@@ -98,10 +98,10 @@ def test_another_seed_is_held_to_the_spread(expected: Record) -> None:
 def test_what_is_not_trained_is_held_to_its_own_seed(expected: Record) -> None:
     found = record(0)
     one(found, "teacher_4", "mean")["value"] *= 1.02  # within the spread of seeds
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "drift"
     assert "at this seed" in lines[0]
-    assert compare(record(9, 0.01), expected).status == "ok"
+    assert against_expected(record(9, 0.01), expected).status == "ok"
 
 
 def test_a_spread_of_zero_is_known_from_the_other_students(tmp_path: Path) -> None:
@@ -110,14 +110,14 @@ def test_a_spread_of_zero_is_known_from_the_other_students(tmp_path: Path) -> No
         one(made, "dmd", "mean")["value"] = 3.0
     expected = read_json(write_expected(records, tmp_path))
     found = record(9, 0.02)
-    assert compare(found, expected).status == "ok"
+    assert against_expected(found, expected).status == "ok"
 
 
 @pytest.mark.parametrize("student", LEVELS)
 def test_a_value_that_vanished_is_drift(expected: Record, student: str) -> None:
     found = record(1)
     one(found, student, "mean")["value"] = None
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "drift"
     assert lines[0].startswith(f"{student} mean: None")
 
@@ -127,14 +127,14 @@ def test_a_value_that_was_missing_and_appears_is_drift(tmp_path: Path) -> None:
     for made in records:
         one(made, "dmd", "mean")["value"] = None
     expected = read_json(write_expected(records, tmp_path))
-    assert compare(records[0], expected).status == "ok"
-    assert compare(record(0), expected).status == "drift"
+    assert against_expected(records[0], expected).status == "ok"
+    assert against_expected(record(0), expected).status == "drift"
 
 
 def test_another_number_of_images_is_drift(expected: Record) -> None:
     found = record(0)
     one(found, "dmd", "mean")["n"] = 7
-    assert compare(found, expected) == ("drift", ["dmd mean: n 7, expected 8"])
+    assert against_expected(found, expected) == ("drift", ["dmd mean: n 7, expected 8"])
 
 
 # Several seeds in one report
@@ -154,10 +154,10 @@ def together(*records: Record) -> Record:
 
 def test_each_seed_of_a_report_is_held_for_itself(expected: Record) -> None:
     found = together(record(0), record(2))
-    assert compare(found, expected) == ("ok", [])
+    assert against_expected(found, expected) == ("ok", [])
     found["table"]["dmd"]["mean"]["all"]["by_seed"]["2"]["value"] *= 1.2
     found["first_updates"]["2"]["ca_only"]["x0_std"] *= 1.2
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "drift"
     assert [line.split(":")[0] for line in lines] == [
         "dmd mean, seed 2",
@@ -165,7 +165,7 @@ def test_each_seed_of_a_report_is_held_for_itself(expected: Record) -> None:
     ]
     found = together(record(0), record(2))
     del found["table"]["dmd"]["mean"]["all"]["by_seed"]["2"]
-    assert compare(found, expected) == ("drift", ["dmd mean, seed 2: n None, expected 8"])
+    assert against_expected(found, expected) == ("drift", ["dmd mean, seed 2: n None, expected 8"])
 
 
 def test_one_report_of_all_seeds_makes_the_same_expectation(
@@ -182,7 +182,7 @@ def test_a_changed_setting_is_drift(expected: Record) -> None:
     found = record(0)
     found["suite"]["train"]["num_iterations"] = 6
     line = "settings.train.num_iterations: 6, expected 5"
-    assert compare(found, expected) == ("drift", [line])
+    assert against_expected(found, expected) == ("drift", [line])
 
 
 @pytest.mark.parametrize(("precision", "status"), [("float32", "ok"), ("bfloat16", "drift")])
@@ -192,20 +192,20 @@ def test_an_option_younger_than_the_expectation_had_its_default(
     found = record(0)
     found["suite"] |= {"evaluation": None, "trackers": ["tensorboard"]}
     found["suite"]["train"]["precision"] = precision
-    assert compare(found, expected).status == status
+    assert against_expected(found, expected).status == status
 
 
 def test_what_a_reader_sees_may_change(expected: Record) -> None:
     found = record(0)
     found["suite"] |= {"title": "Other", "claims": [], "baseline": "dmd"}
-    assert compare(found, expected).status == "ok"
+    assert against_expected(found, expected).status == "ok"
 
 
 @pytest.mark.parametrize("value", [0.55, None])
 def test_a_changed_first_updates_is_drift(expected: Record, value: float | None) -> None:
     found = record(0)
     found["first_updates"]["0"]["dmd"]["x0_std"] = value
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "drift"
     assert lines[0].startswith("dmd x0_std in the first updates: ")
 
@@ -213,7 +213,7 @@ def test_a_changed_first_updates_is_drift(expected: Record, value: float | None)
 def test_a_first_updates_that_appears_is_drift(expected: Record) -> None:
     found = record(0)
     found["first_updates"]["0"]["ca_only"]["dm_norm"] = 0.1
-    assert compare(found, expected).status == "drift"
+    assert against_expected(found, expected).status == "drift"
 
 
 # Students on one side only
@@ -226,7 +226,7 @@ def test_a_student_that_is_gone_is_drift(expected: Record, student: str, part: s
     parts = (found["table"], found["first_updates"]["0"], found["suite"]["students"])
     removed = {"everything": parts, "table": parts[:1], "first_updates": parts[1:2]}[part]
     had = [rows.pop(student, None) for rows in removed]
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == ("drift" if any(had) else "ok")
     assert not any(had) or any(student in line for line in lines)
 
@@ -237,7 +237,7 @@ def test_a_new_student_is_drift(expected: Record, seed: int) -> None:
     found["suite"]["students"]["new"] = {"source": "train"}
     found["table"]["new"] = copy.deepcopy(found["table"]["dmd"])
     found["first_updates"][str(seed)]["new"] = {"x0_std": 0.5}
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "drift"
     assert any("new" in line for line in lines)
 
@@ -246,7 +246,7 @@ def test_a_metric_that_is_gone_is_drift(expected: Record) -> None:
     found = record(0)
     for row in found["table"].values():
         del row["mean"]
-    assert compare(found, expected).status == "drift"
+    assert against_expected(found, expected).status == "drift"
 
 
 # Protocol
@@ -259,7 +259,7 @@ def test_a_metric_that_is_gone_is_drift(expected: Record) -> None:
 def test_another_protocol_is_incomparable(expected: Record, field: str, value: Any) -> None:
     found = record(0, deviation=0.5)  # and would be drift
     found["protocol"][field] = value
-    status, lines = compare(found, expected)
+    status, lines = against_expected(found, expected)
     assert status == "incomparable"
     assert len(lines) == 1
     assert lines[0].startswith(f"protocol.{field}")
@@ -268,12 +268,12 @@ def test_another_protocol_is_incomparable(expected: Record, field: str, value: A
 def test_a_protocol_field_that_is_gone_is_incomparable(expected: Record) -> None:
     found = record(0)
     del found["protocol"]["prompts"]
-    assert compare(found, expected).status == "incomparable"
+    assert against_expected(found, expected).status == "incomparable"
 
 
 def test_another_schema_is_incomparable(expected: Record) -> None:
     expected["schema"] = SCHEMA + 1
-    assert compare(record(0), expected).status == "incomparable"
+    assert against_expected(record(0), expected).status == "incomparable"
 
 
 def test_seeds_of_different_protocols_make_no_expectation(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ import re
 from rich.console import Console
 from rich.text import Text
 
-from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.run import Event
 
 
 def _shown(terminal: bool, events: list[Event]) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=24)
-    with shown(console) as on_event:
+    with progress_shown(console) as on_event:
         for event in events:
             on_event(event)
     assert isinstance(console.file, io.StringIO)
@@ -38,7 +38,7 @@ def test_a_log_has_plain_lines() -> None:
 
 def test_the_time_left_fits_in_80_columns() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
-    with shown(console) as on_event:
+    with progress_shown(console) as on_event:
         for k in (1, 2, 3):
             on_event(Event("generate decoupled_constrained", k, 784))
     assert isinstance(console.file, io.StringIO)

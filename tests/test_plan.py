@@ -230,7 +230,7 @@ EVERY = ("real", "teacher_2", "dmd", "ca_only")
         ("measuring/measure.py", of(("score",), *EVERY)),
         ("stages/score.py", of(("score",), *EVERY)),
         ("reporting/tables.py", set()),
-        ("stages/check.py", set()),
+        ("reporting/expected.py", set()),
         ("commands/display.py", set()),
     ],
 )

@@ -29,8 +29,8 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.files.records import read_json, read_jsonl
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.reporting.expected import write_expected
 from ddmd_bench.scorers import loaded
-from ddmd_bench.stages.check import write_expected
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.suite.schema import Suite
 from parity.inception_files import NVIDIA, write_nvidia

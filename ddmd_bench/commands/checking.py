@@ -29,14 +29,15 @@ def check(
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
 ) -> None:
     """Hold a finished run against the expected values: exit 0 ok, 1 drift, 2 incomparable."""
-    from ddmd_bench.stages.check import EXIT_CODES, check_run, find_expected
+    from ddmd_bench.reporting.expected import EXIT_CODES, find_expected
+    from ddmd_bench.stages.check import check as check_run
 
     plan = planned(suite, set_, runs, reports)
-    outcome = check_run(plan, expected or find_expected(plan.suite.name))
-    for line in outcome.lines:
+    found = check_run(plan, expected or find_expected(plan.suite.name))
+    for line in found.lines:
         console.print(line, markup=False, highlight=False)
-    console.print(f"{plan.suite.name}: {outcome.status}")
-    raise typer.Exit(EXIT_CODES[outcome.status])
+    console.print(f"{plan.suite.name}: {found.status}")
+    raise typer.Exit(EXIT_CODES[found.status])
 
 
 def expect(
@@ -50,7 +51,7 @@ def expect(
     ),
 ) -> None:
     """Run a suite with several seeds and write the values that `check` expects."""
-    from ddmd_bench.stages.check import write_expected
+    from ddmd_bench.reporting.expected import write_expected
     from ddmd_bench.stages.report import report as make_report
 
     records = []

@@ -22,7 +22,7 @@ LINE_EVERY_S = 20
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[OnEvent]:
+def progress_shown(console: Console) -> Iterator[OnEvent]:
     """A handler of events that fits where the output goes."""
     if not console.is_terminal:
         yield _plain(console)

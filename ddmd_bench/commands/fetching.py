@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import Overrides, Runs, console, raise_problems, split_names
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
@@ -52,7 +52,7 @@ def fetch(
 def _fetch(downloads: Downloads, collect: Callable[[OnItem], None]) -> None:
     """Download as much as can be had; raise what went wrong, or say what is here."""
     problems = list[str]()
-    with shown(console) as on_event:
+    with progress_shown(console) as on_event:
 
         def on_download(remote: Remote, done: int, total: int) -> None:
             here = Event(f"{remote.what} of {remote.place}, MB", done // 10**6, total // 10**6)

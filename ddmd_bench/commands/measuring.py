@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
     Dtype,
     Overrides,
@@ -93,7 +93,7 @@ def _score_images(
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
     images = read_folder(folder, prompts, metrics)
     output = output or Path("scores") / folder.resolve().name
-    with shown(console) as on_event:
+    with progress_shown(console) as on_event:
 
         def progress(done: int, total: int) -> None:
             on_event(Event("score", done, total))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
     Overrides,
     Reports,
@@ -37,7 +37,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
     if "train" in stages:
         problems += gpu_problems(outlook)
     raise_problems(problems)
-    with shown(console) as on_event:
+    with progress_shown(console) as on_event:
         return run_tasks(plan, stages, on_event, workers)
 
 

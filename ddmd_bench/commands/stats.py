@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ddmd_bench.commands.display import shown
+from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import console, stop_cleanly
 from ddmd_bench.measuring.reference import find_statistics, load_reference, read_card
 from ddmd_bench.run import Event
@@ -41,7 +41,7 @@ def build(
     from ddmd_bench.measuring.reference_build import build as build_statistics
 
     data = DataSource(source=source, column=column, config=config, split=split, revision=revision)
-    with shown(console) as on_event:
+    with progress_shown(console) as on_event:
 
         def on_images(done: int) -> None:
             on_event(Event("reference statistics, images", done, num or done))

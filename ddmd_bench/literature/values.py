@@ -22,7 +22,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.suite.settings import Name, Positive, Rate, Strict
 
 PATH = Path(__file__).with_name("values.yaml")
-Text = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 # How a number was read, the surest first.
 HOW = {
     "paper": "transcription of the paper's text",
@@ -36,8 +36,8 @@ HOW = {
 class Source(Strict):
     """Where a number stands."""
 
-    work: Text
-    place: Text
+    work: NonEmpty
+    place: NonEmpty
     how: Literal["paper", "readme", "issue", "notes", "rows"]
 
     def __str__(self) -> str:
@@ -48,16 +48,16 @@ class Protocol(Strict):
     """How a number was measured. A field that is left out does not matter for it; None: it matters
     and was not stated."""
 
-    prompts: Text | None = None  # a prompt source's name
+    prompts: NonEmpty | None = None  # a prompt source's name
     num_prompts: Positive | None = None
     images_per_prompt: Positive | None = None
     resolution: Positive | None = None  # pixels per side
     num_inference_steps: Positive | None = None
     gan: bool | None = None  # whether the student was trained with a GAN
-    reference: Text | None = None  # the images that a distribution metric compares with
+    reference: NonEmpty | None = None  # the images that a distribution metric compares with
     num_reference: Positive | None = None
-    resize: Text | None = None  # of the images before they are read
-    version: Text | None = None  # of the network that measures
+    resize: NonEmpty | None = None  # of the images before they are read
+    version: NonEmpty | None = None  # of the network that measures
     text_prefix: str | None = None  # before each prompt, for metrics that read it
     inferred: tuple[str, ...] = ()  # fields that were concluded, not stated
 
@@ -87,7 +87,7 @@ class Column(Strict):
 
     metric: Name | None = None  # ours; the column's key where it is left out
     category: Name | None = None  # of the prompts, for a column that is over a part of them
-    label: Text
+    label: NonEmpty
     scale: Rate = 1
     decimals: Annotated[int, Field(ge=0)]
     protocol: Protocol = Protocol()
@@ -104,7 +104,7 @@ class Number(Strict):
 class Row(Strict):
     """One printed row: its values in the order of the columns, None where nothing is printed."""
 
-    label: Text
+    label: NonEmpty
     student: Name | None = None  # whose values; the row's key where it is left out
     source: Source | None = None  # where it is not the table's
     note: str = ""
@@ -126,9 +126,9 @@ class Table(Strict):
     """One published table."""
 
     id: Name
-    title: Text
+    title: NonEmpty
     source: Source
-    notes: tuple[Text, ...] = ()
+    notes: tuple[NonEmpty, ...] = ()
     protocol: Protocol
     columns: Annotated[dict[Name, Column], Field(min_length=1)]
     rows: Annotated[dict[Name, Row], Field(min_length=1)]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ddmd_bench.errors import BenchError
 
-SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 PIPELINE = "pipeline"  # a format: a whole diffusers pipeline, sampled by its own rules
 
 
@@ -46,7 +46,7 @@ class StudentWeights:
     sampling: Sampling
     revision: str | None = None
     file: str | None = None  # in the repository; the repository itself where None
-    base: str | None = SDXL
+    base: str | None = SDXL_BASE
     # Of a pipeline, the part that the weights are, a folder in diffusers' format named by `file`;
     # the rest is the base's. None: the repository is the whole pipeline.
     component: str | None = None

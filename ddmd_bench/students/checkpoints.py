@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import Remote, folder_of, remote_identity
-from ddmd_bench.students.catalogue import PUBLISHED, SDXL, Sampling, StudentWeights, local_weights
+from ddmd_bench.students.catalogue import (
+    PUBLISHED,
+    SDXL_BASE,
+    Sampling,
+    StudentWeights,
+    local_weights,
+)
 from ddmd_bench.suite.schema import Checkpoint, Student
 
 if TYPE_CHECKING:
@@ -34,7 +40,7 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
         revision=given.revision,
         file=given.file,
         lora_scale=given.lora_scale,
-        base=given.repository if given.format == "pipeline" else SDXL,
+        base=given.repository if given.format == "pipeline" else SDXL_BASE,
         sampling=Sampling(
             given.scheduler,
             given.num_inference_steps,

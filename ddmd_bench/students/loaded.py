@@ -8,7 +8,7 @@ from typing import Any
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.backends.schedulers import SCHEDULERS
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.students.catalogue import PIPELINE, SDXL, StudentWeights
+from ddmd_bench.students.catalogue import PIPELINE, SDXL_BASE, StudentWeights
 from ddmd_bench.students.checkpoints import row_of
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model
@@ -52,7 +52,7 @@ def _check(suite: Suite, row: StudentWeights) -> None:
 
 def _model_of(suite: Suite, row: StudentWeights) -> Model:
     """The suite's model; or the student's own base, with its text encoders and VAE."""
-    if row.format == PIPELINE or row.base in (None, SDXL):
+    if row.format == PIPELINE or row.base in (None, SDXL_BASE):
         return suite.model
     own: dict[str, Any] = {
         "repository": row.base,
