@@ -226,7 +226,7 @@ def test_the_model_is_named_and_no_published_value_is_set_beside_it() -> None:
 
 
 def test_the_questions_are_of_the_commit_of_the_prompts(tmp_path: Path) -> None:
-    from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
+    from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
     from ddmd_bench.scorers.dpg_questions import QUESTIONS as FILE
 
     row = PROMPT_SOURCES["dpg_bench"]

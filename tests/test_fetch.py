@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_students import kohya, make_pairs
 
-from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
+from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
 from ddmd_bench.planning.plan import make_plan, suite_downloads

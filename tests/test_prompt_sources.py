@@ -26,14 +26,9 @@ from PIL import Image
 
 from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.data import prompt_downloads
+from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES, PromptSource
 from ddmd_bench.data.prompt_readers import READERS, ZIP_MEMBER
-from ddmd_bench.data.prompt_sources import (
-    PROMPT_SOURCES,
-    PromptSource,
-    find_prompts,
-    load_prompts,
-    read_source,
-)
+from ddmd_bench.data.prompt_sources import find_prompts, load_prompts, read_source
 from ddmd_bench.data.prompts import choose
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import canonical_json, seed_of
@@ -409,7 +404,8 @@ import json, sys
 from dataclasses import replace
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import download
-from ddmd_bench.data.prompt_sources import PROMPT_SOURCES, load_prompts, read_source
+from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
+from ddmd_bench.data.prompt_sources import load_prompts, read_source
 from ddmd_bench.suite.settings import DataSource
 from ddmd_bench.data.streams import iter_captions, iter_encoded_images
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
-from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
+from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import write_json
 from ddmd_bench.measuring import measure as scoring

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddmd_bench.data.images import save_png
-from ddmd_bench.data.prompt_sources import PROMPT_SOURCES, load_prompts
-from ddmd_bench.data.streams import iter_captions, iter_images, rgb, to_tensor
+from ddmd_bench.data.pixels import rgb, to_tensor
+from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
+from ddmd_bench.data.prompt_sources import load_prompts
+from ddmd_bench.data.streams import iter_captions, iter_images
 from ddmd_bench.data.tables import is_local_source, source_path
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import content_key

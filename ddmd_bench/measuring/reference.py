@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ddmd_bench.data.prompt_sources import PROMPT_SOURCES
+from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import differing, read_json
 from ddmd_bench.hub.hashes import known_sha256
