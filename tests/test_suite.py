@@ -8,12 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.plan import make_plan, suite_downloads
+from ddmd_bench.suite import settings
+from ddmd_bench.suite.claims import Claim
 from ddmd_bench.suite.files import find_suite, load_suite
-from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.schema import (
+    Evaluation,
+    LiteratureRows,
+    PromptSet,
+    Reference,
+    Scoring,
+    Suite,
+)
+from ddmd_bench.suite.students import Checkpoint, Student
 
 SUITES = Path(__file__).parents[1] / "suites"
 Write = Callable[[Any], str]
@@ -276,6 +287,45 @@ BAD = {
         "takes no .'method'.",
     ),
 }
+
+# Every part of a suite within another: (where it stands, its class, a value that is whole)
+PARTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
+    "model": (settings.Model, {}),
+    "prompts.seen": (PromptSet, {"source": "shapes/seen", "num_prompts": 3}),
+    "train": (settings.TrainSettings, {}),
+    "train_data": (settings.TrainData, {}),
+    "train_data.prompts": (settings.TrainPrompts, {"source": "a.txt", "num_prompts": 1}),
+    "train_data.images": (settings.TrainImages, {"source": "./a", "num_images": 1}),
+    "students.dmd": (Student, {"method": "dmd"}),
+    "students.other.checkpoint": (
+        Checkpoint,
+        {"repository": "a/b", "format": "unet", "num_inference_steps": 1},
+    ),
+    "reference": (Reference, {}),
+    "scoring": (Scoring, {}),
+    "evaluation": (Evaluation, {"at": [6], "num_prompts": 3, "metrics": ["std"]}),
+    "claims.0": (Claim, CLAIM),
+    "literature.0": (LiteratureRows, {"table": "decoupled_dmd_tab2", "rows": {"dmd": "dmd2"}}),
+}
+
+
+def test_every_part_of_a_suite_is_among_the_parts() -> None:
+    found = {part.__name__ for part, _ in PARTS.values()}
+    assert found == Suite.model_json_schema(mode="validation")["$defs"].keys()
+
+
+@pytest.mark.parametrize("where", PARTS)
+def test_a_slip_in_any_part_lists_that_parts_own_keys(
+    where: str, tiny: dict, write_suite: Write
+) -> None:
+    part, whole = PARTS[where]
+    nested: Any = {**whole, "no_such_key": 1}
+    for step in reversed(where.split(".")[1:]):
+        nested = [nested] if step.isdigit() else {step: nested}
+    tiny[where.split(".")[0]] = nested
+    keys = ", ".join(sorted(part.model_fields))
+    assert f"{where}: unknown key 'no_such_key'. Known: {keys}." in refused(write_suite(tiny))
+
 
 EVALUATION = {"at": [0, 6], "num_prompts": 3, "metrics": ["std", "prompt_accuracy"]}
 BAD |= {

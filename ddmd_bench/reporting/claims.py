@@ -23,7 +23,7 @@ from ddmd_bench.reporting.numbers import metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of, trained_in
 from ddmd_bench.reporting.seeds import joined_reason
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.suite.schema import Claim
+from ddmd_bench.suite.claims import Claim
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 MIN_WINDOWS = 4  # fewer give a slope no interval worth the name

@@ -14,7 +14,8 @@ from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import RealFeatures
-from ddmd_bench.suite.schema import Student, Suite
+from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.students import Student
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from ddmd_bench.students.catalogue import (
     StudentWeights,
     local_weights,
 )
-from ddmd_bench.suite.schema import Checkpoint, Student
+from ddmd_bench.suite.students import Checkpoint, Student
 
 if TYPE_CHECKING:
     import torch

@@ -8,23 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.suite.schema import (
-    Checkpoint,
-    Claim,
-    Evaluation,
-    LiteratureRows,
-    PromptSet,
-    Reference,
-    Student,
-    Suite,
-)
-from ddmd_bench.suite.settings import Model, TrainData, TrainImages, TrainPrompts, TrainSettings
+from ddmd_bench.suite.schema import Suite
 
 
 def find_suite(name: str) -> Path:
@@ -84,32 +75,20 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise BenchError(f"--set {override}: not valid YAML: {error}") from error
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    """Keys of the model that a location in the file points into."""
-    model: type[BaseModel] = Suite
-    steps = [str(k) for k in location]
-    nested: dict[str, type[BaseModel]] = {
-        "train": TrainSettings,
-        "model": Model,
-        "reference": Reference,
-        "evaluation": Evaluation,
-    }
-    listed: dict[str, type[BaseModel]] = {
-        "students": Student,
-        "prompts": PromptSet,
-        "claims": Claim,
-        "literature": LiteratureRows,
-    }
-    parts: dict[str, type[BaseModel]] = {"prompts": TrainPrompts, "images": TrainImages}
-    if steps and steps[0] == "train_data":
-        model = parts[steps[1]] if len(steps) > 1 else TrainData
-    elif steps and steps[0] in nested:
-        model = nested[steps[0]]
-    elif steps[:1] == ["students"] and steps[2:3] == ["checkpoint"]:
-        model = Checkpoint
-    elif steps and steps[0] in listed:
-        model = listed[steps[0]]
-    return list(model.model_fields)
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    """Keys of the part of a suite that a location in the file points into."""
+    part: Any = Suite
+    for step in location:
+        container, inner = get_origin(part), get_args(part)
+        if container is dict:
+            part = inner[1]
+        elif container in (list, tuple):
+            part = inner[0]
+        else:
+            part = part.model_fields[step].annotation
+        if get_origin(part) in (UnionType, Union):  # it may be left out
+            part = next(kind for kind in get_args(part) if kind is not NoneType)
+    return list(part.model_fields)
 
 
 def _explain(item: Any) -> str:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from ddmd_bench.errors import unknown
-from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.suite.claims import Claim
 from ddmd_bench.suite.settings import (
     DataSource,
     Model,
@@ -25,8 +25,8 @@ from ddmd_bench.suite.settings import (
     Strict,
     TrainData,
     TrainSettings,
-    Unit,
 )
+from ddmd_bench.suite.students import Student
 
 
 class PromptSet(DataSource):
@@ -47,70 +47,6 @@ class PromptSet(DataSource):
         data: dict[str, Any] = dump(self)
         unused = [name for name in ("category", "metrics") if getattr(self, name) is None]
         return {name: value for name, value in data.items() if name not in unused}
-
-
-class Checkpoint(Strict):
-    """Weights of a student that was trained elsewhere, and how it is sampled."""
-
-    # owner/name on the Hub, or a local file or folder.
-    repository: str
-    revision: str | None = None
-    file: str | None = None
-    # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
-    format: Literal["unet", "lora", "pipeline"]
-    lora_scale: float = 1.0
-    scheduler: str = "own"
-    num_inference_steps: Positive
-    timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    guidance_scale: Annotated[float, Field(ge=1)] = 1.0
-    embedded_guidance_scale: float | None = None
-
-
-class Student(Strict):
-    """One contender: distilled by a method, the teacher, published or other weights, images."""
-
-    source: Literal["train", "teacher", "published", "checkpoint", "images", "real"] = "train"
-    title: str = ""
-    method: str | None = None
-    train: dict[str, Any] = Field(default_factory=dict)
-    # A row of `ddmd_bench.students.catalogue.PUBLISHED`.
-    published: str | None = None
-    checkpoint: Checkpoint | None = None
-    # A folder of images with a metadata.jsonl that gives each file_name its prompt.
-    images: str | None = None
-    num_inference_steps: Positive | None = None
-    guidance_scale: Annotated[float, Field(ge=1)] | None = None
-    # Lumina-Image-2.0's: the share of the steps that are guided, and whether guidance keeps norms.
-    cfg_trunc_ratio: Unit | None = None
-    cfg_normalization: bool | None = None
-
-    def teacher_options(self) -> dict[str, Any]:
-        """The given options of a teacher's sampling beside steps and guidance."""
-        given = {name: getattr(self, name) for name in ("cfg_trunc_ratio", "cfg_normalization")}
-        return {name: value for name, value in given.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _whole(self) -> Student:
-        needed = {
-            "train": {"method"},
-            "teacher": {"num_inference_steps", "guidance_scale"},
-            "published": {"published"},
-            "checkpoint": {"checkpoint"},
-            "images": {"images"},
-        }
-        allowed = needed.get(self.source, set()) | {"source", "title"}
-        allowed |= {
-            "train": {"train"},
-            "teacher": {"cfg_trunc_ratio", "cfg_normalization"},
-        }.get(self.source, set())
-        given = {k for k in self.model_fields_set if getattr(self, k) is not None}
-        if missing := needed.get(self.source, set()) - given:
-            raise ValueError(f"a student with source {self.source!r} needs {sorted(missing)}")
-        if extra := given - allowed:
-            raise ValueError(f"a student with source {self.source!r} takes no {sorted(extra)}")
-        if self.method is not None and self.method not in METHODS:
-            raise ValueError(unknown("method", self.method, METHODS))
-        return self
 
 
 class Reference(Strict):
@@ -151,41 +87,6 @@ class Evaluation(Strict):
             raise ValueError(f"metrics: {sorted(repeated)} named more than once")
         if self.keep_best is not None and self.keep_best not in self.metrics:
             raise ValueError("keep_best: " + unknown("metric", self.keep_best, self.metrics))
-        return self
-
-
-class Claim(Strict):
-    """What a suite expects, with where the paper says so.
-
-    beats   student is better than `other` on `metric`
-    worst   student is worse than every other trained student on `metric`
-    above   student has a larger value than `other` on `metric`, whether that is better or not
-    same    student and `other` differ by less than `margin` on `metric`
-    rises   the training diagnostic `series` of student rises throughout
-    bounded the training diagnostic `series` stays within a factor of `margin` of its start
-    """
-
-    claim: Literal["beats", "worst", "above", "same", "rises", "bounded"]
-    student: str
-    other: str | None = None
-    metric: str | None = None
-    series: str | None = None
-    margin: Annotated[float, Field(gt=0)] | None = None
-    paper: str = ""
-
-    @model_validator(mode="after")
-    def _whole(self) -> Claim:
-        needed = {
-            "beats": {"other", "metric"},
-            "worst": {"metric"},
-            "above": {"other", "metric"},
-            "same": {"other", "metric", "margin"},
-            "rises": {"series"},
-            "bounded": {"series", "margin"},
-        }[self.claim]
-        given = {k for k in ("other", "metric", "series", "margin") if getattr(self, k) is not None}
-        if given != needed:
-            raise ValueError(f"claim {self.claim!r} takes {sorted(needed)}, found {sorted(given)}")
         return self
 
 
