@@ -19,8 +19,8 @@ def largest_difference(scorer: str) -> float:
     golden = read(scorer)
     with tempfile.TemporaryDirectory() as scratch:
         images = write_images(Path(scratch))
-        panel = load(golden, Path(scratch))
-        ours = scores(golden, panel, golden.pairs, images)
+        one_pass = load(golden, Path(scratch))
+        ours = scores(golden, one_pass, golden.pairs, images)
     for pair, value in zip(golden.pairs, ours, strict=True):
         print(
             f"{scorer:14}{pair.image:16}{pair.prompt[:24]!r:28}{pair.score:12.8f}"

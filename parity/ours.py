@@ -76,11 +76,11 @@ def load(golden: Golden, folder: Path) -> OnePass:
 
 
 def scores(
-    golden: Golden, panel: OnePass, pairs: Sequence[Pair], images: Mapping[str, Path]
+    golden: Golden, one_pass: OnePass, pairs: Sequence[Pair], images: Mapping[str, Path]
 ) -> list[float]:
     """Our score of each pair, from its image file, in one pass."""
     items = [Item(p.image, p.prompt, partial(decoded, images[p.image])) for p in pairs]
-    (answers,) = panel.over([items])
+    (answers,) = one_pass.over([items])
     answer = answers[golden.scorer]
     assert not answer.missing, answer.missing
     return [float(value) for value in answer.columns[golden.scorer]]

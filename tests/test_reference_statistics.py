@@ -21,7 +21,6 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import write_json
-from ddmd_bench.measuring import measure as scoring
 from ddmd_bench.measuring import reference_build as statistics_build
 from ddmd_bench.measuring.reference import (
     CARD,
@@ -72,7 +71,7 @@ def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(statistics_build, "PART", 4)
-    monkeypatch.setattr(scoring, "CHUNK_SIZE", 3)
+    monkeypatch.setattr("ddmd_bench.measuring.features.CHUNK_SIZE", 3)
     return weights
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -123,11 +122,11 @@ def pictures(size: int) -> list[Image]:
 
 
 def _examined(name: str, device: str, dtype: torch.dtype) -> list[Finding]:
-    row, panel = SCORERS[name], OnePass([name], device, dtype)
+    row, one_pass = SCORERS[name], OnePass([name], device, dtype)
 
     def asked(images: Sequence[Image], prompt: str) -> Answer:
-        items = [Item(f"image {k}", prompt, partial(_give, i)) for k, i in enumerate(images)]
-        (found,) = panel.over([items])
+        items = [Item.in_memory(f"image {k}", prompt, i) for k, i in enumerate(images)]
+        (found,) = one_pass.over([items])
         if found[name].missing:
             reason = next(iter(found[name].missing.values()))
             raise BenchError(f"scorer {name}: no value for an image of the doctor's: {reason}")
@@ -160,10 +159,6 @@ def _finding(scorer: str, check: str, passed: bool, difference: float) -> Findin
 
 def _furthest(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.abs(a - b).max())
-
-
-def _give(image: Image) -> Image:
-    return image
 
 
 def _values(answer: Answer) -> NDArray[np.float64]:

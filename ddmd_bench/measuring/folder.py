@@ -11,6 +11,7 @@ from ddmd_bench.data.image_folders import METADATA
 from ddmd_bench.data.tables import rows_of, text_of
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.records import seed_of, write_json, write_whole
+from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, shortcomings
 from ddmd_bench.measuring.reference import (
     build_command,
     extractors_of,
@@ -154,12 +155,12 @@ def score_folder(
 
     from ddmd_bench.files.decoding import decoded
     from ddmd_bench.files.provenance import provenance
-    from ddmd_bench.measuring.measure import Images, Kept, measure, shortcomings
+    from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
     from ddmd_bench.scorers import weights_sha256
 
     names = [str(path) for path in images.paths]
     source = Images(images.rows, names, lambda row: decoded(images.paths[row]))
-    kept = Kept(output / "answers", output / "texts")
+    kept = KeptAnswers(output / "answers", output / "texts")
     measured = measure(
         source, metrics, "", kept=kept, progress=progress, device=device, dtype=dtype
     )
@@ -184,8 +185,6 @@ def score_folder(
 
 
 def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str, dict[str, Any]]:
-    from ddmd_bench.measuring.measure import aggregate, cell_of, counted
-
     extractor, real = METRICS[metric].extractor, None
     if extractor is not None and reference is not None:
         real = load_reference(find_statistics(reference), extractor)

@@ -1,4 +1,4 @@
-"""From images to numbers: a table of one row an image, features, and the metrics over them.
+"""From images to a table of one row an image, and features: one pass, kept on disk in parts.
 
 The score stage, the `score` command and the evaluation of a student in training share it; they
 differ in where the images come from.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,17 +19,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.files.provenance import source_sha256
-from ddmd_bench.files.records import content_key, finite_or_none
+from ddmd_bench.files.records import content_key
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
-from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
+from ddmd_bench.measuring.one_pass import CHUNK_SIZE, Answer, Item, OnePass
 from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
-from ddmd_bench.stats.distances import DISTANCES
-from ddmd_bench.stats.frechet import RealFeatures
-from ddmd_bench.stats.intervals import Interval, mean_interval
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Asked = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
-CHUNK_SIZE = 64  # images that are decoded at once
 # A scorer's answer depends on them, and on its weights.
 _SOURCES = ("files/decoding.py", "measuring/one_pass.py", "scorers/**/[!m]*.py")
 
@@ -77,11 +71,11 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptAnswers:
     """Where a pass keeps what it has computed."""
 
     answers: Path  # of one student's images
-    texts: Path  # prompts that the scorers encoded, of every student and suite
+    encoded_prompts: Path  # by the scorers, of every student and suite
 
 
 def scorer_key(scorer: str, dtype: torch.dtype = torch.float32) -> str:
@@ -107,7 +101,7 @@ def measure(
     metrics: Sequence[str],
     student: str,
     *,
-    kept: Kept | None = None,
+    kept: KeptAnswers | None = None,
     asked: Asked | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     device: str = "cpu",
@@ -124,9 +118,9 @@ def measure(
         for prompt_set in {row["prompt_set"] for row in images.rows}
     }
     keys = {name: scorer_key(name, dtype) for name in scorers}
-    texts = partial(_texts_of, kept.texts, keys) if kept else None
+    encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
     parts: dict[str, list[Answer]] = {name: [] for name in scorers}
-    panels: dict[tuple[str, ...], OnePass] = {}
+    passes: dict[tuple[str, ...], OnePass] = {}
     for rows in whole_prompts(images.rows, PART_SIZE):
         found: dict[str, Answer | None] = dict.fromkeys(scorers)
         if kept is not None:
@@ -134,10 +128,10 @@ def measure(
             paths = {name: part_path(kept.answers, name, keys[name], rows) for name in scorers}
             found = {name: read_part(path, stamp) for name, path in paths.items()}
         if lacking := tuple(name for name, answer in found.items() if answer is None):
-            if lacking not in panels:
-                panels[lacking] = OnePass(lacking, device, dtype, texts)
-                panels[lacking].read({name: _prompts(images, wanted, name) for name in lacking})
-            new = _pass(panels[lacking], images, rows, wanted, progress)
+            if lacking not in passes:
+                passes[lacking] = OnePass(lacking, device, dtype, encoded)
+                passes[lacking].read({name: _prompts(images, wanted, name) for name in lacking})
+            new = _pass(passes[lacking], images, rows, wanted, progress)
             for name, answer in new.items() if kept is not None else ():
                 write_part(paths[name], answer, stamp)
             found |= new
@@ -160,70 +154,8 @@ def _prompts(images: Images, wanted: Mapping[str, frozenset[str]], scorer: str) 
     return list(dict.fromkeys(row["prompt"] for row in rows))
 
 
-def cell_of(interval: Interval, inside: NDArray[np.bool_]) -> dict[str, Any]:
-    """A value as a record holds it, with how many of the rows inside went into it."""
-    return {
-        "value": finite_or_none(interval.value),
-        "low": finite_or_none(interval.low),
-        "high": finite_or_none(interval.high),
-        "n": interval.n,
-        "n_expected": int(inside.sum()),
-    }
-
-
-def shortcomings(measured: Measured) -> dict[str, Any]:
-    """For a record: how many images each scorer has no value of, by reason, and how many prompts
-    are longer than it reads."""
-    prompts = measured.table["prompt_id"].to_numpy()
-    missing = {
-        name: dict(Counter(answer.missing.values()).most_common())
-        for name, answer in measured.answers.items()
-        if answer.missing
-    }
-    truncated = {
-        name: len({prompts[row] for row in answer.truncated})
-        for name, answer in measured.answers.items()
-        if answer.truncated
-    }
-    return {"missing": missing, "truncated_prompts": truncated}
-
-
-def features_of(
-    pictures: Sequence[Image], prompts: Sequence[str], extractors: Sequence[str]
-) -> dict[str, NDArray[np.float32]]:
-    """Features [n, d] of images in memory by extractor, none of them missing."""
-    items = [
-        Item(f"image {k} of prompt {prompt!r}", prompt, partial(_give, picture))
-        for k, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True))
-    ]
-    return whole_features(OnePass(extractors), items)
-
-
-def whole_features(
-    panel: OnePass, items: Sequence[Item], progress: Callable[[int], None] = lambda done: None
-) -> dict[str, NDArray[np.float32]]:
-    """Features [n, d] by the panel's scorers; an image without any is an error that names it."""
-    chunks = [items[k : k + CHUNK_SIZE] for k in range(0, len(items), CHUNK_SIZE)]
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in panel.models}
-    done = 0
-    for chunk, answers in zip(chunks, panel.over(chunks), strict=True):
-        for name, answer in answers.items():
-            if answer.missing:
-                row, reason = next(iter(answer.missing.items()))
-                raise BenchError(f"{chunk[row].name}: {reason} (scorer {name})")
-            assert answer.features is not None, f"{name} extracts features"
-            found[name].append(answer.features)
-        done += len(chunk)
-        progress(done)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
-def _give(picture: Image) -> Image:
-    return picture
-
-
 def _pass(
-    panel: OnePass,
+    one_pass: OnePass,
     images: Images,
     rows: slice,
     wanted: Mapping[str, frozenset[str]],
@@ -243,15 +175,15 @@ def _pass(
         ]
         for chunk in chunks
     )
-    found: dict[str, list[Answer]] = {name: [] for name in panel.models}
-    for chunk, answers in zip(chunks, panel.over(items), strict=True):
+    found: dict[str, list[Answer]] = {name: [] for name in one_pass.models}
+    for chunk, answers in zip(chunks, one_pass.over(items), strict=True):
         for name, answer in answers.items():
             found[name].append(answer)
         progress(rows.start + chunk.stop, len(images.rows))
     return {name: joined(part) for name, part in found.items()}
 
 
-def _texts_of(folder: Path, keys: dict[str, str], scorer: str) -> Path:
+def _encoded_prompts_folder(folder: Path, keys: dict[str, str], scorer: str) -> Path:
     return folder / f"{scorer}-{keys[scorer]}"
 
 
@@ -283,56 +215,3 @@ def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answe
         # A scorer that was asked about none of the images has no column.
         table[name] = np.asarray(known.get(name, [math.nan] * len(rows)), np.float64)
     return table
-
-
-def in_group(prompt_sets: NDArray[Any], group: str) -> NDArray[np.bool_]:
-    """Which images belong to a prompt set, or to 'all'."""
-    everything = np.ones(len(prompt_sets), bool)
-    return everything if group == "all" else np.asarray(prompt_sets == group)
-
-
-def counted(
-    metric: str, table: pd.DataFrame, group: str, asked: Asked | None = None
-) -> NDArray[np.bool_]:
-    """Which rows of the table a metric over a group counts: those of prompts that it is for."""
-    sets = table["prompt_set"].to_numpy()
-    inside = in_group(sets, group)
-    if asked is not None:
-        inside &= np.isin(sets, [name for name, metrics in asked.items() if metric in metrics])
-    if METRICS[metric].kind == "prompt":  # its value stands on each image of the prompt
-        inside &= ~table["prompt_id"].duplicated().to_numpy()
-    return inside
-
-
-def aggregate(
-    metric: str,
-    measured: Measured,
-    inside: NDArray[np.bool_],
-    real: RealFeatures | None,
-    seed: int | None,
-) -> Interval:
-    """A metric over the rows inside; one of kind distribution compares them with `real`.
-
-    Such a distance has its interval from resamples drawn with the seed; without one, none.
-    """
-    if not inside.any():
-        return Interval(math.nan, math.nan, math.nan, 0)
-    groups = measured.table["prompt_id"].to_numpy()[inside]
-    row = METRICS[metric]
-    if row.extractor is None or row.distance is None:
-        values = measured.table[metric].to_numpy()[inside]
-        if row.counts is not None:
-            times = np.nan_to_num(measured.table[row.counts].to_numpy()[inside]).astype(int)
-            values, groups = values.repeat(times), groups.repeat(times)
-        return mean_interval(values, groups)
-    assert real is not None, f"{metric} compares with real images"
-    features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
-    known = np.isfinite(features).all(1)
-    features, groups = features[known], groups[known]
-    # Missing where either side has too few images.
-    if min(len(features), len(real.features)) < distance.fewest(features.shape[1]):
-        return Interval(math.nan, math.nan, math.nan, len(features))
-    if seed is None:
-        value = distance.value(features, real)
-        return Interval(value, math.nan, math.nan, len(features))
-    return distance.interval(features, real, groups, seed)

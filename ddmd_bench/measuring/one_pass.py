@@ -1,7 +1,7 @@
 """Scorers side by side: each image is decoded once and handed to all of them.
 
-    panel = OnePass(["hps_v21", "image_reward"])
-    for answers in panel.over(chunks): ...
+    one_pass = OnePass(["hps_v21", "image_reward"])
+    for answers in one_pass.over(chunks): ...
 
 Images are decoded and preprocessed in threads while the networks run on those before.
 """
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-Text = Mapping[str, "Tensor"]
+EncodedPrompt = Mapping[str, "Tensor"]
 TRUNCATED = "truncated"
+CHUNK_SIZE = 64  # images that are decoded at once
 
 
 class Item(NamedTuple):
@@ -48,6 +49,11 @@ class Item(NamedTuple):
     prompt: str
     open: Callable[[], Image]  # raises Unusable where it cannot be scored
     scorers: frozenset[str] | None = None  # that are asked; None: all
+
+    @classmethod
+    def in_memory(cls, name: str, prompt: str, image: Image) -> Item:
+        """One that needs no opening."""
+        return cls(name, prompt, lambda: image)
 
 
 @dataclass
@@ -98,21 +104,21 @@ class OnePass:
         names: Sequence[str],
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
-        texts: Callable[[str], Path] | None = None,
+        encoded_prompts: Callable[[str], Path] | None = None,
     ) -> None:
-        """`texts` says where a scorer's encoded prompts are kept; without it, in memory."""
+        """`encoded_prompts` says where a scorer's are kept; without it, in memory."""
         self.models = {name: loaded(name, device, dtype) for name in names}
-        self.texts = {
-            name: _Texts(model, texts(name) if texts else None)
+        self.encoded_prompts = {
+            name: EncodedPrompts(model, encoded_prompts(name) if encoded_prompts else None)
             for name, model in self.models.items()
         }
         self.batch_sizes = {name: batch_size(name, device) for name in names}
 
     def read(self, prompts: Mapping[str, Sequence[str]]) -> None:
         """Encode each scorer's prompts; those that are kept cost nothing."""
-        for name, texts in prompts.items():
-            for start in range(0, len(texts), SHARD_SIZE):
-                self.texts[name].of(texts[start : start + SHARD_SIZE])
+        for name, to_read in prompts.items():
+            for start in range(0, len(to_read), SHARD_SIZE):
+                self.encoded_prompts[name].of(to_read[start : start + SHARD_SIZE])
 
     def over(self, chunks: Iterable[Sequence[Item]]) -> Iterator[dict[str, Answer]]:
         """Each chunk's answers by scorer; the images of one prompt must be in one chunk."""
@@ -154,7 +160,7 @@ class OnePass:
         answer.not_asked = {
             k for k, one in enumerate(prepared) if not (name in one.inputs or name in one.reasons)
         }
-        texts, failed = self.texts[name].of(
+        encoded, failed = self.encoded_prompts[name].of(
             [prompt for k, prompt in enumerate(prompts) if k not in answer.not_asked]
         )
         inputs: dict[int, Tensor] = {}
@@ -165,13 +171,13 @@ class OnePass:
                 answer.missing[k] = reason
                 continue
             inputs[k] = one.inputs[name]
-            if TRUNCATED in texts[prompt]:
+            if TRUNCATED in encoded[prompt]:
                 answer.truncated.add(k)
         for rows in _alike(inputs):
             start = 0
             while start < len(rows):  # the batch size may fall on the way
                 batch = rows[start : start + self.batch_sizes[name]]
-                self._batch(name, batch, inputs, [texts[prompts[k]] for k in batch], answer)
+                self._batch(name, batch, inputs, [encoded[prompts[k]] for k in batch], answer)
                 start += len(batch)
         if SCORERS[name].prompt_columns:
             self._prompt_columns(name, inputs, prompts, answer)
@@ -182,12 +188,12 @@ class OnePass:
         name: str,
         rows: list[int],
         inputs: Mapping[int, Tensor],
-        texts: list[Text],
+        encoded: list[EncodedPrompt],
         answer: Answer,
     ) -> None:
         """Score the rows; in halves where memory runs out or the scorer throws."""
         try:
-            scored = self.models[name].score_batch(torch.stack([inputs[k] for k in rows]), texts)
+            scored = self.models[name].score_batch(torch.stack([inputs[k] for k in rows]), encoded)
         except Exception as error:  # noqa: BLE001 - one image must not cost the others
             if len(rows) == 1:
                 answer.missing[rows[0]] = _reason(error)
@@ -199,8 +205,8 @@ class OnePass:
             return
         # Outside the handler: the error keeps what filled the memory alive.
         half = (len(rows) + 1) // 2
-        self._batch(name, rows[:half], inputs, texts[:half], answer)
-        self._batch(name, rows[half:], inputs, texts[half:], answer)
+        self._batch(name, rows[:half], inputs, encoded[:half], answer)
+        self._batch(name, rows[half:], inputs, encoded[half:], answer)
 
     def _prompt_columns(
         self, name: str, inputs: Mapping[int, Tensor], prompts: list[str], answer: Answer
@@ -232,17 +238,17 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-class _Texts:
+class EncodedPrompts:
     """A scorer's encoded prompts: each is encoded once."""
 
     def __init__(self, model: ScorerModel, folder: Path | None) -> None:
         self.model = model
         self.store = Store(folder) if folder else None
-        self.known: dict[str, Text] = {}
+        self.known: dict[str, EncodedPrompt] = {}
         self.failed: dict[str, str] = {}
 
-    def of(self, prompts: Sequence[str]) -> tuple[Mapping[str, Text], Mapping[str, str]]:
-        """Encoded prompts, and why others cannot be, by text."""
+    def of(self, prompts: Sequence[str]) -> tuple[Mapping[str, EncodedPrompt], Mapping[str, str]]:
+        """Encoded prompts, and why others cannot be, by prompt."""
         new = [p for p in dict.fromkeys(prompts) if p not in self.known and p not in self.failed]
         if self.store is not None:
             found = [p for p in new if p in self.store.places]
@@ -265,4 +271,4 @@ class _Texts:
         by_prompt = dict(zip(prompts, rows, strict=True))
         self.known |= by_prompt
         if self.store is not None and all(rows):  # a scorer that reads no prompts keeps none
-            self.store.add(prompts, lambda texts: [by_prompt[t] for t in texts], len(prompts))
+            self.store.add(prompts, lambda some: [by_prompt[p] for p in some], len(prompts))

@@ -22,6 +22,7 @@ _SOURCES = (
     "files/embeddings.py",
     "data/latents.py",
     "data/streams.py",
+    "data/pixels.py",
     "data/training.py",
     "stages/encode.py",
 )

@@ -17,7 +17,7 @@ from ddmd_bench.planning.sizes import RECORD, png_bytes
 from ddmd_bench.planning.task import Tasks
 from ddmd_bench.students.catalogue import PIPELINE
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
-from ddmd_bench.suite.schema import Student
+from ddmd_bench.suite.students import Student
 
 _SOURCES = (
     *MODEL_SOURCES,

@@ -28,6 +28,8 @@ MEASURING_SOURCES = (
     "measuring/one_pass.py",
     "scorers/**/*.py",
     "measuring/measure.py",
+    "measuring/features.py",
+    "measuring/aggregates.py",
 )
 _DOCTOR_SOURCES = (*MEASURING_SOURCES, "measuring/doctor.py", "stages/doctor.py")
 _SOURCES = ("files/records.py", *MEASURING_SOURCES, "stats/*.py", "stages/score.py")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.images import as_pictures, image_ids
 from ddmd_bench.files.records import mark_done, write_jsonl
-from ddmd_bench.measuring.measure import features_of
+from ddmd_bench.measuring.features import features_of
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.students.drawing import draw_reference
 

@@ -25,18 +25,8 @@ from ddmd_bench.files.records import (
     write_json,
     write_whole,
 )
-from ddmd_bench.measuring.measure import (
-    Images,
-    Kept,
-    Measured,
-    Row,
-    aggregate,
-    cell_of,
-    counted,
-    in_group,
-    measure,
-    shortcomings,
-)
+from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
+from ddmd_bench.measuring.measure import Images, KeptAnswers, Measured, Row, measure
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.stats.frechet import RealFeatures
@@ -54,7 +44,7 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     start = time.perf_counter()
     source = plan.task("generate", task.student, task.seed).folder
     rows = _image_rows(plan, source)
-    kept = Kept(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
+    kept = KeptAnswers(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
     dtype = getattr(torch, plan.suite.scoring.dtype)
     images = _images(source, rows)
     measured = measure(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.students.catalogue import StudentWeights
-from ddmd_bench.suite.schema import Student
+from ddmd_bench.suite.students import Student
 from ddmd_bench.suite.settings import TrainSettings
 
 WEIGHTS = "student.safetensors"  # in the folder of a student's training

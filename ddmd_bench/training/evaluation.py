@@ -22,7 +22,9 @@ from ddmd_bench.data.images import ImageId, as_pictures, image_ids, quantised
 from ddmd_bench.data.prompts import Prompt, head_in_proportion
 from ddmd_bench.files.decoding import refuse_blank
 from ddmd_bench.files.records import finite_or_none
-from ddmd_bench.measuring.measure import Images, Measured, aggregate, counted, features_of, measure
+from ddmd_bench.measuring.aggregates import aggregate, counted
+from ddmd_bench.measuring.features import features_of
+from ddmd_bench.measuring.measure import Images, Measured, measure
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.terms import Denoise
 from ddmd_bench.scorers import METRICS

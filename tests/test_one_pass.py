@@ -18,8 +18,9 @@ from PIL import Image
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Undecodable, Unusable, decoded
+from ddmd_bench.measuring.aggregates import counted
 from ddmd_bench.measuring.answers import joined, read_part, write_part
-from ddmd_bench.measuring.measure import Images, Kept, counted, measure
+from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
 from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
 
@@ -83,7 +84,7 @@ def test_a_constant_image_has_no_value(tmp_path: Path, mode: str) -> None:
         decoded(tmp_path / "a.png")
 
 
-# the panel
+# the pass
 
 
 class Means:
@@ -162,8 +163,8 @@ def items(*images: Image.Image | Exception, prompts: Sequence[str] = ()) -> list
     ]
 
 
-def answer(panel: OnePass, chunk: Sequence[Item]) -> Answer:
-    (found,) = panel.over([chunk])
+def answer(one_pass: OnePass, chunk: Sequence[Item]) -> Answer:
+    (found,) = one_pass.over([chunk])
     return found["means"]
 
 
@@ -199,11 +200,11 @@ def test_what_the_input_forbids_stops_the_pass(scorer: Means) -> None:
 
 def test_the_batch_size_falls_where_memory_runs_out(scorer: Means) -> None:
     scorer.limit = 2
-    panel = OnePass(["means"])
+    one_pass = OnePass(["means"])
     chunk = items(*(grey(20 + k) for k in range(9)))
-    first, second = (found["means"] for found in panel.over([chunk, chunk]))
+    first, second = (found["means"] for found in one_pass.over([chunk, chunk]))
     assert max(scorer.batches) == 2
-    assert panel.batch_sizes["means"] == 2
+    assert one_pass.batch_sizes["means"] == 2
     assert not first.missing
     assert (first.columns["level"] == second.columns["level"]).all()
 
@@ -213,11 +214,11 @@ def test_prompts_are_encoded_once_and_counted_where_they_are_cut(
 ) -> None:
     prompts = ["one", "a longer prompt", "one", "why?", "one"]
     chunk = items(*(grey(20 + k) for k in range(5)), prompts=prompts)
-    found = answer(OnePass(["means"], texts=lambda name: tmp_path / name), chunk)
+    found = answer(OnePass(["means"], encoded_prompts=lambda name: tmp_path / name), chunk)
     assert sorted(scorer.encoded) == ["a longer prompt", "one"]
     assert found.truncated == {1}
     assert found.missing == {3: "no questions"}
-    again = answer(OnePass(["means"], texts=lambda name: tmp_path / name), chunk[:3])
+    again = answer(OnePass(["means"], encoded_prompts=lambda name: tmp_path / name), chunk[:3])
     assert len(scorer.encoded) == 2  # read from the disk
     assert again.columns["length"].tolist() == [3, 15, 3]
     assert again.truncated == {1}
@@ -280,7 +281,7 @@ def images_of(levels: Sequence[int], opened: list[int]) -> Images:
 
 
 def test_a_second_pass_opens_no_image(scorer: Means, tmp_path: Path) -> None:
-    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    kept, opened = KeptAnswers(tmp_path / "answers", tmp_path / "texts"), list[int]()
     images = images_of(range(20, 120), opened)
     first = measure(images, ["level"], "s", kept=kept)
     assert sorted(opened) == list(range(100))
@@ -295,7 +296,7 @@ def test_a_second_pass_opens_no_image(scorer: Means, tmp_path: Path) -> None:
 
 
 def test_a_scorer_is_asked_about_its_own_prompts_alone(scorer: Means, tmp_path: Path) -> None:
-    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    kept, opened = KeptAnswers(tmp_path / "answers", tmp_path / "texts"), list[int]()
     images = images_of(range(20, 30), opened)
     rows = [row | {"prompt_set": "p" if k < 6 else "q"} for k, row in enumerate(images.rows)]
     images = Images(rows, images.names, images.open)
@@ -318,7 +319,7 @@ def test_a_pass_that_was_stopped_goes_on(
     scorer: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 32)
-    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    kept, opened = KeptAnswers(tmp_path / "answers", tmp_path / "texts"), list[int]()
     images = images_of(range(20, 120), opened)
 
     def stop(done: int, total: int) -> None:
@@ -334,7 +335,7 @@ def test_a_pass_that_was_stopped_goes_on(
 
 
 def test_a_scorer_that_fails_costs_no_other(scorer: Means, tmp_path: Path) -> None:
-    kept, opened = Kept(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    kept, opened = KeptAnswers(tmp_path / "answers", tmp_path / "texts"), list[int]()
     images = images_of([13] * 3 + [14], opened)
     images = Images([row | {"prompt": "why?"} for row in images.rows], images.names, images.open)
     with pytest.raises(BenchError, match="none of 4 images has a value; the first: no questions"):

@@ -1,0 +1,102 @@
+"""From a table of images to a metric's value: which rows count, its interval, its record."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddmd_bench.files.records import finite_or_none
+from ddmd_bench.scorers import METRICS
+from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.intervals import Interval, mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ddmd_bench.measuring.measure import Asked, Measured
+    from ddmd_bench.stats.frechet import RealFeatures
+
+
+def aggregate(
+    metric: str,
+    measured: Measured,
+    inside: NDArray[np.bool_],
+    real: RealFeatures | None,
+    seed: int | None,
+) -> Interval:
+    """A metric over the rows inside; one of kind distribution compares them with `real`.
+
+    Such a distance has its interval from resamples drawn with the seed; without one, none.
+    """
+    if not inside.any():
+        return Interval(math.nan, math.nan, math.nan, 0)
+    groups = measured.table["prompt_id"].to_numpy()[inside]
+    row = METRICS[metric]
+    if row.extractor is None or row.distance is None:
+        values = measured.table[metric].to_numpy()[inside]
+        if row.counts is not None:
+            times = np.nan_to_num(measured.table[row.counts].to_numpy()[inside]).astype(int)
+            values, groups = values.repeat(times), groups.repeat(times)
+        return mean_interval(values, groups)
+    assert real is not None, f"{metric} compares with real images"
+    features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
+    known = np.isfinite(features).all(1)
+    features, groups = features[known], groups[known]
+    # Missing where either side has too few images.
+    if min(len(features), len(real.features)) < distance.fewest(features.shape[1]):
+        return Interval(math.nan, math.nan, math.nan, len(features))
+    if seed is None:
+        value = distance.value(features, real)
+        return Interval(value, math.nan, math.nan, len(features))
+    return distance.interval(features, real, groups, seed)
+
+
+def counted(
+    metric: str, table: pd.DataFrame, group: str, asked: Asked | None = None
+) -> NDArray[np.bool_]:
+    """Which rows of the table a metric over a group counts: those of prompts that it is for."""
+    sets = table["prompt_set"].to_numpy()
+    inside = in_group(sets, group)
+    if asked is not None:
+        inside &= np.isin(sets, [name for name, metrics in asked.items() if metric in metrics])
+    if METRICS[metric].kind == "prompt":  # its value stands on each image of the prompt
+        inside &= ~table["prompt_id"].duplicated().to_numpy()
+    return inside
+
+
+def in_group(prompt_sets: NDArray[Any], group: str) -> NDArray[np.bool_]:
+    """Which images belong to a prompt set, or to 'all'."""
+    everything = np.ones(len(prompt_sets), bool)
+    return everything if group == "all" else np.asarray(prompt_sets == group)
+
+
+def cell_of(interval: Interval, inside: NDArray[np.bool_]) -> dict[str, Any]:
+    """A value as a record holds it, with how many of the rows inside went into it."""
+    return {
+        "value": finite_or_none(interval.value),
+        "low": finite_or_none(interval.low),
+        "high": finite_or_none(interval.high),
+        "n": interval.n,
+        "n_expected": int(inside.sum()),
+    }
+
+
+def shortcomings(measured: Measured) -> dict[str, Any]:
+    """For a record: how many images each scorer has no value of, by reason, and how many prompts
+    are longer than it reads."""
+    prompts = measured.table["prompt_id"].to_numpy()
+    missing = {
+        name: dict(Counter(answer.missing.values()).most_common())
+        for name, answer in measured.answers.items()
+        if answer.missing
+    }
+    truncated = {
+        name: len({prompts[row] for row in answer.truncated})
+        for name, answer in measured.answers.items()
+        if answer.truncated
+    }
+    return {"missing": missing, "truncated_prompts": truncated}
