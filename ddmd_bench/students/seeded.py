@@ -9,8 +9,8 @@ from pathlib import Path
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.students.catalogue import StudentWeights
-from ddmd_bench.suite.students import Student
 from ddmd_bench.suite.settings import TrainSettings
+from ddmd_bench.suite.students import Student
 
 WEIGHTS = "student.safetensors"  # in the folder of a student's training
 
