@@ -2,7 +2,7 @@
 
 A new backend is a module that makes a `Backend`, and a row in `BACKENDS`.
 
-Imports: errors, objective, suite, files, hub.
+Imports: errors, objective, files, suite, hub.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """Words, progress and exit codes: nothing below prints.
 
-Imports: errors, suite, files, hub, scorers, measuring, students, planning, reporting, stages, run.
+Imports: errors, files, suite, hub, scorers, measuring, students, planning, reporting, stages, run.
 """

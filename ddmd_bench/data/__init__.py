@@ -1,4 +1,4 @@
 """Prompts, captions and images: read from lists, tables and folders; noise of each image.
 
-Imports: errors, suite, files, hub.
+Imports: errors, files, suite, hub.
 """

@@ -1,4 +1,4 @@
 """From images to numbers: scorers in one pass, their answers kept, metrics over them.
 
-Imports: errors, stats, suite, files, hub, data, scorers.
+Imports: errors, stats, files, suite, hub, data, scorers.
 """

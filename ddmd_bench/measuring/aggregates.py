@@ -17,7 +17,7 @@ from ddmd_bench.stats.intervals import Interval, mean_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ddmd_bench.measuring.measure import Asked, Measured
+    from ddmd_bench.measuring.measure import Measured, MetricsOf
     from ddmd_bench.stats.frechet import RealFeatures
 
 
@@ -56,7 +56,7 @@ def aggregate(
 
 
 def counted(
-    metric: str, table: pd.DataFrame, group: str, asked: Asked | None = None
+    metric: str, table: pd.DataFrame, group: str, asked: MetricsOf | None = None
 ) -> NDArray[np.bool_]:
     """Which rows of the table a metric over a group counts: those of prompts that it is for."""
     sets = table["prompt_set"].to_numpy()

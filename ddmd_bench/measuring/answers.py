@@ -6,7 +6,6 @@ what is there. A part belongs to one scorer, as its weights and code are, and to
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ddmd_bench.files.records import write_whole
+from ddmd_bench.files.arrays import write_npz
 from ddmd_bench.measuring.one_pass import Answer
 
 PART_SIZE = 512  # images, about
@@ -38,10 +37,7 @@ def write_part(path: Path, answer: Answer, stamp: str) -> None:
         "truncated": sorted(answer.truncated),
         "not_asked": sorted(answer.not_asked),
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, facts=np.array(json.dumps(facts)), **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, buffer.getvalue())
+    write_npz(path, {"facts": np.array(json.dumps(facts)), **arrays})
 
 
 def read_part(path: Path, stamp: str) -> Answer | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ddmd_bench.data.image_folders import METADATA
 from ddmd_bench.data.tables import rows_of, text_of
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.records import seed_of, write_json, write_whole
+from ddmd_bench.files.arrays import write_parquet
+from ddmd_bench.files.records import seed_of, write_json
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, shortcomings
 from ddmd_bench.measuring.reference import (
     build_command,
@@ -151,8 +152,6 @@ def score_folder(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Write per_image.parquet and aggregates.json to the output folder; returns the latter."""
-    import io
-
     from ddmd_bench.files.decoding import decoded
     from ddmd_bench.files.provenance import provenance
     from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
@@ -166,10 +165,7 @@ def score_folder(
     )
     table = measured.table
     table.insert(0, "file_name", [row["file_name"] for row in images.rows])
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / "per_image.parquet", buffer.getvalue())
+    write_parquet(output / "per_image.parquet", table)
     record = {
         "metrics": {metric: _groups(metric, measured, reference) for metric in metrics},
         "reference": statistics_inputs(reference),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]
-Asked = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
+MetricsOf = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
 # A scorer's answer depends on them, and on its weights.
 _SOURCES = ("files/decoding.py", "measuring/one_pass.py", "scorers/**/[!m]*.py")
@@ -102,7 +102,7 @@ def measure(
     student: str,
     *,
     kept: KeptAnswers | None = None,
-    asked: Asked | None = None,
+    asked: MetricsOf | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.files.records import differing, read_json
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.scorers import METRICS, SCORERS
@@ -32,8 +32,7 @@ _FOLDER = "reference_stats"  # a suite's expected values lie there as well
 def find_statistics(name: str, scorers: Iterable[str] = ()) -> Path:
     """A folder by its path, or by its name in the working folder's, the clone's or the package's
     `reference_stats`; `scorers` are named where it has to be made."""
-    package = Path(str(resources.files("ddmd_bench")))
-    stores = [Path(_FOLDER), package.parent / _FOLDER, package / _FOLDER]
+    stores = [Path(_FOLDER), *carried_folders(_FOLDER)]
     for folder in (Path(name).expanduser(), *(store / name for store in stores)):
         if (folder / CARD).is_file():
             return folder

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ddmd_bench.data.streams import iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.files.arrays import write_npy, write_npz
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import provenance
@@ -38,7 +39,7 @@ _WORK = "unfinished"
 SUBSET = "the first n of the source; files in the order of their paths"
 
 Progress = Callable[[int], None]  # images done
-Part = dict[str, NDArray[Any]]  # scorer -> features [k, d]; "sha256" -> of each file [k]
+Arrays = dict[str, NDArray[Any]]  # scorer -> features [k, d]; "sha256" -> of each file [k]
 
 
 def build(
@@ -55,7 +56,7 @@ def build(
     encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))
     while images := list(islice(encoded, PART)):
         part = _measured(one_pass, images, count * PART, progress)
-        _write_part(work / f"{count:06}.npz", part)
+        write_npz(work / f"{count:06}.npz", part)
         count += 1
     parts = sorted(work.glob("*.npz"))
     digests = [digest for path in parts for digest in _read(path, "sha256")]
@@ -79,7 +80,7 @@ def build(
 
 def _measured(
     one_pass: OnePass, images: Sequence[tuple[str, bytes]], done: int, progress: Progress
-) -> Part:
+) -> Arrays:
     items = [Item(name, "", partial(_opened, encoded)) for name, encoded in images]
     features = whole_features(one_pass, items, lambda count: progress(done + count))
     digests = np.array([hashlib.sha256(encoded).hexdigest() for _, encoded in images])
@@ -119,12 +120,6 @@ def _begun(work: Path, data: DataSource, scorers: Sequence[str], num: int | None
     return work
 
 
-def _write_part(path: Path, part: Part) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **part)
-    write_whole(path, buffer.getvalue())
-
-
 def _read(path: Path, name: str) -> NDArray[Any]:
     with np.load(path, allow_pickle=False) as part:
         array: NDArray[Any] = part[name]
@@ -143,13 +138,11 @@ def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any
     features = np.concatenate(list(_rows(parts, scorer)))
     if not np.isfinite(features).all():
         raise BenchError(f"{output}: features of {scorer} are not finite. Check its weights")
-    buffer = io.BytesIO()
-    np.save(buffer, features, allow_pickle=False)
     gaussian = factored(gaussian_of_parts(_rows(parts, scorer)))
     tensors = dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True))
-    files = {f"{scorer}.npy": buffer.getvalue(), f"{scorer}.safetensors": save(tensors)}
-    for name, payload in files.items():
-        write_whole(output / name, payload)
+    files = f"{scorer}.npy", f"{scorer}.safetensors"
+    write_npy(output / files[0], features)
+    write_whole(output / files[1], save(tensors))
     return {
         "protocol": SCORERS[scorer].protocol,
         "num_features": features.shape[1],

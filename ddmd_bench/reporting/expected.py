@@ -7,11 +7,11 @@ what a further seed may, 1 in 10,000; a student that is not trained is held to t
 from __future__ import annotations
 
 import math
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.files.records import SCHEMA, differing, write_json
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model, TrainSettings
@@ -39,9 +39,8 @@ class CheckResult(NamedTuple):
 
 def find_expected(suite: str) -> Path:
     """The suite's committed expectation, in the working folder, the clone or the package."""
-    package = Path(str(resources.files("ddmd_bench")))
-    folders = [Path("reference_stats"), package.parent / "reference_stats"]
-    paths = [f / f"{suite}.expected.json" for f in (*folders, package / "reference_stats")]
+    folders = [Path("reference_stats"), *carried_folders("reference_stats")]
+    paths = [folder / f"{suite}.expected.json" for folder in folders]
     for path in paths:
         if path.is_file():
             return path

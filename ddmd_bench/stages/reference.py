@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.images import as_pictures, image_ids
+from ddmd_bench.files.arrays import write_npy
 from ddmd_bench.files.records import mark_done, write_jsonl
 from ddmd_bench.measuring.features import features_of
 from ddmd_bench.scorers import METRICS
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write the reference's features, the same for every seed of the suite."""
-    import numpy as np
     import torch
 
     suite = plan.suite
@@ -41,7 +41,7 @@ def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> N
     prompts = [image.prompt.text for image in images]
     found = features_of(as_pictures(torch.stack(pixels)), prompts, extractors)
     for name, features in found.items():
-        np.save(task.folder / f"features_{name}.npy", features)
+        write_npy(task.folder / f"features_{name}.npy", features)
     write_jsonl(
         task.folder / "metadata.jsonl",
         ({"prompt_id": i.prompt.prompt_id, "prompt_set": i.prompt.prompt_set} for i in images),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.arrays import write_npy, write_parquet
 from ddmd_bench.files.decoding import Undecodable, decoded
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.records import (
@@ -23,7 +21,6 @@ from ddmd_bench.files.records import (
     read_jsonl,
     seed_of,
     write_json,
-    write_whole,
 )
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
 from ddmd_bench.measuring.measure import Images, KeptAnswers, Measured, Row, measure
@@ -59,9 +56,9 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     )
     reference = plan.shared("reference")
     aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
-    _write_parquet(task.folder / "per_image.parquet", measured.table)
+    write_parquet(task.folder / "per_image.parquet", measured.table)
     for name, features in measured.features.items():
-        _write_npy(task.folder / f"features_{name}.npy", features)
+        write_npy(task.folder / f"features_{name}.npy", features)
     write_json(task.folder / "aggregates.json", aggregates)
     record = {
         "key": task.key,
@@ -155,15 +152,3 @@ def _real_features(
         )
     inside = in_group(np.array([row["prompt_set"] for row in rows]), group)
     return RealFeatures(features[inside], np.array([row["prompt_id"] for row in rows])[inside])
-
-
-def _write_parquet(path: Path, table: pd.DataFrame) -> None:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_whole(path, buffer.getvalue())
-
-
-def _write_npy(path: Path, array: NDArray[np.float32]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_whole(path, buffer.getvalue())

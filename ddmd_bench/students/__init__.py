@@ -1,4 +1,4 @@
 """Where a student's network and images come from, and how a trained one leaves.
 
-Imports: errors, objective, suite, files, hub, data, backends.
+Imports: errors, objective, files, suite, hub, data, backends.
 """

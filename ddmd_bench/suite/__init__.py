@@ -1,4 +1,4 @@
 """The suite file: its schema and settings with their defaults, found, overridden and checked.
 
-Imports: errors, objective.
+Imports: errors, objective, files.
 """

@@ -6,7 +6,6 @@ suite = load_suite("suites/shapes.yaml", ["train.num_iterations=20"])
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -15,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.suite.schema import Suite
 
 
@@ -32,10 +32,8 @@ def find_suite(name: str) -> Path:
 
 
 def _carried_suites() -> dict[str, Path]:
-    package = Path(str(resources.files("ddmd_bench")))
-    # In a wheel the suites lie inside the package; in a clone beside it.
-    folders = [package / "suites", package.parent / "suites"]
-    return {p.stem: p for folder in folders for p in sorted(folder.glob("*.yaml"))}
+    folders = reversed(carried_folders("suites"))
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def _carried_hint(near: str) -> str:
