@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import canonical_json, read_json
-from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.hub.hashes import known_sha256s
 from ddmd_bench.hub.remote import Remote, is_local, no_such_file, shortened, unmatched, wanted
 
 RUN_FETCH = "Run `python -m ddmd_bench fetch SUITE`"
@@ -119,7 +119,8 @@ def remote_identity(remote: Remote) -> str:
             )
         return f"{remote.repository}@{commit}"
     _, files = _all_of(remote)
-    rows = [[name, known_sha256(path)] for name, path in sorted(files.items())]
+    sha256 = known_sha256s(files.values())
+    rows = [[name, sha256[path]] for name, path in sorted(files.items())]
     return f"sha256:{hashlib.sha256(canonical_json(rows).encode()).hexdigest()}"
 
 

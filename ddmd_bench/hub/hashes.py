@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from ddmd_bench.files.records import file_sha256, read_json, write_json
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
+SAVE_EVERY_S = 30  # of hashing that a process may lose
 
 
 def _memory() -> Path:
@@ -34,28 +37,48 @@ def _stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
+def contents_sha256(paths: Iterable[Path]) -> dict[Path, str]:
+    """sha256 of files' bytes; each is read once, and again only after it has changed.
+
+    The memory is read once for all, and written now and then: 10,000 files of a folder cost what
+    hashing them costs.
+    """
+    remembered, found = _remembered(), {}
+    new: dict[str, list[Any]] = {}
+    saved = time.monotonic()
+    for given in paths:
+        path = given.resolve()
+        stamp = _stamp(path)  # before reading: a change meanwhile gives another stamp
+        match remembered.get(str(path)):
+            case [size, mtime_ns, ctime_ns, str(sha256)] if [size, mtime_ns, ctime_ns] == stamp:
+                found[given] = sha256
+            case _:
+                found[given] = file_sha256(path)
+                new[str(path)] = [*stamp, found[given]]
+        if new and time.monotonic() - saved > SAVE_EVERY_S:
+            _remember(new)
+            new, saved = {}, time.monotonic()
+    if new:
+        _remember(new)
+    return found
+
+
 def content_sha256(path: Path) -> str:
-    """sha256 of a file's bytes; read once, and again only after the file has changed."""
-    path = path.resolve()
-    stamp = _stamp(path)  # before reading: a change meanwhile gives another stamp
-    match _remembered().get(str(path)):
-        case [size, mtime_ns, ctime_ns, str(sha256)] if [size, mtime_ns, ctime_ns] == stamp:
-            return sha256
-    sha256 = file_sha256(path)
-    _remember(path, stamp, sha256)
-    return sha256
+    """The same of one file."""
+    return contents_sha256([path])[path]
 
 
 def remember_sha256(path: Path, sha256: str) -> None:
     """Note the sha256 of a file that has just been hashed under another name."""
     path = path.resolve()
-    _remember(path, _stamp(path), sha256)
+    _remember({str(path): [*_stamp(path), sha256]})
 
 
-def _remember(path: Path, stamp: list[int], sha256: str) -> None:
+def _remember(new: dict[str, list[Any]]) -> None:
+    # Read again: another process may have written since.
     known = {name: row for name, row in _remembered().items() if Path(name).exists()}
     with suppress(OSError):  # a home that cannot be written costs time, not results
-        write_json(_memory(), {**known, str(path): [*stamp, sha256]})
+        write_json(_memory(), {**known, **new})
 
 
 def blob_of(path: Path) -> Path | None:
@@ -69,10 +92,16 @@ def blob_of(path: Path) -> Path | None:
     return blob if in_cache else None
 
 
+def known_sha256s(paths: Collection[Path]) -> dict[Path, str]:
+    """sha256 of files: the name of its blob where one is in the Hub's cache, else hashed."""
+    blobs = {path: blob.name for path in paths if (blob := blob_of(path))}
+    named = {path: name for path, name in blobs.items() if _SHA256.fullmatch(name)}
+    return named | contents_sha256(path for path in paths if path not in named)
+
+
 def known_sha256(path: Path) -> str:
-    """sha256 of a file: the name of its blob in the Hub's cache where it is one, else hashed."""
-    blob = blob_of(path)
-    return blob.name if blob and _SHA256.fullmatch(blob.name) else content_sha256(path)
+    """The same of one file."""
+    return known_sha256s([path])[path]
 
 
 def is_corrupted(path: Path) -> bool:
