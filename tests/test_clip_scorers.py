@@ -38,6 +38,7 @@ from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.report import report
 from ddmd_bench.stages.score import score
 from ddmd_bench.suite.files import load_suite
+from tests.pictures import Code, scores, scores_alone
 
 COSINES = ("hps_v21", "hps_v20", "clip_score_vit_g_14", "clip_score_vit_l_14", "pick_score")
 PROMPTS = ["a red bicycle", "two dogs on a beach, oil painting"]
@@ -167,12 +168,6 @@ def photograph(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Ima
 PICTURES = [photograph(300, 300), photograph(200, 340, seed=1), photograph(90, 60, seed=2)]
 
 
-def scores(model: ScorerModel, images: list[Image.Image], prompts: list[str]) -> Tensor:
-    inputs = torch.stack([model.preprocess(image) for image in images])
-    (column,) = model.score_batch(inputs, model.encode_prompts(prompts)).columns.values()
-    return column
-
-
 # full size
 
 
@@ -278,10 +273,7 @@ def test_neither_batch_nor_its_mates_matter(weights: Path, name: str) -> None:
     prompts = [*PROMPTS, "a cat"]
     scale = math.exp(LOGIT_SCALE) if name == "pick_score" else 1.0
     together = scores(model, PICTURES, prompts)
-    alone = [
-        scores(model, [image], [prompt]).item()
-        for image, prompt in zip(PICTURES, prompts, strict=True)
-    ]
+    alone = scores_alone(model, PICTURES, prompts)
     backwards = scores(model, PICTURES[::-1], prompts[::-1]).flip(0)
     assert together == pytest.approx(alone, abs=1e-6 * scale)
     assert together == pytest.approx(backwards, abs=1e-6 * scale)
@@ -531,14 +523,9 @@ def test_position_ids_of_older_files_are_no_weights(weights: Path) -> None:
     assert scores(load("pick_score"), PICTURES[:1], PROMPTS[:1]) == pytest.approx(plain, abs=1e-4)
 
 
-class _Code:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return (print, ("run",))
-
-
 def test_a_pickle_is_data_only(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = weights / "HPS_v2.1_compressed.pt"
-    path.write_bytes(pickle.dumps({"state_dict": _Code()}, protocol=2))
+    path.write_bytes(pickle.dumps({"state_dict": Code()}, protocol=2))
     with pytest.raises(BenchError, match="not a file of weights"):
         load("hps_v21")
     assert not capsys.readouterr().out
