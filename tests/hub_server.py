@@ -78,22 +78,27 @@ class Hub:
 
 
 @contextmanager
+def in_thread(server: ThreadingHTTPServer) -> Iterator[str]:
+    """The address of a server that answers until the end of the block."""
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """The hub and its store in two threads, until the end of the block."""
-    servers = []
-    for answer in (_answer, _answer_of_store):
-        handler = type("Handler", (_Handler,), {"hub": hub, "answer": answer})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-    hub.endpoint, hub.store = (f"http://127.0.0.1:{s.server_port}" for s in servers)
-    try:
+    api, store = (
+        ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub, "answer": answer})
+        )
+        for answer in (_answer, _answer_of_store)
+    )
+    with in_thread(api) as hub.endpoint, in_thread(store) as hub.store:
         yield hub
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -30,7 +30,7 @@ from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, loaded, needed_scorers
 from ddmd_bench.scorers.checkpoints import shapes_of
 from ddmd_bench.scorers.clip import aesthetic, scorer, transforms
-from ddmd_bench.scorers.clip.scorer import READINGS, expected_state
+from ddmd_bench.scorers.clip.scorer import READINGS
 from ddmd_bench.scorers.clip.tokens import tokens
 from ddmd_bench.scorers.weights import OWN_FOLDER
 from ddmd_bench.stages.doctor import doctor
@@ -38,6 +38,7 @@ from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.report import report
 from ddmd_bench.stages.score import score
 from ddmd_bench.suite.files import load_suite
+from tests.pictures import Code, scores, scores_alone
 
 COSINES = ("hps_v21", "hps_v20", "clip_score_vit_g_14", "clip_score_vit_l_14", "pick_score")
 PROMPTS = ["a red bicycle", "two dogs on a beach, oil painting"]
@@ -167,13 +168,12 @@ def photograph(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Ima
 PICTURES = [photograph(300, 300), photograph(200, 340, seed=1), photograph(90, 60, seed=2)]
 
 
-def scores(model: ScorerModel, images: list[Image.Image], prompts: list[str]) -> Tensor:
-    inputs = torch.stack([model.preprocess(image) for image in images])
-    (column,) = model.score_batch(inputs, model.encode_prompts(prompts)).columns.values()
-    return column
-
-
 # full size
+
+
+def expected_state(name: str) -> dict[str, tuple[int, ...]]:
+    """Every key of a scorer's file of weights with its shape, without memory for the weights."""
+    return shapes_of(READINGS[name].architecture.empty().state_dict())
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,7 @@ def test_neither_batch_nor_its_mates_matter(weights: Path, name: str) -> None:
     prompts = [*PROMPTS, "a cat"]
     scale = math.exp(LOGIT_SCALE) if name == "pick_score" else 1.0
     together = scores(model, PICTURES, prompts)
-    alone = [
-        scores(model, [image], [prompt]).item()
-        for image, prompt in zip(PICTURES, prompts, strict=True)
-    ]
+    alone = scores_alone(model, PICTURES, prompts)
     backwards = scores(model, PICTURES[::-1], prompts[::-1]).flip(0)
     assert together == pytest.approx(alone, abs=1e-6 * scale)
     assert together == pytest.approx(backwards, abs=1e-6 * scale)
@@ -526,14 +523,9 @@ def test_position_ids_of_older_files_are_no_weights(weights: Path) -> None:
     assert scores(load("pick_score"), PICTURES[:1], PROMPTS[:1]) == pytest.approx(plain, abs=1e-4)
 
 
-class _Code:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return (print, ("run",))
-
-
 def test_a_pickle_is_data_only(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = weights / "HPS_v2.1_compressed.pt"
-    path.write_bytes(pickle.dumps({"state_dict": _Code()}, protocol=2))
+    path.write_bytes(pickle.dumps({"state_dict": Code()}, protocol=2))
     with pytest.raises(BenchError, match="not a file of weights"):
         load("hps_v21")
     assert not capsys.readouterr().out
@@ -592,7 +584,7 @@ def head_state() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(2)
     return {
         key: torch.randn(shape, generator=generator) / shape[-1] ** 0.5
-        for key, shape in shapes_of(aesthetic.Head()).items()
+        for key, shape in shapes_of(aesthetic.Head().state_dict()).items()
     }
 
 
@@ -638,7 +630,7 @@ def test_the_doctor_finds_all_of_them_healthy(aesthetic_weights: Path) -> None:
 
 
 def test_the_published_head() -> None:
-    shapes = shapes_of(aesthetic.Head())
+    shapes = shapes_of(aesthetic.Head().state_dict())
     assert shapes["layers.0.weight"] == (1024, 768)
     assert shapes["layers.7.weight"] == (1, 16)
     assert sum(math.prod(shape) for shape in shapes.values()) == 927_969

@@ -25,7 +25,7 @@ from ddmd_bench.stats.frechet_wide import (
     wide_interval,
 )
 from ddmd_bench.stats.influence import estimate_difference, estimate_interval
-from ddmd_bench.stats.kernel import kernel_estimate, subset_kernel_distance
+from ddmd_bench.stats.kernel import kernel_estimate
 from ddmd_bench.stats.manifold import (
     coverage_estimate,
     density_values,
@@ -155,7 +155,7 @@ def test_the_interval_of_influences_agrees_with_the_bootstrap() -> None:
     difference = estimate_difference(*estimates, groups)
     half = difference.high - difference.value
     assert half == pytest.approx(1.96 * (drawn[0] - drawn[1]).std(), rel=0.1)
-    assert wide_difference(features, other, real, groups, resampled=True) == difference
+    assert wide_difference(features, other, real, groups, True) == difference
     # Images of a prompt are alike: as many independent ones would know more.
     alone = estimate_interval(estimates[0], np.arange(100))
     assert alone.high - alone.low < 0.9 * (interval.high - interval.low)
@@ -246,14 +246,6 @@ def test_the_kernel_distance_of_two_points_each() -> None:
     own, real, cross = 1, 27, (1 + 1 + 8 + 27) / 4
     found = kernel_estimate(np.array([[1.0], [2.0]]), np.array([[0.0], [1.0]])).value
     assert found == pytest.approx(own + real - 2 * cross)
-
-
-def test_the_mean_over_subsets_is_that_over_all_pairs() -> None:
-    real, features = normal(400, 8), normal(300, 8, 1) * 1.2
-    value, spread = subset_kernel_distance(real, features, seed=0, subsets=200, size=100)
-    assert value == pytest.approx(kernel_estimate(real, features).value, abs=4 * spread / 200**0.5)
-    whole = subset_kernel_distance(real, features[:50], seed=0, subsets=1, size=1_000)
-    assert whole[1] == 0
 
 
 def test_the_kernel_interval_covers() -> None:

@@ -17,10 +17,10 @@ from ddmd_bench.literature.values import load_tables
 from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel
 from ddmd_bench.scorers.blip_vqa import MAX_TOKENS, BlipVqa, load_network
 from ddmd_bench.scorers.dpg_questions import CATEGORIES, read_questions
-from ddmd_bench.scorers.dpg_score import after_dependencies, benchmark_values
+from ddmd_bench.scorers.dpg_score import after_dependencies
 from ddmd_bench.scorers.vqa import VQA
 from ddmd_bench.scorers.weights import OWN_FOLDER
-from tests.test_dpg_score import TABLE, written
+from tests.test_dpg_score import TABLE, values_of, written
 from tests.tiny_blip import IMAGE_FORMAT, SIZE, VOCABULARY, tiny_blip, write_repository
 
 METRIC = "dpg_bench_blip_vqa"
@@ -191,7 +191,7 @@ def test_an_image_is_scored_by_its_prompts_questions(scorer: ScorerModel, blip: 
     assert len(columns[METRIC].unique()) > 2  # it looks at the images
 
     table = pd.DataFrame({"prompt_id": prompts} | {k: v.numpy() for k, v in columns.items()})
-    values = benchmark_values(table, METRIC)
+    values = values_of(table)
     assert values["overall"] == pytest.approx(float(columns[METRIC].mean()))
     attributes = torch.cat([yes[k][1:] for k in range(0, 24, 2)]).double()
     assert values["attribute"] == pytest.approx(float(attributes.mean()))

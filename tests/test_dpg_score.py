@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.measuring.aggregates import aggregate
+from ddmd_bench.measuring.measure import Measured
 from ddmd_bench.scorers.dpg_questions import (
     CATEGORIES,
     DpgPrompt,
@@ -21,7 +23,6 @@ from ddmd_bench.scorers.dpg_questions import (
 )
 from ddmd_bench.scorers.dpg_score import (
     after_dependencies,
-    benchmark_values,
     count_column,
     share_column,
 )
@@ -149,7 +150,7 @@ def test_dependencies_equal_the_published_rule_said_otherwise(
 
 # the benchmark's values
 
-METRIC = "dpg_bench_some_vqa"
+METRIC = "dpg_bench_blip_vqa"
 
 
 def image(
@@ -165,6 +166,13 @@ def image(
     return row
 
 
+def values_of(table: pd.DataFrame) -> dict[str, float]:
+    """The benchmark's values, overall and by category, as a run has them of a row an image."""
+    metrics = {"overall": METRIC} | {name: share_column(METRIC, name) for name in CATEGORIES}
+    measured, inside = Measured(table, {}, {}), np.ones(len(table), bool)
+    return {k: aggregate(m, measured, inside, None, None).value for k, m in metrics.items()}
+
+
 def test_values_of_a_benchmark_of_two_prompts() -> None:
     tree = [[], [0], [0, 1], []]
     kinds = ["entity", "attribute", "attribute", "global"]
@@ -174,13 +182,14 @@ def test_values_of_a_benchmark_of_two_prompts() -> None:
             image("field", [False, True, False, True], tree, kinds),
             image("field", [True, True, True, False], tree, kinds),  # 3/4
             image("horses", [True, True], [[], [0]], ["entity", "entity"]),  # 1
+            image("horses", [True, True], [[], [0]], ["entity", "entity"]),  # 1
         ]
     )
-    values = benchmark_values(table, METRIC)
-    # Prompts count alike, however many images each has: (1/2 + 1) / 2, not (1/4 + 3/4 + 1) / 3.
+    values = values_of(table)
+    # Prompts count alike, with equally many images each: (1/2 + 1) / 2.
     assert values["overall"] == pytest.approx(0.75)
-    # Questions count alike: of four questions on entities three have yes.
-    assert values["entity"] == pytest.approx(3 / 4)
+    # Questions count alike: of six questions on entities five have yes.
+    assert values["entity"] == pytest.approx(5 / 6)
     # Before dependencies: the green of the field that is not there counts.
     assert values["attribute"] == pytest.approx(3 / 4)
     assert values["global"] == pytest.approx(1 / 2)
@@ -195,16 +204,16 @@ def test_the_published_programs_categories_are_those_of_the_last_images() -> Non
             image("two", [True], [[]], ["entity"]),
         ]
     )
-    last = benchmark_values(table.groupby("prompt_id").tail(1), METRIC)
+    last = values_of(table.groupby("prompt_id").tail(1))
     assert (last["entity"], last["other"]) == (1 / 2, 1)
-    assert benchmark_values(table, METRIC)["entity"] == pytest.approx(2 / 3)
+    assert values_of(table)["entity"] == pytest.approx(2 / 3)
 
 
 def test_an_image_without_a_value_is_not_counted() -> None:
     rows = [image("one", [True, False], [[], []], ["entity", "entity"])]
     missing = dict.fromkeys(rows[0], math.nan) | {"prompt_id": "one"}
-    assert benchmark_values(pd.DataFrame([*rows, missing]), METRIC) == pytest.approx(
-        benchmark_values(pd.DataFrame(rows), METRIC), nan_ok=True
+    assert values_of(pd.DataFrame([*rows, missing])) == pytest.approx(
+        values_of(pd.DataFrame(rows)), nan_ok=True
     )
 
 
@@ -215,7 +224,8 @@ def test_values_equal_a_statement_over_single_questions(data: st.DataObject) -> 
     rows: list[dict[str, object]] = []
     by_prompt: dict[str, list[float]] = {}
     by_category: dict[str, list[bool]] = {name: [] for name in CATEGORIES}
-    for prompt in data.draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=6)):
+    num_each = data.draw(st.integers(1, 3))
+    for prompt in data.draw(st.sampled_from(("a", "ab", "abc"))) * num_each:
         yes, parents = data.draw(answered())
         kinds = [data.draw(st.sampled_from(CATEGORIES)) for _ in yes]
         rows.append(image(prompt, yes, parents, kinds))
@@ -228,4 +238,4 @@ def test_values_equal_a_statement_over_single_questions(data: st.DataObject) -> 
             by_category[kind].append(answer)
     expected = {"overall": np.mean([np.mean(scores) for scores in by_prompt.values()])}
     expected |= {k: np.mean(v) if v else math.nan for k, v in by_category.items()}
-    assert benchmark_values(pd.DataFrame(rows), METRIC) == pytest.approx(expected, nan_ok=True)
+    assert values_of(pd.DataFrame(rows)) == pytest.approx(expected, nan_ok=True)

@@ -17,6 +17,7 @@ from ddmd_bench.backends.shapes import scenes
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.images import save_png
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import write_jsonl
 from ddmd_bench.measuring import doctor
 from ddmd_bench.measuring.folder import read_folder
 from ddmd_bench.scorers import SCORERS, loaded
@@ -38,8 +39,7 @@ def folder(tmp_path: Path) -> Path:
         name = f"{'deep/' if k % 2 else ''}{k}.png"
         save_png(folder / name, image)
         lines.append({"file_name": name, "prompt": scenes.prompt_of(row)})
-    table = "\n".join(json.dumps(line) for line in lines)
-    (folder / "metadata.jsonl").write_text(table)
+    write_jsonl(folder / "metadata.jsonl", lines)
     return folder
 
 

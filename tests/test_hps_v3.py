@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ddmd_bench.scorers import hps_v3
 from ddmd_bench.scorers.hps_v3 import HpsV3, load_tokenizer, resized
 from ddmd_bench.scorers.hps_v3.network import ARCHITECTURE, expected_state, load_network
 from ddmd_bench.scorers.weights import OWN_FOLDER
+from tests.pictures import picture, scores, scores_alone, seeded_weights
 
 QUESTION = hps_v3.PROMPT.read_bytes().decode()
 CHAT_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
@@ -56,6 +57,7 @@ TINY: dict[str, Any] = {
     },
 }
 PROMPTS = ["a red cat", "two dogs on the left of a very long green train, at night", "a cat"]
+PICTURES = [picture(seed, (512, 500)) for seed in range(3)]
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -74,13 +76,7 @@ def tiny_tokenizer() -> Tokenizer:
 
 
 def seeded_state() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for key, shape in expected_state(TINY).items():
-        state[key] = torch.randn(shape, generator=generator) * 0.2
-        if "norm" in key and key.endswith("weight"):
-            state[key] += 1
-    return state
+    return seeded_weights(expected_state(TINY), lambda key: 0.2)
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +98,6 @@ def scorer_of(folder: Path, dtype: torch.dtype = torch.float32) -> HpsV3:
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> HpsV3:
     return scorer_of(folder)
-
-
-def picture(seed: int, size: tuple[int, int] = (512, 500), mode: str = "RGB") -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (9, 11, 4), dtype=np.uint8)
-    return Image.fromarray(noise, "RGBA").resize(size, Image.Resampling.BILINEAR).convert(mode)
-
-
-def scores(scorer: HpsV3, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-    inputs = torch.stack([scorer.preprocess(image) for image in images])
-    return scorer.score_batch(inputs, scorer.encode_prompts(prompts)).columns["hps_v3"]
 
 
 # Qwen2-VL as the package runs it, from the checkpoint's tensors alone
@@ -195,22 +181,20 @@ def written_out(state: dict[str, Tensor], image: Tensor, ids: list[int], image_i
 
 def test_scores_are_those_of_qwen2_vl_written_out(scorer: HpsV3) -> None:
     state = {key: value.double() for key, value in seeded_state().items()}
-    images = [picture(seed) for seed in range(3)]
     expected = [
         written_out(state, scorer.preprocess(image), row["input_ids"].tolist(), scorer.image_id)
-        for image, row in zip(images, scorer.encode_prompts(PROMPTS), strict=True)
+        for image, row in zip(PICTURES, scorer.encode_prompts(PROMPTS), strict=True)
     ]
-    assert scores(scorer, images, PROMPTS).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert scores(scorer, PICTURES, PROMPTS).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_batch_mates_and_their_length_do_not_matter(scorer: HpsV3) -> None:
-    images = [picture(seed) for seed in range(3)]
-    alone = [scores(scorer, [i], [p]).item() for i, p in zip(images, PROMPTS, strict=True)]
-    assert scores(scorer, images, PROMPTS).tolist() == pytest.approx(alone, rel=1e-5, abs=1e-5)
+    alone = scores_alone(scorer, PICTURES, PROMPTS)
+    assert scores(scorer, PICTURES, PROMPTS).tolist() == pytest.approx(alone, rel=1e-5, abs=1e-5)
 
 
 def test_image_and_prompt_both_matter(scorer: HpsV3) -> None:
-    one, other = picture(0), picture(1)
+    one, other, _ = PICTURES
     found = scores(scorer, [one, one, other], ["a cat", "a dog", "a cat"]).tolist()
     assert len({round(value, 4) for value in found}) == 3
 
@@ -230,8 +214,7 @@ def test_frequencies_of_zero_would_be_seen(folder: Path, scorer: HpsV3, where: s
     broken = scorer_of(folder)
     rotary: Any = broken.network.get_submodule(where)
     rotary.inv_freq.zero_()
-    images = [picture(seed) for seed in range(3)]
-    difference = scores(broken, images, PROMPTS) - scores(scorer, images, PROMPTS)
+    difference = scores(broken, PICTURES, PROMPTS) - scores(scorer, PICTURES, PROMPTS)
     assert difference.abs().min() > 1e-3
 
 
@@ -241,8 +224,7 @@ def test_the_body_is_in_the_dtype_asked_for_and_the_head_in_float32(
     rounded = scorer_of(folder, torch.bfloat16)
     kinds = {name.split(".")[0]: p.dtype for name, p in rounded.network.named_parameters()}
     assert kinds == {"visual": torch.bfloat16, "language": torch.bfloat16, "rm_head": torch.float32}
-    images = [picture(seed) for seed in range(3)]
-    values, expected = (scores(each, images, PROMPTS) for each in (rounded, scorer))
+    values, expected = (scores(each, PICTURES, PROMPTS) for each in (rounded, scorer))
     assert values.dtype == torch.float32
     assert not values.equal(expected)
     assert (values - expected).abs().max() < 0.2 * expected.abs().max()
@@ -329,7 +311,7 @@ def test_an_image_that_is_too_long_is_refused(scorer: HpsV3, size: tuple[int, in
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
 def test_images_are_made_rgb_and_then_resized(scorer: HpsV3, mode: str) -> None:
-    image = picture(0, (300, 200)).quantize(16) if mode == "P" else picture(0, (300, 200), mode)
+    image = picture(0, (300, 200), mode)
     opaque = image.convert("RGB")
     expected = np.asarray(opaque.resize((560, 392), Image.Resampling.BICUBIC))
     found = scorer.preprocess(image)

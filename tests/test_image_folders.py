@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from ddmd_bench.data.image_folders import read_image, read_listing
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import write_jsonl
 
 PROMPTS = [Prompt("some/0000", "some", "a red cat"), Prompt("some/0001", "some", "two dogs")]
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     for k, prompt in enumerate(["two dogs", "a red cat", "a red cat", "two dogs", "a red cat"]):
         Image.new("RGB", (6, 4), (k, 0, 0)).save(tmp_path / f"{k}.png")
         rows.append({"file_name": f"{k}.png", "prompt": prompt})
-    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "metadata.jsonl", rows)
     return tmp_path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ddmd_bench.scorers.image_reward import (
     text_settings,
 )
 from ddmd_bench.scorers.weights import OWN_FOLDER
+from tests.pictures import Code, picture, scores, scores_alone, seeded_weights
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ["a", "cat", "dog", "on", "red", "sit", "##ting", "the", ",", "!"]
@@ -43,17 +44,16 @@ MED_CONFIG = {"hidden_act": "gelu", "hidden_size": 24, "intermediate_size": 40,
               "encoder_width": 768, "add_cross_attention": True}  # fmt: skip
 TEXT = {name: MED_CONFIG[name] for name in image_reward.TEXT}
 PROMPTS = ["a cat sitting on the red dog", "Dog!", "the red, red cat"]
+PICTURES = [picture(seed, (80, 60)) for seed in range(3)]
 
 
 def seeded_state() -> dict[str, Tensor]:
     """Random weights under the published names, with activations of moderate size."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for key, shape in expected_state(TEXT, TINY_VISION).items():
-        scale = 0.003 if "patch_embed" in key or "pos_embed" in key or "cls_token" in key else 0.3
-        state[key] = torch.randn(shape, generator=generator) * scale
-        if "norm" in key.lower() and key.endswith("weight"):
-            state[key] += 1
+    inputs = ("patch_embed", "pos_embed", "cls_token")
+    state = seeded_weights(
+        expected_state(TEXT, TINY_VISION),
+        lambda key: 0.003 if any(name in key for name in inputs) else 0.3,
+    )
     positions = torch.arange(MED_CONFIG["max_position_embeddings"])[None]
     return state | {"blip.text_encoder.embeddings.position_ids": positions}
 
@@ -78,16 +78,6 @@ def scorer_of(folder: Path, dtype: torch.dtype = torch.float32) -> ImageReward:
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> ImageReward:
     return scorer_of(folder)
-
-
-def picture(seed: int, size: tuple[int, int] = (80, 60), mode: str = "RGB") -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (9, 11, 4), dtype=np.uint8)
-    return Image.fromarray(noise, "RGBA").resize(size, Image.Resampling.BILINEAR).convert(mode)
-
-
-def rewards(scorer: ImageReward, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-    inputs = torch.stack([scorer.preprocess(image) for image in images])
-    return scorer.score_batch(inputs, scorer.encode_prompts(prompts)).columns["image_reward"]
 
 
 # BLIP, from the checkpoint's tensors alone
@@ -143,25 +133,23 @@ def written_out(state: dict[str, Tensor], pixels: Tensor, ids: Tensor, mask: Ten
 
 def test_scores_are_those_of_blip_written_out(scorer: ImageReward) -> None:
     state = {key: value.double() for key, value in seeded_state().items()}
-    images = [picture(seed) for seed in range(3)]
     expected = [
         written_out(
             state, scorer.preprocess(image).double(), row["input_ids"], row["attention_mask"]
         )
-        for image, row in zip(images, scorer.encode_prompts(PROMPTS), strict=True)
+        for image, row in zip(PICTURES, scorer.encode_prompts(PROMPTS), strict=True)
     ]
-    assert rewards(scorer, images, PROMPTS).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert scores(scorer, PICTURES, PROMPTS).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_batch_mates_do_not_matter(scorer: ImageReward) -> None:
-    images = [picture(seed) for seed in range(3)]
-    alone = [rewards(scorer, [i], [p]).item() for i, p in zip(images, PROMPTS, strict=True)]
-    assert rewards(scorer, images, PROMPTS).tolist() == pytest.approx(alone, rel=1e-5, abs=1e-5)
+    alone = scores_alone(scorer, PICTURES, PROMPTS)
+    assert scores(scorer, PICTURES, PROMPTS).tolist() == pytest.approx(alone, rel=1e-5, abs=1e-5)
 
 
 def test_image_and_prompt_both_matter(scorer: ImageReward) -> None:
-    one, other = picture(0), picture(1)
-    found = rewards(scorer, [one, one, other], ["a cat", "a dog", "a cat"]).tolist()
+    one, other, _ = PICTURES
+    found = scores(scorer, [one, one, other], ["a cat", "a dog", "a cat"]).tolist()
     assert len({round(value, 3) for value in found}) == 3
 
 
@@ -169,8 +157,7 @@ def test_the_body_is_in_the_dtype_asked_for_and_the_head_in_float32(folder: Path
     exact, rounded = (scorer_of(folder, dtype) for dtype in (torch.float32, torch.bfloat16))
     kinds = {name.split(".")[0]: p.dtype for name, p in rounded.network.named_parameters()}
     assert kinds == {"visual": torch.bfloat16, "text": torch.bfloat16, "mlp": torch.float32}
-    images = [picture(seed) for seed in range(3)]
-    values, expected = (rewards(each, images, PROMPTS) for each in (rounded, exact))
+    values, expected = (scores(each, PICTURES, PROMPTS) for each in (rounded, exact))
     assert values.dtype == torch.float32
     assert not values.equal(expected)
     assert (values - expected).abs().max() < 0.1 * expected.abs().max()
@@ -212,7 +199,7 @@ def test_another_vocabulary_is_refused(folder: Path) -> None:
 def test_images_are_resized_cropped_and_only_then_made_rgb(
     scorer: ImageReward, mode: str, size: tuple[int, int]
 ) -> None:
-    image = picture(0, size).quantize(16) if mode == "P" else picture(0, size, mode)
+    image = picture(0, size, mode)
     short = min(size)
     resized = image.resize(
         tuple(int(48 * side / short) for side in size),
@@ -271,16 +258,11 @@ def test_what_is_never_read_may_be_absent(tmp_path: Path) -> None:
     load_network(path, TEXT, TINY_VISION, "cpu", torch.float32)
 
 
-class Surprise:
-    def __reduce__(self) -> Any:
-        return print, ("code of the file was run",)
-
-
 def test_a_pickle_that_holds_code_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "ImageReward.pt"
-    torch.save({"mlp.layers.7.bias": Surprise()}, path)
+    torch.save({"mlp.layers.7.bias": Code()}, path)
     with pytest.raises(BenchError, match="not a file of weights"):
         load_network(path, TEXT, TINY_VISION, "cpu", torch.float32)
     path.write_bytes(b"not a checkpoint")

@@ -10,7 +10,6 @@ import random
 import re
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -35,7 +34,7 @@ from ddmd_bench.files.records import canonical_json, seed_of
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.schema import PromptSet
 from ddmd_bench.suite.settings import DataSource
-from tests.hub_server import Hub, serving
+from tests.hub_server import Hub, in_thread, serving
 
 PROMPTS = ["a red star", 'a "blue" one, é', "", "NA", "a red star", "the last one  "]
 KEPT = ("a red star", 'a "blue" one, é', "NA", "the last one")
@@ -371,17 +370,12 @@ def test_a_file_of_github_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Mo
         for path in sorted((tmp_path / "repository").rglob("*.txt")):
             file.write(path, f"{top}/{path.relative_to(tmp_path / 'repository')}")
     handler = partial(_Quiet, directory=str(tmp_path / "served"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever).start()
-    monkeypatch.setattr(prompt_downloads, "GITHUB", f"http://127.0.0.1:{server.server_port}")
     there = replace(row, repository=name)
-    try:
+    with in_thread(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as address:
+        monkeypatch.setattr(prompt_downloads, "GITHUB", address)
         fetched = read_source("dpg_bench", there)
         with pytest.raises(BenchError, match=r"cannot be had: HTTP Error 404.*ddmd_bench fetch"):
             read_source("dpg_bench", replace(there, repository="some/other"))
-    finally:
-        server.shutdown()
-        server.server_close()
     assert fetched.texts == read_source("dpg_bench", row).texts
     assert fetched.revision == row.revision
     assert read_source("dpg_bench", there) == fetched  # nobody serves any more

@@ -6,7 +6,6 @@ scored, reported and checked. The weights are random: no value here says anythin
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from tiny_students import kohya, make_pairs
 from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
-from ddmd_bench.files.records import read_json, read_jsonl
+from ddmd_bench.files.records import read_json, read_jsonl, write_jsonl
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.reporting.expected import write_expected
@@ -47,7 +46,7 @@ def photos(folder: Path, captions: list[str], key: str, num_each: int = 1) -> Pa
         pixels = draws.integers(0, 256, (70, 90, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{k}.png")
         rows.append({"file_name": f"{k}.png", key: caption})
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(folder / "metadata.jsonl", rows)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from torch import Tensor
 from ddmd_bench.data.images import quantised
 from ddmd_bench.data.streams import iter_captions, iter_images
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import write_jsonl
 from ddmd_bench.suite.settings import DataSource, TrainImages
 
 CAPTIONS = [f"caption {k}" if k % 5 else "" for k in range(37)]
@@ -139,7 +139,7 @@ def _write_metadata(path: Path, rows: list[dict[str, str]]) -> None:
     if path.suffix == ".csv":
         pd.DataFrame(rows).to_csv(path, index=False)
     else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(path, rows)
 
 
 @pytest.mark.parametrize("metadata", ["metadata.jsonl", "metadata.csv"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from ddmd_bench.hub.urls import download_url
 from ddmd_bench.planning.downloads import fetch_weights
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scorers.weights import OWN_FOLDER, Weights, folders, located, require
+from tests.hub_server import in_thread
 
 DATA = bytes(range(256)) * 20_000  # five chunks
 
@@ -56,10 +56,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    running = Server()
+    with in_thread(running):
         yield running
-        running.shutdown()
 
 
 def test_a_file_arrives_whole(server: Server, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_sdxl import RESOLUTION, make_vae
 
 from ddmd_bench.backends.lumina2.backend import PUBLISHED
 
-RESOLUTION = 64  # pixels; the latents are 8 x 8, the transformer's tokens 4 x 4
 # Of Alpha-VLLM/Lumina-Image-2.0: a static shift, applied to the times of sampling.
 SCHEDULER = {"num_train_timesteps": 1000, "shift": 6.0, "use_dynamic_shifting": False}
 TRANSFORMER: dict[str, Any] = {
@@ -44,7 +44,6 @@ def make_tokenizer() -> Any:
 def make_pipeline(seed: int = 0) -> Any:
     """The pipeline with random weights in float32."""
     from diffusers import (
-        AutoencoderKL,
         FlowMatchEulerDiscreteScheduler,
         Lumina2Pipeline,
         Lumina2Transformer2DModel,
@@ -69,14 +68,8 @@ def make_pipeline(seed: int = 0) -> Any:
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
+        vae = make_vae(
             latent_channels=16,
-            layers_per_block=1,
-            norm_num_groups=8,
-            sample_size=RESOLUTION,
             scaling_factor=0.3611,
             shift_factor=0.1159,
             use_quant_conv=False,

@@ -77,19 +77,19 @@ def text_config(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def make_vae(scaling_factor: float) -> Any:
-    """An eightfold VAE with 4 latent channels."""
+def make_vae(latent_channels: int = 4, **options: Any) -> Any:
+    """An eightfold VAE."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         block_out_channels=(8, 8, 8, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
+        latent_channels=latent_channels,
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=RESOLUTION,
-        scaling_factor=scaling_factor,
+        **options,
     )
 
 

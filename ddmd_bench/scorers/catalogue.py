@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ddmd_bench.scorers.dpg_questions import CATEGORIES, QUESTIONS, two_prompts
+from ddmd_bench.scorers.dpg_score import share_column
 from ddmd_bench.scorers.interface import Scorer
 from ddmd_bench.scorers.vqa import VQA
 from ddmd_bench.scorers.weight_files import (
@@ -27,6 +28,7 @@ _EFFICIENTNET = Weights(
 
 _SCORERS = "ddmd_bench.scorers"
 _CLIP = f"{_SCORERS}.clip.scorer"
+_DPG = "dpg_bench_blip_vqa"
 
 SCORERS = {
     "images": Scorer(
@@ -77,7 +79,7 @@ SCORERS = {
     ),
     "dpg_blip_vqa": Scorer(
         f"{_SCORERS}.dpg",
-        ("dpg_bench_blip_vqa", *(f"dpg_bench_blip_vqa_{category}" for category in CATEGORIES)),
+        (_DPG, *(share_column(_DPG, category) for category in CATEGORIES)),
         weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32, example_prompts=two_prompts,
     ),
 }  # fmt: skip

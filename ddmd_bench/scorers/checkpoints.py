@@ -55,9 +55,9 @@ def empty(build: Callable[[], nn.Module]) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
-def shapes_of(network: nn.Module) -> dict[str, Shape]:
-    """What a file must hold: every key with its shape."""
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Every key with its shape."""
+    return {name: tuple(value.shape) for name, value in tensors.items()}
 
 
 def load_strictly(
@@ -71,12 +71,18 @@ def load_strictly(
     `surplus` are keys that a file may hold beyond the network's.
     """
     found = {name: value for name, value in tensors.items() if name not in surplus}
-    refuse_misfit(path, shapes_of(network), {name: tuple(v.shape) for name, v in found.items()})
+    refuse_misfit(path, shapes_of(network.state_dict()), shapes_of(found))
     network.load_state_dict(found, assign=True)
 
 
 def refuse_misfit(path: Path, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
     """Every expected key must be there with its shape, and no other."""
+    if wrong := misfit(expected, found):
+        raise BenchError(f"{path}: not the weights of this network. {wrong}")
+
+
+def misfit(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
+    """How many keys are missing, unexpected or of another shape, with a few; '' where all fit."""
     wrong = {
         "missing": expected.keys() - found,
         "unexpected": found.keys() - expected,
@@ -86,9 +92,7 @@ def refuse_misfit(path: Path, expected: Mapping[str, Shape], found: Mapping[str,
             if found[name] != expected[name]
         },
     }
-    if any(wrong.values()):
-        lists = "; ".join(f"{len(v)} {kind}: {_some(v)}" for kind, v in wrong.items() if v)
-        raise BenchError(f"{path}: not the weights of this network. {lists}")
+    return "; ".join(f"{len(v)} {kind}: {_some(v)}" for kind, v in wrong.items() if v)
 
 
 def _some(names: Collection[str]) -> str:

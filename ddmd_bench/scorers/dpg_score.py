@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
-
-from ddmd_bench.scorers.dpg_questions import CATEGORIES
-
 
 def after_dependencies(yes: Sequence[bool], parents: Sequence[Sequence[int]]) -> list[bool]:
     """Which questions are passed: those with yes, none of whose parents has failed before.
@@ -27,26 +23,14 @@ def after_dependencies(yes: Sequence[bool], parents: Sequence[Sequence[int]]) ->
 
 
 def share_column(metric: str, category: str) -> str:
-    """Of an image, the share of its prompt's questions of a category with yes; NaN without any."""
+    """Of an image, the share of its prompt's questions of a category with yes; NaN without any.
+
+    A category's value is over all questions about all images; the published program asks only of
+    the last image of each prompt.
+    """
     return f"{metric}_{category}"
 
 
 def count_column(metric: str, category: str) -> str:
     """Of an image, how many questions of a category its prompt has."""
     return f"{metric}_{category}_questions"
-
-
-def benchmark_values(table: pd.DataFrame, metric: str) -> dict[str, float]:
-    """The benchmark's values, 0 to 1, from a table of one row an image: overall and by category.
-
-    Overall is the mean over prompts of the mean over their images. A category's value is the share
-    of yes among all its questions about all images; the published program asks only of the last
-    image of each prompt, which those rows alone give.
-    """
-    values = {"overall": float(table.groupby("prompt_id")[metric].mean().mean())}
-    for category in CATEGORIES:
-        shares = table[share_column(metric, category)]
-        asked = table[count_column(metric, category)].where(shares.notna(), 0)
-        total = float(asked.sum())
-        values[category] = float((shares * asked).sum()) / total if total else float("nan")
-    return values

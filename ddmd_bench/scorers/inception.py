@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import center_crop
 
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.inception_network import INPUT_SIZE, load_network
@@ -44,15 +45,9 @@ def clean_resize(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.stack(channels).clip(0, 255))
 
 
-def centre_crop(image: Image.Image, side: int) -> Image.Image:
-    """The centre square; a margin that is odd rounds to even halves as torchvision's does."""
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
-
-
 def dmd2_resize(image: Image.Image) -> Tensor:
     """DMD2's main/coco_eval/coco_evaluator.py with eval_res 512, then the clean resize."""
-    square = centre_crop(image.convert("RGB"), min(image.size))
+    square = center_crop(image.convert("RGB"), min(image.size))
     return clean_resize(square.resize((DMD2_SIZE, DMD2_SIZE), Image.Resampling.LANCZOS))
 
 
@@ -63,7 +58,7 @@ def centre_patch(image: Image.Image) -> Tensor:
     a side below 299, and they go through the clean resize as they are.
     """
     if min(image.size) >= INPUT_SIZE:
-        image = centre_crop(image, INPUT_SIZE)
+        image = center_crop(image, INPUT_SIZE)
     return clean_resize(image)
 
 

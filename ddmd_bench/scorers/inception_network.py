@@ -7,7 +7,7 @@ the convolutions before them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,11 +26,11 @@ from torchvision.models.inception import (
 )
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.scorers.checkpoints import misfit, shapes_of
 
 INPUT_SIZE = 299
 NUM_FEATURES = 2048
 _NUM_CLASSES = 1008  # of the published files; torchvision's own weights have 1,000
-_NAMED = 3  # keys that an error names
 
 
 def _mean_of_neighbours(x: Tensor) -> Tensor:
@@ -208,7 +208,11 @@ def load_network(path: Path) -> Inception3:
     if path.suffix == ".pt":  # it has no scales: they are 1 in TensorFlow's graph
         ones = {k: torch.ones_like(v) for k, v in expected.items() if k.endswith("bn.weight")}
         stored = {**ones, **stored}
-    _require_fit(path, stored, expected)
+    if wrong := misfit(shapes_of(expected), shapes_of(stored)):
+        raise BenchError(
+            f"{path}: not the Inception-v3 of 2015-12-05. {wrong}; of {len(expected)} tensors. "
+            "Delete it and fetch it again"
+        )
     network.load_state_dict(stored, strict=False)  # all but the batch norms' counters, see above
     for module in list(network.modules()):
         if isinstance(module, BasicConv2d):
@@ -216,21 +220,3 @@ def load_network(path: Path) -> Inception3:
             module.bn = nn.Identity()
     network.fc = nn.Identity()
     return network.requires_grad_(False)
-
-
-def _require_fit(path: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    wrong = {
-        "missing": sorted(expected.keys() - stored.keys()),
-        "unexpected": sorted(stored.keys() - expected.keys()),
-        "of another shape": sorted(
-            k for k in expected.keys() & stored.keys() if expected[k].shape != stored[k].shape
-        ),
-    }
-    found = [
-        f"{len(keys)} {what} ({', '.join(keys[:_NAMED])})" for what, keys in wrong.items() if keys
-    ]
-    if found:
-        raise BenchError(
-            f"{path}: not the Inception-v3 of 2015-12-05: {'; '.join(found)} of "
-            f"{len(expected)} tensors. Delete it and fetch it again"
-        )

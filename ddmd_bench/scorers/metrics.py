@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ddmd_bench.scorers.dpg_questions import CATEGORIES
+from ddmd_bench.scorers.dpg_score import count_column, share_column
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -185,11 +188,11 @@ METRICS = {
 
 _DPG = "dpg_bench_blip_vqa"
 METRICS |= {
-    f"{_DPG}_{category}": Metric(
+    share_column(_DPG, category): Metric(
         f"DPG {category} (BLIP-VQA)", "image", "higher", None, 100, "%", 2,
         f"Share of the benchmark's questions of the category {category} that BLIP-VQA answers with "
         "yes, whatever they depend on: a mean over questions, as the benchmark's own.",
-        counts=f"{_DPG}_{category}_questions",
+        counts=count_column(_DPG, category),
     )
-    for category in ("global", "entity", "attribute", "relation", "other")
+    for category in CATEGORIES
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Images as the embedded scorers read them: every pixel, nothing resized."""
+"""Pixels as several scorers read them: levels of 8 bits, [-1, 1], and OpenAI's normalisation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# Of each channel in [0, 1], as OpenAI normalised for CLIP and others after it.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 def levels(image: Image) -> Tensor:
-    """An image of any mode as uint8 [H, W, 3]."""
+    """An image of any mode as uint8 [H, W, 3], nothing resized."""
     return torch.from_numpy(np.array(image.convert("RGB")))
 
 

@@ -6,7 +6,6 @@ the prompts are drawn with them in `frechet`, and stay as they are in all other 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats import frechet, intervals, manifold
+from ddmd_bench.stats import intervals, manifold
 from ddmd_bench.stats.frechet import (
     Factored,
     Gaussian,
@@ -23,6 +22,7 @@ from ddmd_bench.stats.frechet import (
     frechet_distance,
     frechet_interval,
     gaussian_of,
+    reference_gaussian,
 )
 from ddmd_bench.stats.frechet_infinity import (
     infinity_difference,
@@ -37,6 +37,7 @@ from ddmd_bench.stats.intervals import (
     PairedDifference,
     mean_interval,
     paired_difference,
+    value_alone,
 )
 from ddmd_bench.stats.kernel import kernel_estimate
 from ddmd_bench.stats.moments import factored
@@ -65,9 +66,7 @@ def _narrow(real: RealFeatures) -> Gaussian | RealFeatures:
 
 
 def _frechet_value(features: Features, real: RealFeatures) -> float:
-    fixed = _narrow(real)
-    plain = fixed if isinstance(fixed, Gaussian) else gaussian_of(real.features)
-    return frechet_distance(plain, gaussian_of(features))
+    return frechet_distance(reference_gaussian(_narrow(real)), gaussian_of(features))
 
 
 def _frechet_interval(
@@ -79,28 +78,28 @@ def _frechet_interval(
 def _frechet_difference(
     a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
 ) -> PairedDifference:
-    resamples = frechet.NUM_RESAMPLES if resampled else 0
-    return frechet_difference(a, b, _narrow(real), groups, seed=seed, resamples=resamples)
+    return frechet_difference(a, b, _narrow(real), groups, seed=seed, resampled=resampled)
 
 
-def _fixed(real: RealFeatures) -> Factored:
-    return real.fixed or factored(gaussian_of(real.features))
+def _to_gaussian(
+    value: Callable[[Factored, Features], float],
+    interval: Callable[[Factored, Features, Groups], Interval],
+    difference: Callable[[Features, Features, Factored, Groups, bool], PairedDifference],
+    fewest: Callable[[int], int],
+) -> Distance:
+    """Of the real images the functions take the Gaussian alone; nothing is drawn."""
 
+    def fixed(real: RealFeatures) -> Factored:
+        return real.fixed or factored(gaussian_of(real.features))
 
-def _wide_interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
-    return wide_interval(_fixed(real), features, groups)
-
-
-def _wide_difference(
-    a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
-) -> PairedDifference:
-    return wide_difference(a, b, _fixed(real), groups, resampled=resampled)
-
-
-def _infinity_difference(
-    a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
-) -> PairedDifference:
-    return infinity_difference(a, b, _fixed(real), groups, resampled=resampled)
+    return Distance(
+        lambda features, real: value(fixed(real), features),
+        lambda features, real, groups, seed: interval(fixed(real), features, groups),
+        lambda a, b, real, groups, seed, resampled: difference(
+            a, b, fixed(real), groups, resampled
+        ),
+        fewest,
+    )
 
 
 def _from_estimate(
@@ -118,10 +117,9 @@ def _from_estimate(
         a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
     ) -> PairedDifference:
         of_a, of_b = (estimate(real.features, features, groups) for features in (a, b))
-        found = estimate_difference(of_a, of_b, groups)
-        if resampled:
-            return found
-        return found._replace(low=math.nan, high=math.nan, p_value=math.nan)
+        if not resampled:
+            return value_alone(of_a.value - of_b.value, len(a))
+        return estimate_difference(of_a, of_b, groups)
 
     return Distance(value, interval, difference, lambda num_features: fewest)
 
@@ -153,16 +151,13 @@ DISTANCES = {
         _frechet_difference,
         lambda num_features: num_features + 1,
     ),
-    "frechet_wide": Distance(
-        lambda features, real: wide_distance(_fixed(real), features),
-        _wide_interval,
-        _wide_difference,
-        lambda num_features: 2,
+    "frechet_wide": _to_gaussian(
+        wide_distance, wide_interval, wide_difference, lambda num_features: 2
     ),
-    "frechet_infinity": Distance(
-        lambda features, real: infinity_value(_fixed(real), features),
-        lambda features, real, groups, seed: infinity_interval(_fixed(real), features, groups),
-        _infinity_difference,
+    "frechet_infinity": _to_gaussian(
+        infinity_value,
+        infinity_interval,
+        infinity_difference,
         # The fewest of the line's points, half of all, must leave the covariance its rank.
         lambda num_features: 2 * (num_features + 1),
     ),

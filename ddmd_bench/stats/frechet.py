@@ -21,6 +21,8 @@ from ddmd_bench.stats.intervals import (
     Interval,
     PairedDifference,
     prompt_counts,
+    two_sided_p,
+    value_alone,
 )
 
 NUM_RESAMPLES = 200
@@ -106,7 +108,8 @@ def _resampled(features: Array, index: NDArray[Any], counts: Array) -> Iterator[
         yield Gaussian(mean + origin, cov)
 
 
-def _plain(reference: Gaussian | RealFeatures) -> Gaussian:
+def reference_gaussian(reference: Gaussian | RealFeatures) -> Gaussian:
+    """The Gaussian of all real images, whatever their prompts."""
     return reference if isinstance(reference, Gaussian) else gaussian_of(reference.features)
 
 
@@ -162,7 +165,6 @@ def frechet_interval(
     groups: NDArray[Any],
     *,
     seed: int,
-    resamples: int = NUM_RESAMPLES,
 ) -> Interval:
     """Distance of features [n, d] to the reference, with a 95 % bootstrap interval over prompts.
 
@@ -176,11 +178,11 @@ def frechet_interval(
     with other prompts; it does not remove the bias that every Fréchet distance has at finite n.
     """
     features, groups = _checked(features, groups)
-    value = frechet_distance(_plain(reference), gaussian_of(features))
+    value = frechet_distance(reference_gaussian(reference), gaussian_of(features))
     n = len(features)
     if len(np.unique(groups)) < 2:
         return Interval(value, math.nan, math.nan, n)
-    (drawn,) = _bootstrap([features], reference, groups, seed, resamples)
+    (drawn,) = _bootstrap([features], reference, groups, seed, NUM_RESAMPLES)
     low, high = _centred_interval(value, drawn)
     return Interval(value, max(low, 0.0), high, n)
 
@@ -192,27 +194,25 @@ def frechet_difference(
     groups: NDArray[Any],
     *,
     seed: int,
-    resamples: int = NUM_RESAMPLES,
+    resampled: bool = True,
 ) -> PairedDifference:
     """Distance of a minus distance of b; both take the same resamples of the shared prompts.
 
     Interval: centred as in `frechet_interval`. p: two-sided normal approximation with the
-    resamples' standard deviation; 200 resamples cannot count the tail. Without resamples there is
-    the value alone. There is no distance per prompt, so `wins` is NaN.
+    resamples' standard deviation; 200 resamples cannot count the tail. Without `resampled` there
+    is the value alone. There is no distance per prompt, so `wins` is NaN.
     """
     features_a, groups = _checked(features_a, groups)
     features_b, _ = _checked(features_b, groups)
-    plain = _plain(reference)
-    value = frechet_distance(plain, gaussian_of(features_a))
-    value -= frechet_distance(plain, gaussian_of(features_b))
+    real = reference_gaussian(reference)
+    value = frechet_distance(real, gaussian_of(features_a))
+    value -= frechet_distance(real, gaussian_of(features_b))
     n = len(features_a)
-    if len(np.unique(groups)) < 2 or not resamples:
-        return PairedDifference(value, math.nan, math.nan, math.nan, n, math.nan)
-    drawn_a, drawn_b = _bootstrap([features_a, features_b], reference, groups, seed, resamples)
+    if len(np.unique(groups)) < 2 or not resampled:
+        return value_alone(value, n)
+    students = [features_a, features_b]
+    drawn_a, drawn_b = _bootstrap(students, reference, groups, seed, NUM_RESAMPLES)
     low, high = _centred_interval(value, drawn_a - drawn_b)
     spread = float((drawn_a - drawn_b).std(ddof=1))
-    if spread > 0:
-        p_value = math.erfc(abs(value) / spread / math.sqrt(2))
-    else:
-        p_value = 1.0 if value == 0 else math.nan
+    p_value = two_sided_p(value, spread, lambda x: math.erfc(x / math.sqrt(2)))
     return PairedDifference(value, low, high, p_value, n, math.nan)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate
 from ddmd_bench.stats.influence import estimate_difference, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
+from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, value_alone
 
 NUM_POINTS = 15  # the authors' own, as is half of 10,000 for the fewest
 
@@ -72,14 +72,13 @@ def infinity_difference(
     features_b: NDArray[Any],
     real: Factored,
     groups: NDArray[Any],
-    *,
     resampled: bool,
 ) -> PairedDifference:
     """a - b with the same subsets, so that the line is fitted to the difference; see above."""
     n = len(features_a)
     line = _extrapolated(_curve(real, features_a) - _curve(real, features_b), n)
     if not resampled:
-        return PairedDifference(line.intercept, math.nan, math.nan, math.nan, n, math.nan)
+        return value_alone(line.intercept, n)
     a = wide_estimate(real, features_a)._replace(value=line.intercept)
     b = wide_estimate(real, features_b)._replace(value=0.0)
     return estimate_difference(a, b, groups, line.error)

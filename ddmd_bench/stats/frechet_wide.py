@@ -6,7 +6,6 @@ scatter; the factor of the real covariance comes from the reference, which keeps
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from scipy.linalg.lapack import dsygst
 
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
+from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, value_alone
 
 
 def _positive(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -74,12 +73,19 @@ def _product(real: Factored, x: Array) -> Array:
     return product
 
 
+def _distance(real: Factored, centred: _Centred, squares: Array, cross: float) -> float:
+    """|m_a - m_b|^2 + tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2, of which `cross` is the last."""
+    x, gap = centred
+    traces = float(np.trace(real.cov)) + float(squares.sum()) / (len(x) - 1)
+    # Rounding may leave the distance of equal sets just below 0.
+    return max(float(gap @ gap) + traces - 2 * cross, 0.0)
+
+
 def wide_distance(real: Factored, features: NDArray[Any]) -> float:
     """Fréchet distance of features [n >= 2, d] to a Gaussian, float64."""
-    x, gap = _centred(real, features)
-    traces = float(np.trace(real.cov)) + float(_squares(x).sum()) / (len(x) - 1)
-    distance: float = float(gap @ gap) + traces - 2 * _trace_root(_product(real, x))
-    return max(distance, 0.0)
+    centred = _centred(real, features)
+    squares = _squares(centred.x)
+    return _distance(real, centred, squares, _trace_root(_product(real, centred.x)))
 
 
 def wide_estimate(real: Factored, features: NDArray[Any]) -> Estimate:
@@ -89,7 +95,8 @@ def wide_estimate(real: Factored, features: NDArray[Any]) -> Estimate:
     2 (m_b - m_a) z + z^T z - z^T L (L^T B L)^-1/2 L^T z + constant; the last product is an entry
     of the diagonal of (X A X^T)^1/2 (n - 1)^1/2, which is smaller where n <= d.
     """
-    x, gap = _centred(real, features)
+    centred = _centred(real, features)
+    x, gap = centred
     n, d = x.shape
     values, vectors = eigh(_product(real, x), lower=True, driver="evd")
     # Where the images do not vary there is nothing to divide by, and the numerator is 0 as well.
@@ -100,8 +107,7 @@ def wide_estimate(real: Factored, features: NDArray[Any]) -> Estimate:
     else:
         quadratic = np.square(x @ (real.factor @ (vectors / np.sqrt(roots)))).sum(1)
     squares = _squares(x)
-    traces = float(np.trace(real.cov)) + float(squares.sum()) / (n - 1)
-    value = max(float(gap @ gap) + traces - 2 * float(roots.sum()), 0.0)
+    value = _distance(real, centred, squares, float(roots.sum()))
     return Estimate(value, 2 * (x @ gap) + squares - quadratic)
 
 
@@ -123,16 +129,14 @@ def wide_difference(
     features_b: NDArray[Any],
     real: Factored,
     groups: NDArray[Any],
-    *,
     resampled: bool,
 ) -> PairedDifference:
     """Distance of a minus distance of b on the same prompts: influences image by image.
 
     t-interval and the t-test's p over prompts; without `resampled` there is the value alone.
     """
-    if resampled:
-        return estimate_difference(
-            wide_estimate(real, features_a), wide_estimate(real, features_b), groups
-        )
-    value = wide_distance(real, features_a) - wide_distance(real, features_b)
-    return PairedDifference(value, math.nan, math.nan, math.nan, len(features_a), math.nan)
+    if not resampled:
+        value = wide_distance(real, features_a) - wide_distance(real, features_b)
+        return value_alone(value, len(features_a))
+    a, b = (wide_estimate(real, features) for features in (features_a, features_b))
+    return estimate_difference(a, b, groups)

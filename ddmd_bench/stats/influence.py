@@ -10,10 +10,17 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.intervals import QUANTILES, Array, Interval, PairedDifference
+from ddmd_bench.stats.intervals import (
+    Array,
+    Interval,
+    PairedDifference,
+    per_prompt,
+    standard_error,
+    t_interval,
+    two_sided_p,
+)
 
 
 class Estimate(NamedTuple):
@@ -23,31 +30,16 @@ class Estimate(NamedTuple):
     influence: Array  # [n], in the value's unit; the value is as if their mean
 
 
-def _standard_error(influence: Array, groups: NDArray[Any]) -> tuple[float, int]:
-    """sqrt(P / (P - 1) * sum_g (sum of prompt g's influences)^2) / n, and P; NaN if P is 1."""
-    _, index = np.unique(groups, return_inverse=True)
-    sums = np.bincount(index, influence - influence.mean())
-    num_prompts = len(sums)
-    if num_prompts < 2:
-        return math.nan, num_prompts
-    error = math.sqrt(num_prompts / (num_prompts - 1) * float(sums @ sums)) / len(influence)
-    return error, num_prompts
-
-
-def _half_width(error: float, num_prompts: int) -> float:
-    from scipy.stats import t as student_t
-
-    return float(student_t.ppf(QUANTILES[1], num_prompts - 1)) * error
+def _error(influence: Array, groups: NDArray[Any], extra: float) -> tuple[float, int]:
+    """Standard error of the value, with `extra` added as squares, and the number of prompts."""
+    sums, _ = per_prompt(influence - influence.mean(), groups)
+    return math.hypot(standard_error(sums, len(influence)), extra), len(sums)
 
 
 def estimate_interval(estimate: Estimate, groups: NDArray[Any], extra: float = 0.0) -> Interval:
     """95 % t-interval over prompts; `extra` is a standard error of another source, independent."""
-    value, n = estimate.value, len(estimate.influence)
-    error, num_prompts = _standard_error(estimate.influence, groups)
-    if math.isnan(error):
-        return Interval(value, math.nan, math.nan, n)
-    half = _half_width(math.hypot(error, extra), num_prompts)
-    return Interval(value, value - half, value + half, n)
+    error, num_prompts = _error(estimate.influence, groups, extra)
+    return t_interval(estimate.value, error, num_prompts, len(estimate.influence))
 
 
 def estimate_difference(
@@ -59,14 +51,7 @@ def estimate_difference(
     """
     from scipy.stats import t as student_t
 
-    value, n = a.value - b.value, len(a.influence)
-    error, num_prompts = _standard_error(a.influence - b.influence, groups)
-    if math.isnan(error):
-        return PairedDifference(value, math.nan, math.nan, math.nan, n, math.nan)
-    error = math.hypot(error, extra)
-    half = _half_width(error, num_prompts)
-    if error > 0:
-        p_value = 2 * float(student_t.sf(abs(value) / error, num_prompts - 1))
-    else:
-        p_value = 1.0 if value == 0 else math.nan
-    return PairedDifference(value, value - half, value + half, p_value, n, math.nan)
+    error, num_prompts = _error(a.influence - b.influence, groups, extra)
+    value, low, high, n = t_interval(a.value - b.value, error, num_prompts, len(a.influence))
+    p_value = two_sided_p(value, error, lambda x: 2 * float(student_t.sf(x, num_prompts - 1)))
+    return PairedDifference(value, low, high, p_value, n, math.nan)

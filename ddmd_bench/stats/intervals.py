@@ -7,7 +7,7 @@ as independent would make every interval too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,38 @@ class PairedDifference(NamedTuple):
     wins: float  # share of prompts where a > b, plus half the ties
 
 
+def value_alone(value: float, n: int, wins: float = math.nan) -> PairedDifference:
+    """A difference that has no interval; `wins` is NaN where no prompt has a value of its own."""
+    return PairedDifference(value, math.nan, math.nan, math.nan, n, wins)
+
+
+def standard_error(residuals: Array, n: int) -> float:
+    """Of a mean over n images, from residuals [P], each the sum over a prompt's images.
+
+    The cluster-robust one, sqrt(P / (P - 1) * sum_g r_g^2) / n; with equally many images per prompt
+    it is that of the P prompt means. One prompt has none: NaN.
+    """
+    num_prompts = len(residuals)
+    if num_prompts < 2:
+        return math.nan
+    return math.sqrt(num_prompts / (num_prompts - 1) * float(residuals @ residuals)) / n
+
+
+def t_interval(value: float, error: float, num_prompts: int, n: int) -> Interval:
+    """95 % t-interval over prompts; low and high are NaN where the error is."""
+    from scipy.stats import t as student_t
+
+    half = float(student_t.ppf(QUANTILES[1], num_prompts - 1)) * error
+    return Interval(value, value - half, value + half, n)
+
+
+def two_sided_p(value: float, error: float, tail: Callable[[float], float]) -> float:
+    """Both tails beyond |value| / error; where nothing varies 1 for no difference, else NaN."""
+    if error > 0:
+        return tail(abs(value) / error)
+    return 1.0 if value == error == 0 else math.nan
+
+
 def prompt_counts(num_prompts: int, num_resamples: int, seed: int) -> Array:
     """How often each resample of the prompts holds each prompt: [num_resamples, num_prompts]."""
     generator = np.random.default_rng([seed, 0])
@@ -52,7 +84,7 @@ def prompt_counts(num_prompts: int, num_resamples: int, seed: int) -> Array:
     return counts.reshape(num_resamples, num_prompts).astype(np.float64)
 
 
-def _per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
+def per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
     """Sum and number of the values of each prompt, NaN skipped: [num_prompts] each."""
     if values.ndim != 1 or values.shape != groups.shape:
         raise BenchError(
@@ -68,23 +100,14 @@ def _per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
 def mean_interval(values: NDArray[Any], groups: NDArray[Any]) -> Interval:
     """Mean over images [n] with a t-interval over prompts; NaN values are skipped.
 
-    The standard error is the cluster-robust one, sqrt(P / (P - 1) * sum_g r_g^2) / n with r_g the
-    sum of residuals of prompt g; with equally many images per prompt it is that of the P prompt
-    means. One prompt has no standard error: low and high are NaN.
+    One prompt has no standard error: low and high are NaN.
     """
-    from scipy.stats import t as student_t
-
-    sums, counts = _per_prompt(np.asarray(values, np.float64), np.asarray(groups))
-    num_prompts, n = len(sums), int(counts.sum())
+    sums, counts = per_prompt(np.asarray(values, np.float64), np.asarray(groups))
+    n = int(counts.sum())
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     value = float(sums.sum() / n)
-    if num_prompts < 2:
-        return Interval(value, math.nan, math.nan, n)
-    residuals = sums - value * counts
-    error = math.sqrt(num_prompts / (num_prompts - 1) * float(residuals @ residuals)) / n
-    half = float(student_t.ppf(QUANTILES[1], num_prompts - 1)) * error
-    return Interval(value, value - half, value + half, n)
+    return t_interval(value, standard_error(sums - value * counts, n), len(sums), n)
 
 
 def paired_difference(
@@ -104,14 +127,14 @@ def paired_difference(
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         raise BenchError(f"a paired difference needs the same images, found {a.shape}, {b.shape}")
-    sums, counts = _per_prompt(a - b, np.asarray(groups))
+    sums, counts = per_prompt(a - b, np.asarray(groups))
     num_prompts, n = len(sums), int(counts.sum())
     if n == 0:
-        return PairedDifference(math.nan, math.nan, math.nan, math.nan, 0, math.nan)
+        return value_alone(math.nan, 0)
     value = float(sums.sum() / n)
     wins = float(np.mean((sums > 0) + 0.5 * (sums == 0)))
     if num_prompts < 2 or not resamples:
-        return PairedDifference(value, math.nan, math.nan, math.nan, n, wins)
+        return value_alone(value, n, wins)
     drawn = prompt_counts(num_prompts, resamples, seed)
     low, high = np.quantile((drawn @ sums) / (drawn @ counts), QUANTILES)
     p_value = _sign_flip_p_value(sums, seed)

@@ -43,24 +43,3 @@ def kernel_estimate(real: NDArray[Any], features: NDArray[Any]) -> Estimate:
     own, cross = _means_without_itself(x), _row_means(x, y)
     value = own.mean() + _means_without_itself(y).mean() - 2 * cross.mean()
     return Estimate(float(value), 2 * (own - cross))
-
-
-def subset_kernel_distance(
-    real: NDArray[Any], features: NDArray[Any], *, seed: int, subsets: int = 100, size: int = 1_000
-) -> tuple[float, float]:
-    """Mean and standard deviation of the distance between random subsets, as it is published.
-
-    Of each set `size` images, or all where there are fewer, drawn without replacement: Bińkowski's,
-    clean-fid's and torch-fidelity's protocol. Its mean has the expectation of `kernel_estimate`.
-    """
-    y, x = np.asarray(real, np.float64), np.asarray(features, np.float64)
-    generator = np.random.default_rng(seed)
-    size = min(size, len(x), len(y))
-    values = [
-        kernel_estimate(
-            y[generator.choice(len(y), size, replace=False)],
-            x[generator.choice(len(x), size, replace=False)],
-        ).value
-        for _ in range(subsets)
-    ]
-    return float(np.mean(values)), float(np.std(values))

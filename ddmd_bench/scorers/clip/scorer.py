@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.scorers import SCORERS, Scored
-from ddmd_bench.scorers.checkpoints import shapes_of
 from ddmd_bench.scorers.clip import transforms
 from ddmd_bench.scorers.clip.network import (
     OPEN_CLIP,
@@ -96,11 +95,6 @@ READINGS = {
         scaled=True,
     ),
 }
-
-
-def expected_state(name: str) -> dict[str, tuple[int, ...]]:
-    """Every key of a scorer's file of weights with its shape, without memory for the weights."""
-    return shapes_of(READINGS[name].architecture.empty())
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.hps_v3.network import ARCHITECTURE, RewardNetwork, load_network
+from ddmd_bench.scorers.pixels import CLIP_MEAN, CLIP_STD
 from ddmd_bench.scorers.weights import require
 
 PROMPT = Path(__file__).with_name("prompt.txt")
@@ -36,9 +37,6 @@ IMAGE_TOKEN = "<|image_pad|>"
 SIDE = 28  # px; one token of the language model, 2 x 2 patches
 PIXELS = 256 * SIDE**2  # about 448 x 448, in whatever shape
 MAX_RATIO = 200
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def resized(height: int, width: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers.checkpoints import Shape, refuse_misfit
+from ddmd_bench.scorers.checkpoints import Shape, refuse_misfit, shapes_of
 
 NUM_OUTPUTS = 2  # the mean of the score, and a number that its spread is made of
 VISION_THETA = 10_000.0
@@ -166,8 +166,8 @@ def _on_meta(architecture: Mapping[str, Any]) -> RewardNetwork:
 
 def expected_state(architecture: Mapping[str, Any]) -> dict[str, Shape]:
     """Every tensor of the checkpoint by its published name, the unread vocabulary head included."""
-    read = _on_meta(architecture).state_dict()
-    shapes = {published_key(key): tuple(value.shape) for key, value in read.items()}
+    read = shapes_of(_on_meta(architecture).state_dict())
+    shapes = {published_key(key): shape for key, shape in read.items()}
     text = architecture["text_config"]
     return shapes | {"lm_head.weight": (text["vocab_size"], text["hidden_size"])}
 
