@@ -129,7 +129,6 @@ def make_backend(model: Model, family: Family) -> Backend:
         resolution=model.resolution,
         latent_shape=(4, model.resolution // 8, model.resolution // 8),
         weights=parts.weights,
-        prompt_sets={},
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
         level=level,
@@ -143,9 +142,6 @@ def make_backend(model: Model, family: Family) -> Backend:
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
         decode=partial(decode, parts),
-        draw_real=None,
-        draw_real_latents=None,
-        real_moments=None,
         dtype=model.dtype,
         pipeline=PipelineForm(
             pipeline=family.pipeline,
