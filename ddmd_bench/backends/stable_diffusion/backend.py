@@ -207,14 +207,8 @@ def _scheduler(parts: Parts) -> Any:
 
 def _lazy_level(parts: Parts) -> Callable[[Tensor], NoiseLevel]:
     """Noise levels of the repository's schedule, read when they are first asked for."""
-    known: list[Callable[[Tensor], NoiseLevel]] = []
-
-    def level(t: Tensor) -> NoiseLevel:
-        if not known:
-            known.append(ddpm_level(_scheduler(parts).alphas_cumprod))
-        return known[0](t)
-
-    return level
+    schedule = cache(lambda: ddpm_level(_scheduler(parts).alphas_cumprod))
+    return lambda t: schedule()(t)
 
 
 def _sample_teacher(
