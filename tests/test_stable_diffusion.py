@@ -165,6 +165,22 @@ def test_stable_diffusion_1_5_samples_as_its_pipeline(tmp_path: Path) -> None:
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("backend_name", "network"), [("sdxl", "unet"), ("sd15", "unet"), ("lumina2", "transformer")]
+)
+def test_each_repository_has_its_own_commit(backend_name: str, network: str) -> None:
+    """The model's and the VAE's, and of whole commits no file is needed to know the weights."""
+    model = Model(
+        repository="owner/model", revision="a" * 40, vae="other/vae", vae_revision="b" * 40
+    )
+    made = BACKENDS[backend_name](model)
+    assert made.weights() == {network: f"owner/model@{'a' * 40}", "vae": f"other/vae@{'b' * 40}"}
+    assert {(r.repository, r.commit) for r in made.remotes} == {
+        ("owner/model", "a" * 40),
+        ("other/vae", "b" * 40),
+    }
+
+
 def test_an_empty_prompt_is_refused(backend: Backend) -> None:
     with pytest.raises(Exception, match="stands for no prompt"):
         backend.check_prompt("  ")

@@ -8,7 +8,7 @@ Imports: errors, objective, files, suite, hub.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,7 +95,6 @@ class Backend:
     latent_shape: tuple[int, int, int]  # C, H, W
     # What determines the networks, a sha256 or a commit each; in every key.
     weights: Callable[[], Mapping[str, str]]
-    prompt_sets: Mapping[str, Callable[[], Sequence[str]]]
     check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
     draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts
     level: Callable[[Tensor], NoiseLevel]  # t [B] -> alpha, sigma
@@ -110,11 +109,13 @@ class Backend:
     encode_prompts: Callable[[Sequence[str]], Cond]  # '' is unconditional
     images_at_once: int  # drawn in one batch; no image depends on it
     decode: Callable[[Tensor], Tensor]  # latents -> images [B, 3, H, W], [-1, 1] and beyond
-    draw_real: Callable[[str, torch.Generator], Tensor] | None  # one real image of a prompt
+    prompt_sets: Mapping[str, Callable[[], Sequence[str]]] = field(default_factory=dict)
+    # One real image of a prompt.
+    draw_real: Callable[[str, torch.Generator], Tensor] | None = None
     # Real latents [B, C, H, W] with their prompts, for a GAN.
-    draw_real_latents: Callable[[int, torch.Generator], tuple[list[str], Tensor]] | None
+    draw_real_latents: Callable[[int, torch.Generator], tuple[list[str], Tensor]] | None = None
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
-    real_moments: tuple[float, float] | None
+    real_moments: tuple[float, float] | None = None
     teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps
     # Steps, guidance and options of a teacher -> passes of its network for one image.
     teacher_evaluations: Callable[..., int] = twice_guided

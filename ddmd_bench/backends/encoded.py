@@ -5,12 +5,33 @@ They read embeddings from the store that the encode stage makes (`ddmd_bench.stu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
+from ddmd_bench.backends import Encoders
+from ddmd_bench.backends.pipelines import PromptEncoder, load_image_encoder
+from ddmd_bench.backends.repository import Parts
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import remote_identity
+from ddmd_bench.objective.terms import Cond
+
+
+def encoders_of(
+    parts: Parts,
+    load_prompt_encoder: Callable[[Parts, str], PromptEncoder],
+    collate: Callable[[Sequence[Mapping[str, Tensor]]], Cond],
+) -> Encoders:
+    """The encoders of a model: a family's own for prompts, and the VAE's."""
+    return Encoders(
+        identity=lambda: {"text": remote_identity(parts.text), "dtype": parts.model.dtype},
+        load_prompt_encoder=partial(load_prompt_encoder, parts),
+        collate=collate,
+        load_image_encoder=partial(load_image_encoder, parts),
+    )
 
 
 def encode_prompts(prompts: Sequence[str]) -> NoReturn:

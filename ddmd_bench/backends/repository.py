@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Remote, folder_of, is_local
+from ddmd_bench.hub import Remote, folder_of, is_local, remote_identity
 from ddmd_bench.suite.settings import Model
 
-if TYPE_CHECKING:
-    import torch
-
 INDEX = "model_index.json"
-ABSENT = ("image_encoder", "feature_extractor", "safety_checker")  # parts that drawing needs not
 
 
 @dataclass(frozen=True)
 class Parts:
     """Where the files of a model are, or are to come from."""
 
+    model: Model  # as a suite names it, with the backend's defaults
+    network: str  # the folder of the denoising network
     main: Remote  # the denoising network and the scheduler
     text: Remote  # text encoders and tokenizers
     vae: Remote
+
+    def weights(self) -> dict[str, str]:
+        """What determines the networks: a commit, or a folder's hash, each."""
+        return {self.network: remote_identity(self.main), "vae": remote_identity(self.vae)}
 
     def vae_folder(self) -> Path:
         """The VAE's own folder: a repository of its own, or a part of the main one."""
@@ -69,29 +68,12 @@ def parts_of(
         files = ("config.json", "diffusion_pytorch_model.safetensors")
         vae = Remote(model.vae, model.vae_revision, files, kind="model", what="VAE")
     return Parts(
+        model,
+        network,
         remote(network, INDEX, "scheduler/*.json", *weights(network)),
         remote("text encoders", INDEX, *weights(*encoders), *(f"{name}/*" for name in tokenizers)),
         vae,
     )
-
-
-def load_pipeline(
-    pipeline: str, parts: Parts, vae: Any, components: dict[str, Any], dtype: torch.dtype
-) -> Any:
-    """A pipeline of the given components and the repository's text encoders."""
-    import diffusers
-
-    kind = getattr(diffusers, pipeline)
-    with no_progress_bars():
-        return kind.from_pretrained(
-            folder_of(parts.text), vae=vae, dtype=dtype, **absent_from(kind), **components
-        )
-
-
-def absent_from(pipeline: Any, *parts: str) -> dict[str, None]:
-    """Arguments that leave parts of a pipeline out, and those that drawing never needs."""
-    known = inspect.signature(pipeline.__init__).parameters
-    return dict.fromkeys(name for name in (*parts, *ABSENT) if name in known)
 
 
 def local_config(repository: str, name: str) -> dict[str, Any] | None:
@@ -105,18 +87,6 @@ def local_config(repository: str, name: str) -> dict[str, Any] | None:
         )
     config: dict[str, Any] = read_json(path)
     return config
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """While a model loads its parts: a run has progress of its own to show."""
-    from diffusers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
 
 
 def with_defaults(model: Model, defaults: Model) -> Model:

@@ -6,20 +6,18 @@ import http
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import file_sha256
 from ddmd_bench.hub.hashes import remember_sha256
+from ddmd_bench.hub.transfer import OnBytes
 
 TIMEOUT_S = 60
 _CHUNK = 1 << 20
 
-Progress = Callable[[int, int], None]  # bytes here, bytes wanted
 
-
-def download_url(url: str, path: Path, progress: Progress, sha256: str = "") -> Path:
+def download_url(url: str, path: Path, progress: OnBytes, sha256: str = "") -> Path:
     """Fetch a file to a path, where its hash begins as it should.
 
     What has come of it lies beside the path until all has, and is not fetched again.
@@ -41,7 +39,7 @@ def download_url(url: str, path: Path, progress: Progress, sha256: str = "") -> 
     return path
 
 
-def _append(url: str, partial: Path, progress: Progress) -> None:
+def _append(url: str, partial: Path, progress: OnBytes) -> None:
     """Bring the rest of a file, or all of it from a server that knows no ranges."""
     begun = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})

@@ -8,32 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.backends import Backend, Encoders, PipelineForm
-from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
-from ddmd_bench.backends.lumina2.encoders import (
-    MAX_TOKENS,
-    collate,
-    decode,
-    encode_images,
-    load_vae,
-    prompt_encoder,
-)
+from ddmd_bench.backends import Backend, PipelineForm
+from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
+from ddmd_bench.backends.lumina2.encoders import MAX_TOKENS, collate, prompt_encoder
 from ddmd_bench.backends.lumina2.networks import (
     LORA_TARGETS,
     LuminaDenoiser,
     add_step_embedding,
     bottleneck,
 )
-from ddmd_bench.backends.repository import (
-    Parts,
-    load_pipeline,
-    local_config,
-    parts_of,
-    with_defaults,
-)
+from ddmd_bench.backends.pipelines import decode, load_network, load_pipeline
+from ddmd_bench.backends.repository import Parts, local_config, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import folder_of, remote_identity
 from ddmd_bench.objective.process import flow_level, guided, velocity_weight
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.objective.terms import Cond
@@ -77,32 +64,21 @@ def make_backend(model: Model) -> Backend:
     assert model.resolution is not None
     assert model.images_at_once is not None
     parts = parts_of(model, "transformer", ("text_encoder",), ("tokenizer",))
-    dtype = getattr(torch, model.dtype)
 
     def load_teacher() -> nn.Module:
-        from diffusers import Lumina2Transformer2DModel
-
-        transformer = Lumina2Transformer2DModel.from_pretrained(
-            folder_of(parts.main),
-            subfolder="transformer",
-            variant=model.variant,
-            dtype=torch.float32,
-        )
+        transformer = load_network(parts, "Lumina2Transformer2DModel")
         return LuminaDenoiser(transformer).requires_grad_(False).eval()
 
-    def vae_on(device: torch.device | str) -> Any:
-        variant = model.variant if model.vae is None else None
-        return load_vae(parts.vae_folder(), variant, dtype, str(device))
-
     return Backend(
-        sources=("backends/encoded.py", "backends/repository.py", "backends/lumina2/*.py"),
+        sources=(
+            "backends/encoded.py",
+            "backends/pipelines.py",
+            "backends/repository.py",
+            "backends/lumina2/*.py",
+        ),
         resolution=model.resolution,
         latent_shape=_latent_shape(parts, model.resolution),
-        weights=lambda: {
-            "transformer": remote_identity(parts.main),
-            "vae": remote_identity(parts.vae),
-        },
-        prompt_sets={},
+        weights=parts.weights,
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
         level=flow_level,
@@ -115,16 +91,13 @@ def make_backend(model: Model) -> Backend:
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=lambda latents: decode(vae_on(latents.device), latents),
-        draw_real=None,
-        draw_real_latents=None,
-        real_moments=None,
+        decode=partial(decode, parts),
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,
         pipeline=PipelineForm(
             pipeline="Lumina2Pipeline",
-            network="transformer",
+            network=parts.network,
             scheduler="FlowMatchLCMScheduler",
             # The student's levels are given as they are.
             scheduler_options={"shift": 1.0},
@@ -135,19 +108,10 @@ def make_backend(model: Model) -> Backend:
             resolution=model.resolution,
             dtype=model.dtype,
             scheduler_config=parts.scheduler_config,
-            load=lambda components, dtype: load_pipeline(
-                "Lumina2Pipeline", parts, vae_on("cpu"), components, dtype
-            ),
+            load=partial(load_pipeline, parts, "Lumina2Pipeline"),
         ),
         remotes=(parts.main, parts.text, parts.vae),
-        encoders=Encoders(
-            identity=lambda: {"text": remote_identity(parts.text), "dtype": model.dtype},
-            load_prompt_encoder=lambda device: prompt_encoder(
-                folder_of(parts.text), model.variant, dtype, device
-            ),
-            collate=collate,
-            load_image_encoder=lambda device: partial(encode_images, vae_on(device)),
-        ),
+        encoders=encoders_of(parts, prompt_encoder, collate),
     )
 
 

@@ -1,39 +1,27 @@
-"""Lumina-Image-2.0's encoders: prompts to embeddings, as diffusers' pipeline does; its VAE."""
+"""Lumina-Image-2.0's text encoder: prompts to embeddings, as diffusers' pipeline does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddmd_bench.backends.repository import no_progress_bars
+from ddmd_bench.backends.pipelines import PromptEncoder, Rows, load_text_part
+from ddmd_bench.backends.repository import Parts
 from ddmd_bench.objective.terms import Cond
 
 MAX_TOKENS = 256  # max_sequence_length of diffusers' pipeline
 
-Rows = list[dict[str, Tensor]]
 
-
-def prompt_encoder(
-    folder: Path, variant: str | None, dtype: torch.dtype, device: str
-) -> Callable[[Sequence[str]], Rows]:
+def prompt_encoder(parts: Parts, device: str) -> PromptEncoder:
     """Prompts -> for each prompt_embeds [L, D] on the CPU, a row for each of its tokens.
 
     Gemma-2's last but one hidden state. A system prompt stands before every prompt, but not before
     '', which is encoded alone: the pipeline's negative prompt. Text beyond 256 tokens is cut off.
     """
-    from diffusers import Lumina2Pipeline
-
-    absent = dict.fromkeys(("transformer", "vae", "scheduler"))
-    with no_progress_bars():
-        pipeline = Lumina2Pipeline.from_pretrained(
-            folder, variant=variant, dtype=dtype, **absent
-        ).to(device)
+    pipeline = load_text_part(parts, "Lumina2Pipeline", device)
 
     def rows(embeds: Tensor, mask: Tensor) -> Rows:
         return [{"prompt_embeds": e[m.bool()].cpu()} for e, m in zip(embeds, mask, strict=True)]
@@ -67,30 +55,3 @@ def collate(rows: Sequence[Mapping[str, Tensor]]) -> Cond:
         "prompt_embeds": torch.stack([F.pad(e, (0, 0, 0, MAX_TOKENS - len(e))) for e in embeds]),
         "prompt_attention_mask": torch.arange(MAX_TOKENS) < lengths[:, None],
     }
-
-
-@cache
-def load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str) -> Any:
-    """The VAE, once for a process and device."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(folder, variant=variant, dtype=dtype)
-    return vae.requires_grad_(False).eval().to(device)
-
-
-@torch.no_grad()
-def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Latents [B, 16, h, w] -> images [B, 3, 8h, 8w], float32, not clipped."""
-    scaled = latents / vae.config.scaling_factor + vae.config.shift_factor
-    images: Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
-    return images
-
-
-@torch.no_grad()
-def encode_images(vae: Any, images: Tensor) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] -> latents [B, 16, H/8, W/8]: the posterior's mode."""
-    posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
-    latents: Tensor = (
-        posterior.mode().float() - vae.config.shift_factor
-    ) * vae.config.scaling_factor
-    return latents

@@ -11,28 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddmd_bench.backends import Backend, Encoders, PipelineForm
-from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, refuse_empty
-from ddmd_bench.backends.repository import (
-    Parts,
-    load_pipeline,
-    parts_of,
-    with_defaults,
-)
+from ddmd_bench.backends import Backend, PipelineForm
+from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
+from ddmd_bench.backends.pipelines import PromptEncoder, decode, load_network, load_pipeline
+from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
-    decode,
-    encode_images,
-    load_vae,
     sd15_prompt_encoder,
     sdxl_prompt_encoder,
 )
 from ddmd_bench.backends.stable_diffusion.formats import load_unet
 from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
-from ddmd_bench.hub import folder_of, remote_identity
 from ddmd_bench.objective.process import (
     NoiseLevel,
     ddpm_index,
@@ -52,7 +44,7 @@ class Family:
 
     pipeline: str  # its class in diffusers
     model: Model  # the defaults
-    load_prompt_encoder: Callable[..., Any]
+    load_prompt_encoder: Callable[[Parts, str], PromptEncoder]
     encoders: tuple[str, ...]
     tokenizers: tuple[str, ...]
     has_size: bool  # whether the UNet reads the image's size
@@ -119,36 +111,24 @@ def make_backend(model: Model, family: Family) -> Backend:
     assert model.resolution is not None
     assert model.images_at_once is not None
     parts = parts_of(model, "unet", family.encoders, family.tokenizers)
-    dtype = getattr(torch, model.dtype)
     level = _lazy_level(parts)
 
     def load_teacher() -> nn.Module:
-        from diffusers import UNet2DConditionModel
-
-        unet = UNet2DConditionModel.from_pretrained(
-            folder_of(parts.main),
-            subfolder="unet",
-            variant=model.variant,
-            dtype=torch.float32,
-        )
+        unet = load_network(parts, "UNet2DConditionModel")
         return EpsDenoiser(unet, level).requires_grad_(False).eval()
-
-    def vae_on(device: torch.device | str) -> Any:
-        variant = model.variant if model.vae is None else None
-        return load_vae(parts.vae_folder(), variant, dtype, str(device))
 
     return Backend(
         sources=(
             "backends/unets.py",
             "backends/encoded.py",
+            "backends/pipelines.py",
             "backends/repository.py",
             "backends/weights.py",
             "backends/stable_diffusion/*.py",
         ),
         resolution=model.resolution,
         latent_shape=(4, model.resolution // 8, model.resolution // 8),
-        weights=lambda: {"unet": remote_identity(parts.main), "vae": remote_identity(parts.vae)},
-        prompt_sets={},
+        weights=parts.weights,
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
         level=level,
@@ -161,14 +141,11 @@ def make_backend(model: Model, family: Family) -> Backend:
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=lambda latents: decode(vae_on(latents.device), latents),
-        draw_real=None,
-        draw_real_latents=None,
-        real_moments=None,
+        decode=partial(decode, parts),
         dtype=model.dtype,
         pipeline=PipelineForm(
             pipeline=family.pipeline,
-            network="unet",
+            network=parts.network,
             scheduler="LCMScheduler",
             scheduler_options={},
             schedule=lambda t_list: {"timesteps": ddpm_index(torch.tensor(t_list)).tolist()},
@@ -178,21 +155,16 @@ def make_backend(model: Model, family: Family) -> Backend:
             resolution=model.resolution,
             dtype=model.dtype,
             scheduler_config=parts.scheduler_config,
-            load=lambda components, dtype: load_pipeline(
-                family.pipeline, parts, vae_on("cpu"), components, dtype
-            ),
+            load=partial(load_pipeline, parts, family.pipeline),
         ),
         load_checkpoint=lambda path, format, scale: with_checkpoint(
             load_teacher(), path, format, scale
         ),
         scheduler_config=parts.scheduler_config,
-        encoders=Encoders(
-            identity=lambda: {"text": remote_identity(parts.text), "dtype": model.dtype},
-            load_prompt_encoder=lambda device: family.load_prompt_encoder(
-                folder_of(parts.text), model.variant, dtype, device
-            ),
-            collate=collate_with_size(model.resolution) if family.has_size else collate,
-            load_image_encoder=lambda device: partial(encode_images, vae_on(device)),
+        encoders=encoders_of(
+            parts,
+            family.load_prompt_encoder,
+            collate_with_size(model.resolution) if family.has_size else collate,
         ),
         remotes=(parts.main, parts.text, parts.vae),
     )
@@ -235,14 +207,8 @@ def _scheduler(parts: Parts) -> Any:
 
 def _lazy_level(parts: Parts) -> Callable[[Tensor], NoiseLevel]:
     """Noise levels of the repository's schedule, read when they are first asked for."""
-    known: list[Callable[[Tensor], NoiseLevel]] = []
-
-    def level(t: Tensor) -> NoiseLevel:
-        if not known:
-            known.append(ddpm_level(_scheduler(parts).alphas_cumprod))
-        return known[0](t)
-
-    return level
+    schedule = cache(lambda: ddpm_level(_scheduler(parts).alphas_cumprod))
+    return lambda t: schedule()(t)
 
 
 def _sample_teacher(

@@ -33,7 +33,7 @@ def load_unet(base_unet: UNet, weights_path: Path, format: str, scale: float = 1
     """
     if format not in FORMATS:
         raise BenchError(unknown("format of SDXL weights", format, FORMATS))
-    unet = FORMATS[format](base_unet, Path(weights_path), scale)
+    unet = FORMATS[format](base_unet, weights_path, scale)
     return unet.requires_grad_(False).eval()
 
 

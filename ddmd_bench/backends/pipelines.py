@@ -1,0 +1,126 @@
+"""What backends share that are pipelines of diffusers: their parts loaded, the VAE at both ends."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddmd_bench.backends.repository import Parts
+from ddmd_bench.hub import folder_of
+
+ABSENT = ("image_encoder", "feature_extractor", "safety_checker")  # parts that drawing needs not
+
+Rows = list[dict[str, Tensor]]  # of prompts: tensors without a batch dimension, on the CPU
+PromptEncoder = Callable[[Sequence[str]], Rows]
+
+
+def load_network(parts: Parts, kind: str) -> Any:
+    """The denoising network, of a class of diffusers, in float32."""
+    import diffusers
+
+    return getattr(diffusers, kind).from_pretrained(
+        folder_of(parts.main),
+        subfolder=parts.network,
+        variant=parts.model.variant,
+        dtype=torch.float32,
+    )
+
+
+def load_pipeline(
+    parts: Parts, pipeline: str, components: dict[str, Any], dtype: torch.dtype
+) -> Any:
+    """A pipeline of the given components, the VAE and the repository's text encoders."""
+    import diffusers
+
+    kind, vae = getattr(diffusers, pipeline), vae_on(parts, "cpu")
+    with no_progress_bars():
+        return kind.from_pretrained(
+            folder_of(parts.text), vae=vae, dtype=dtype, **absent_from(kind), **components
+        )
+
+
+def load_text_part(parts: Parts, pipeline: str, device: str) -> Any:
+    """A pipeline of the text encoders and tokenizers alone."""
+    import diffusers
+
+    kind = getattr(diffusers, pipeline)
+    with no_progress_bars():
+        loaded = kind.from_pretrained(
+            folder_of(parts.text),
+            variant=parts.model.variant,
+            dtype=dtype_of(parts),
+            **absent_from(kind, parts.network, "vae", "scheduler"),
+        )
+    return loaded.to(device)
+
+
+def absent_from(pipeline: Any, *parts: str) -> dict[str, None]:
+    """Arguments that leave parts of a pipeline out, and those that drawing never needs."""
+    known = inspect.signature(pipeline.__init__).parameters
+    return dict.fromkeys(name for name in (*parts, *ABSENT) if name in known)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """While a model loads its parts: a run has progress of its own to show."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
+def dtype_of(parts: Parts) -> torch.dtype:
+    """Of networks that only run forward outside training."""
+    dtype: torch.dtype = getattr(torch, parts.model.dtype)
+    return dtype
+
+
+def vae_on(parts: Parts, device: torch.device | str) -> Any:
+    """The VAE, once for a process and device."""
+    # The variant is one of the repository's own files.
+    variant = parts.model.variant if parts.model.vae is None else None
+    return _load_vae(parts.vae_folder(), variant, dtype_of(parts), str(device))
+
+
+@cache
+def _load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str) -> Any:
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(folder, variant=variant, dtype=dtype)
+    return vae.requires_grad_(False).eval().to(device)
+
+
+@torch.no_grad()
+def decode(parts: Parts, latents: Tensor) -> Tensor:
+    """Latents [B, C, h, w] -> images [B, 3, 8h, 8w], float32, not clipped."""
+    vae = vae_on(parts, latents.device)
+    scaled = latents / vae.config.scaling_factor
+    if vae.config.shift_factor is not None:
+        scaled = scaled + vae.config.shift_factor
+    images: Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
+    return images
+
+
+def load_image_encoder(parts: Parts, device: str) -> Callable[[Tensor], Tensor]:
+    """On a device: images [B, 3, H, W] in [-1, 1] -> latents [B, C, H/8, W/8]."""
+    return partial(_encode_images, vae_on(parts, device))
+
+
+@torch.no_grad()
+def _encode_images(vae: Any, images: Tensor) -> Tensor:
+    """The posterior's mode, in the frame that `decode` reads."""
+    mode: Tensor = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    if vae.config.shift_factor is not None:
+        mode = mode - vae.config.shift_factor
+    latents: Tensor = mode * vae.config.scaling_factor
+    return latents
