@@ -11,6 +11,7 @@ from PIL import Image
 
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files.records import mark_done, write_json, write_jsonl
+from ddmd_bench.planning.part import Downloads
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import NO_SEED, Task, TaskName
 from ddmd_bench.scorers import METRICS
@@ -112,10 +113,8 @@ def make_run(folder: Path, suite: Suite) -> Plan:
         fingerprint="0123456789ab",
         prompt_lists={},
         loaded={},
-        remotes=(),
+        downloads=Downloads(),
         runs=folder,
-        embeddings=folder / "embeddings",
-        training_data=folder / "training_data",
         report_folder=folder / "report",
         report_inputs={},
     )
