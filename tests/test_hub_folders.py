@@ -59,6 +59,29 @@ def reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return read
 
 
+def test_hashes_of_a_folder_are_remembered_at_once(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is read and written a few times for a folder, not for each of its files."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for k in range(40):
+        (folder / f"{k:02}.png").write_bytes(bytes([k]))
+    uses: list[str] = []
+    for name in ("read_json", "write_json"):
+        use = getattr(hashes, name)
+        monkeypatch.setattr(hashes, name, lambda *a, n=name, f=use: (uses.append(n), f(*a))[1])
+    remote = Remote(str(folder), None, ("*",), "dataset", "x")
+    first = remote_identity(remote)
+    assert len(reads) == 40
+    assert uses.count("write_json") == 1
+    assert len(uses) <= 3
+    uses.clear()
+    assert remote_identity(remote) == first
+    assert len(reads) == 40
+    assert uses == ["read_json"]
+
+
 def test_a_folder_is_read_once_and_again_when_it_changed(tmp_path: Path, reads: list[Path]) -> None:
     path = tmp_path / "own" / "a.safetensors"
     path.parent.mkdir()
