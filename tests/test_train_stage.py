@@ -27,8 +27,9 @@ from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning import training as training_plan
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.generate import SOURCES
-from ddmd_bench.stages.train import BEST, CHECKPOINT, train
+from ddmd_bench.stages.train import train
 from ddmd_bench.suite.files import load_suite
+from ddmd_bench.training.course import BEST, CHECKPOINT
 from ddmd_bench.training.update import NotFinite, Training
 
 Planner = Callable[..., Plan]
@@ -298,7 +299,7 @@ def test_the_tau_probe_is_a_setting(planned: Planner) -> None:
         probe = f"students.ca_only.train={{t_list: [1], tau_range: [{low}, {high}]}}"
         settings = planned(probe).suite.train_settings("ca_only")
         row = Training(make_backend(), METHODS["ca_only"], settings, 0, "cpu")
-        _, draw = row.draws.of_terms(torch.ones(64), 1)
+        _, draw = row.batches.of_terms(torch.ones(64), 1)
         assert draw is not None
         assert low <= float(draw.tau.min()) <= float(draw.tau.max()) <= high
         assert math.isclose(float(draw.tau.mean()), (low + high) / 2, abs_tol=0.2 * (high - low))
