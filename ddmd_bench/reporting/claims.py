@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.objective.series import SERIES
 from ddmd_bench.reporting.differences import Compare, Difference, oriented
-from ddmd_bench.reporting.dynamics import NUM_WINDOWS, SERIES, window_means
+from ddmd_bench.reporting.dynamics import NUM_WINDOWS, window_means
 from ddmd_bench.reporting.numbers import metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of, trained_in
 from ddmd_bench.reporting.seeds import joined_reason
