@@ -29,9 +29,9 @@ from ddmd_bench.suite.schema import Evaluation
 from ddmd_bench.training.evaluation import (
     Evaluator,
     Value,
+    best_row,
     evaluations_table,
     history_rows,
-    newest_is_best,
 )
 
 BACKEND = make_backend()
@@ -228,12 +228,15 @@ def test_the_best_follows_the_metric_s_direction(
     values: tuple[float, ...], higher: bool, lower: bool
 ) -> None:
     for metric, expected in (("prompt_accuracy", higher), ("saturation", lower)):
-        assert newest_is_best(history_of(metric, *values), metric) is expected
+        history = history_of(metric, *values)
+        best = best_row(history, metric)
+        newest_is_best = best is not None and best["iteration"] == history[-1]["iteration"]
+        assert newest_is_best is expected
 
 
 def test_an_evaluation_without_the_metric_is_not_the_best() -> None:
     history = history_of("prompt_accuracy", 0.3) + history_rows(10, {"std": Value(0.5, 4)})
-    assert not newest_is_best(history, "prompt_accuracy")
+    assert best_row(history, "prompt_accuracy") == history[0]
 
 
 # The history

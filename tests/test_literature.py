@@ -19,12 +19,14 @@ import ddmd_bench
 from ddmd_bench.errors import BenchError
 from ddmd_bench.literature.values import (
     PATH,
+    PROTOCOL_FIELDS,
     Stated,
     Table,
     literature_tables,
     load_tables,
 )
 from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.reporting.literature_view import TITLES
 from ddmd_bench.scorers import METRICS, Metric
 from ddmd_bench.stages.report import report
 from ddmd_bench.suite.files import load_suite
@@ -398,6 +400,11 @@ def test_page_shows_both_the_dashes_and_what_differs(made: tuple[Path, dict[str,
     assert "context, never a gate" in section
     assert "DPG Overall 85.85: DPG-Bench overall, not HPS v2.1" in section
     assert not re.search(r"https?:|src=\"(?!data:)", section)
+
+
+def test_each_field_has_a_title_of_words() -> None:
+    assert TITLES.keys() == set(PROTOCOL_FIELDS)
+    assert not [title for title in TITLES.values() if re.search("[a-z][A-Z]", title)]
 
 
 def test_markdown_shows_both_the_dashes_and_what_differs(

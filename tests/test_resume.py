@@ -24,8 +24,9 @@ from ddmd_bench.run import run_tasks
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
-from ddmd_bench.stages.train import CHECKPOINT, train
+from ddmd_bench.stages.train import train
 from ddmd_bench.suite.files import load_suite
+from ddmd_bench.training.course import CHECKPOINT
 
 STAGES = ("reference", "train", "generate", "score")
 NUM_ITERATIONS = 12

@@ -69,11 +69,6 @@ def eps_from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
     return (x_t - level.alpha * x0) / level.sigma
 
 
-def velocity_from_x0(x0: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
-    """The velocity `eps - x0` that x0 implies, for any alpha and sigma > 0."""
-    return eps_from_x0(x0, x_t, level) - x0
-
-
 def velocity_weight(level: NoiseLevel) -> Tensor:
     """What makes a squared error of x0 the velocity's, [B, 1, 1, 1]: 1 / sigma^2.
 

@@ -24,6 +24,7 @@ _SOURCES = (
     "students/drawing.py",
     "students/sources.py",
     "students/networks.py",
+    "students/adapters.py",
     "stages/generate.py",
 )
 # Only students that were trained elsewhere depend on these.

@@ -24,6 +24,7 @@ _SOURCES = (
     *MODEL_SOURCES,
     "objective/*.py",
     "students/networks.py",
+    "students/adapters.py",
     "training/[!e]*.py",  # evaluation.py counts where a suite evaluates
     "stages/train.py",
 )

@@ -50,27 +50,28 @@ def styles_of(students: list[str]) -> dict[str, Style]:
     }
 
 
+def styles_in(record: dict[str, Any]) -> dict[str, Style]:
+    """The styles of a record's trained students."""
+    return styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
+
+
 def dynamics_figures(record: dict[str, Any]) -> list[dict[str, str]]:
-    """One figure for each panel that has a series: {series, title, note, svg}."""
-    styles, figures = _styles(record), []
+    """One figure for each panel that has a series."""
+    styles, figures = styles_in(record), []
     for series, note in PANELS.items():
         lines = {n: d[series] for n, d in record["dynamics"].items() if series in d}
         if not lines:
             continue
         level = record["real_levels"].get(series)
-        svg, scale = _panel(lines, styles, level)
-        note = f"{note}; {scale} axis" if scale else note
-        if level is not None:
-            note += "; dashed grey: real scenes"
         title = SERIES[series]
         title = title[:1].upper() + title[1:]
-        figures.append({"series": series, "title": title, "note": note, "svg": svg})
+        figures.append(_figure(series, title, note, lines, styles, level))
     return figures
 
 
 def evaluation_figures(record: dict[str, Any]) -> list[dict[str, str]]:
     """One figure for each metric that was evaluated during the training."""
-    styles, figures = _styles(record), []
+    styles, figures = styles_in(record), []
     for metric, row in METRICS.items():
         curves = {n: e[metric] for n, e in record["evaluations"].items() if metric in e}
         if not curves:
@@ -78,19 +79,27 @@ def evaluation_figures(record: dict[str, Any]) -> list[dict[str, str]]:
         lines = {name: _scaled(curve, row.scale) for name, curve in curves.items()}
         counts = {n for curve in curves.values() for n in curve["n"]}
         level = _real_level(record, metric, counts)
-        svg, scale = _panel(lines, styles, level)
         images = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-        note = f"each point over {images} images" + (f"; {scale} axis" if scale else "")
-        if level is not None:
-            note += "; dashed grey: real scenes"
+        note = f"each point over {images} images"
         unit = f", {row.unit}" if row.unit else ""
         title = f"{row.title}{unit} {ARROWS[row.better]}"
-        figures.append({"series": metric, "title": title, "note": note, "svg": svg})
+        figures.append(_figure(metric, title, note, lines, styles, level))
     return figures
 
 
-def _styles(record: dict[str, Any]) -> dict[str, Style]:
-    return styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
+def _figure(
+    series: str,
+    title: str,
+    note: str,
+    lines: dict[str, Line],
+    styles: dict[str, Style],
+    level: float | None,
+) -> dict[str, str]:
+    """{series, title, note, svg}; the note also tells the axis and what the dashed line is."""
+    svg, scale = _panel(lines, styles, level)
+    axis = f"; {scale} axis" if scale else ""
+    real = "" if level is None else "; dashed grey: real scenes"
+    return {"series": series, "title": title, "note": note + axis + real, "svg": svg}
 
 
 def _scaled(line: Line, scale: float) -> Line:

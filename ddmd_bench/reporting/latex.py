@@ -7,15 +7,8 @@ from textwrap import wrap
 from typing import Any
 
 from ddmd_bench.reporting import notes
-from ddmd_bench.reporting.numbers import (
-    ARROWS,
-    MISSING,
-    interval_shown,
-    metric_shown,
-    unit_of,
-)
-from ddmd_bench.reporting.seeds import shortfall
-from ddmd_bench.scorers import METRICS
+from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
+from ddmd_bench.reporting.seeds import fewer_than_expected
 
 LINE = 16  # characters of a heading before it is broken
 ESCAPES = {
@@ -47,7 +40,6 @@ def latex(record: dict[str, Any]) -> str:
     """Every student on every metric of the suite, with its interval; the best student in bold."""
     suite, students = record["suite"], record["students"]
     metrics = suite["metrics"]
-    heads = [f"{METRICS[m].title}{unit_of(m)} {ARROWS[METRICS[m].better]}" for m in metrics]
     rows = [
         " & ".join([escaped(s["title"]), *(_cell(record, name, m) for m in metrics)])
         for name, s in students.items()
@@ -60,7 +52,7 @@ def latex(record: dict[str, Any]) -> str:
         rf"\label{{tab:{suite['name']}}}",
         rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
         r"\toprule",
-        " & ".join(["Student", *map(_heading, heads)]) + r" \\",
+        " & ".join(["Student", *(_broken(heading(m)) for m in metrics)]) + r" \\",
         r"\midrule",
         *(rf"{row} \\" for row in rows),
         r"\bottomrule",
@@ -89,11 +81,7 @@ def _cell(record: dict[str, Any], student: str, metric: str) -> str:
     if _leads(record, student, metric):
         value = rf"\textbf{{{value}}}"
     interval = interval_shown(metric, cell["low"], cell["high"])
-    images = "" if cell["n"] == cell["n_expected"] else f"n {cell['n']} of {cell['n_expected']}"
-    below = [
-        "" if interval == MISSING else interval,
-        shortfall(cell["n_seeds"], cell["n_seeds_expected"]) or images,
-    ]
+    below = ["" if interval == MISSING else interval, fewer_than_expected(cell)]
     lines = [value, *(rf"\scriptsize {escaped(text)}" for text in below if text)]
     # Its first line stands level with the student's name.
     return r"\begin{tabular}[t]{@{}r@{}}" + r" \\ ".join(lines) + r"\end{tabular}"
@@ -108,6 +96,6 @@ def _leads(record: dict[str, Any], student: str, metric: str) -> bool:
     return bool(value == lead)
 
 
-def _heading(text: str) -> str:
+def _broken(text: str) -> str:
     """A column's heading in short lines above each other."""
     return r"\shortstack[r]{" + r" \\ ".join(map(escaped, wrap(text, LINE))) + "}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ddmd_bench.reporting import notes
-from ddmd_bench.reporting.numbers import ARROWS, MISSING, interval_shown, metric_shown, unit_of
+from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
 from ddmd_bench.scorers import METRICS
 
 TITLES = {
@@ -15,7 +15,7 @@ TITLES = {
     "resolution": "Pixels per side",
     "num_inference_steps": "Steps",
     "gan": "Trained with a GAN",
-    "reference": "RealFeatures",
+    "reference": "Reference",
     "num_reference": "Number of reference images",
     "resize": "Resize",
     "version": "Measured by",
@@ -59,7 +59,7 @@ def _header(column: dict[str, Any]) -> dict[str, str]:
     title = column["label"]
     if metric in METRICS:
         part = f", {column['label']}" if column["category"] else ""
-        title = f"{METRICS[metric].title}{part}{unit_of(metric)} {ARROWS[METRICS[metric].better]}"
+        title = heading(metric, part)
     return {"title": title, "note": f"printed × {scale:g}" if scale != 1 else ""}
 
 

@@ -42,6 +42,12 @@ def unit_of(metric: str, *, difference: bool = False) -> str:
     return " points" if difference and unit == "%" else f" {unit}"
 
 
+def heading(metric: str, part: str = "") -> str:
+    """A metric's title, the part of the prompts it is over, its unit and its better direction."""
+    row = METRICS[metric]
+    return f"{row.title}{part}{unit_of(metric)} {ARROWS[row.better]}"
+
+
 def p_shown(value: float | None) -> str:
     """A p-value; very small ones as a bound."""
     if value is None:

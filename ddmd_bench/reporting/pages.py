@@ -7,7 +7,7 @@ from typing import Any
 
 from ddmd_bench.reporting import numbers
 from ddmd_bench.reporting.runfiles import RunFiles
-from ddmd_bench.reporting.seeds import shortfall
+from ddmd_bench.reporting.seeds import fewer_than_expected
 from ddmd_bench.reporting.view import page_view
 
 TEMPLATE = "index.html.j2"
@@ -31,6 +31,6 @@ def html(record: dict[str, Any], run: RunFiles) -> str:
         shown=numbers.shown,
         p_shown=numbers.p_shown,
         unit_of=numbers.unit_of,
-        shortfall=shortfall,
+        fewer_than_expected=fewer_than_expected,
     )
     return environment.get_template(TEMPLATE).render(page_view(record, run))

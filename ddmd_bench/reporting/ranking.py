@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ddmd_bench.reporting.runfiles import real_in, trained_in
@@ -24,35 +25,29 @@ def value_of(table: Table, student: str, metric: str) -> float | None:
     return value
 
 
+def _best(names: Iterable[str], table: Table, metric: str, target: float | None) -> str | None:
+    """The best of some students that have a value; where neither direction is better, the one
+    nearest to the target."""
+    known = {n: v for n in names if (v := value_of(table, n, metric)) is not None}
+    better = METRICS[metric].better
+    if better != "reference":
+        sign = 1 if better == "lower" else -1
+        return min(known, key=lambda name: sign * known[name], default=None)
+    if target is None:
+        return None
+    return min(known, key=lambda name: abs(known[name] - target), default=None)
+
+
 def best_students(suite: Suite, table: Table) -> dict[str, str | None]:
     """For each metric the best trained student; where neither direction is better, the one nearest
     to the real scenes."""
-    real = real_in(suite)
-    best: dict[str, str | None] = {}
-    for metric in suite.metrics:
-        target = value_of(table, real, metric) if real else None
-        values = {
-            name: value
-            for name in trained_in(suite)
-            if (value := value_of(table, name, metric)) is not None
-        }
-        better = METRICS[metric].better
-        loss = {"higher": lambda v: -v, "lower": lambda v: v}.get(better)
-        if loss is None and target is not None:
-            loss = lambda v, target=target: abs(v - target)  # noqa: E731
-        best[metric] = min(values, key=lambda n: loss(values[n])) if loss and values else None
-    return best
+    real, names = real_in(suite), trained_in(suite)
+    targets = {m: value_of(table, real, m) if real else None for m in suite.metrics}
+    return {metric: _best(names, table, metric, target) for metric, target in targets.items()}
 
 
 def challenger_of(suite: Suite, table: Table) -> str | None:
     """The best trained student on the first image metric, the baseline aside."""
     metric = headline_metric(suite, "image")
-    if metric is None:
-        return None
-    values = {
-        name: value
-        for name in trained_in(suite)
-        if name != suite.baseline and (value := value_of(table, name, metric)) is not None
-    }
-    sign = -1 if METRICS[metric].better == "lower" else 1
-    return max(values, key=lambda n: sign * values[n], default=None)
+    others = [name for name in trained_in(suite) if name != suite.baseline]
+    return _best(others, table, metric, None) if metric is not None else None

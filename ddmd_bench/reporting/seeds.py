@@ -62,6 +62,12 @@ def joined_reason(reasons: Mapping[int, str]) -> str:
     return "; ".join(f"with seed {seed} {reason}" for seed, reason in known.items())
 
 
+def fewer_than_expected(cell: Mapping[str, Any]) -> str:
+    """How many seeds, else how many images, went into a table's cell where some are missing."""
+    images = "" if cell["n"] == cell["n_expected"] else f"n {cell['n']} of {cell['n_expected']}"
+    return shortfall(cell["n_seeds"], cell["n_seeds_expected"]) or images
+
+
 def shortfall(num: int, expected: int) -> str:
     """How many seeds went into a number where some are missing, else ''."""
     return f"{num} of {expected} seeds" if num < expected else ""

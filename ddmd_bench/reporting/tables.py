@@ -11,15 +11,14 @@ from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (
-    ARROWS,
     MISSING,
+    heading,
     interval_shown,
     metric_shown,
     p_shown,
     shown,
-    unit_of,
 )
-from ddmd_bench.reporting.seeds import shortfall
+from ddmd_bench.reporting.seeds import fewer_than_expected, shortfall
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.view import claim_result
 from ddmd_bench.scorers import METRICS
@@ -80,9 +79,7 @@ def _cell(metric: str, cell: dict[str, Any]) -> str:
     if cell.get("value") is None:
         return MISSING
     interval = interval_shown(metric, cell["low"], cell["high"])
-    images = "" if cell["n"] == cell["n_expected"] else f"n {cell['n']} of {cell['n_expected']}"
-    fewer = shortfall(cell["n_seeds"], cell["n_seeds_expected"]) or images
-    counted = f", {fewer}" if fewer else ""
+    counted = f", {fewer}" if (fewer := fewer_than_expected(cell)) else ""
     text = metric_shown(metric, cell["value"])
     return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
 
@@ -122,8 +119,7 @@ def markdown(record: dict[str, Any]) -> str:
     students, suite = record["students"], record["suite"]
     commit = record["provenance"]["common"].get("commit")
     metrics, num_seeds = suite["metrics"], len(suite["seeds"])
-    titles = [f"{METRICS[m].title}{unit_of(m)} {ARROWS[METRICS[m].better]}" for m in metrics]
-    header = ["student", *titles]
+    header = ["student", *map(heading, metrics)]
     table = [
         [s["title"] + (f" ({s['missing']})" if s["missing"] else "")]
         + [_cell(m, record["table"][name].get(m, {}).get("all", {})) for m in metrics]

@@ -9,7 +9,7 @@ import yaml
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.claims import rules_of
-from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_of
+from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significant, unit_of
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
@@ -31,7 +31,6 @@ def headlines(suite: Suite) -> list[str]:
 def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
     """Everything that the template interpolates."""
     suite = run.suite
-    styles = styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
     headline = record["wins"]["metric"]
     marked = headline if headline and METRICS[headline].judges else None
     return {
@@ -41,7 +40,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "headlines": headlines(suite),
         "marked": marked,
         "summary": summary(record),
-        "styles": styles,
+        "styles": styles_in(record),
         "several": len(suite.seeds) > 1,
         "has_real": real_in(suite) is not None,
         "notes": {

@@ -6,7 +6,6 @@ Roles: teacher (frozen), student, average (of the student), fake_score.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -19,53 +18,10 @@ from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.objective.terms import Cond
+from ddmd_bench.students.adapters import Adapters
 from ddmd_bench.suite.settings import TrainSettings
 
-UNKNOWN = ""  # no adapter's name
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class Adapters:
-    """LoRA adapters on one frozen base; one of them, or none, is selected at a time."""
-
-    def __init__(self, base: nn.Module, backend: Backend, rank: int, alpha: int) -> None:
-        self.base, self.rank, self.alpha = base, rank, alpha
-        self.targets = list(backend.lora_targets)
-        self.selected: str | None = UNKNOWN
-        self.frozen: set[str] = set()
-        self.parameters: dict[str, dict[str, nn.Parameter]] = {}  # by adapter, then by name
-
-    def add(self, name: str, seed: int) -> dict[str, nn.Parameter]:
-        """A new adapter that starts as the base, since its second factor is zero (LoRA)."""
-        from peft import LoraConfig, inject_adapter_in_model
-
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.targets)
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # ours, of a role
-            torch.manual_seed(seed)
-            inject_adapter_in_model(config, self.base, adapter_name=name)
-        mark = f".{name}."
-        own = {k.replace(mark, "."): p for k, p in self.base.named_parameters() if mark in k}
-        self.parameters[name] = own
-        self.selected = UNKNOWN  # peft leaves the first one active
-        return own
-
-    def select(self, name: str | None) -> None:
-        """Use an adapter, or with None the base alone."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        if name == self.selected:
-            return
-        for layer in self.base.modules():
-            if isinstance(layer, BaseTunerLayer):
-                layer.enable_adapters(name is not None)
-                if name is not None:
-                    layer.set_adapter(name)
-        # peft freezes what is not selected, but a backward pass may come after another selection.
-        for adapter, own in self.parameters.items():
-            for parameter in own.values():
-                parameter.requires_grad_(adapter not in self.frozen)
-        self.selected = name
 
 
 class Network:

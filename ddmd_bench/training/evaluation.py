@@ -6,7 +6,6 @@ It draws with the functions of the generate stage and scores with those of the s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -138,19 +137,14 @@ def history_rows(iteration: int, values: dict[str, Value]) -> list[Row]:
     ]
 
 
-def newest_is_best(history: Sequence[Row], metric: str) -> bool:
-    """Whether the newest evaluation has the best value of the metric so far.
+def best_row(history: Sequence[Row], metric: str) -> Row | None:
+    """The evaluation with the best value of the metric, None where every one is missing.
 
     Of equal values the earlier is the best; a missing one never is.
     """
     sign = {"higher": 1, "lower": -1}[METRICS[metric].better]
-    values = {
-        row["iteration"]: sign * row["value"]
-        for row in history
-        if row["metric"] == metric and row["value"] is not None and math.isfinite(row["value"])
-    }
-    newest = values.pop(history[-1]["iteration"], None)
-    return newest is not None and all(newest > earlier for earlier in values.values())
+    known = [row for row in history if row["metric"] == metric and row["value"] is not None]
+    return max(known, key=lambda row: sign * row["value"], default=None)
 
 
 def evaluations_table(history: Sequence[Row]) -> pd.DataFrame:

@@ -47,6 +47,7 @@ class Stepper:
 
     def start(self, iteration: int) -> None:
         """Set the rates of an iteration (from 1) and clear the gradients."""
+        # Of the iteration alone, so that a checkpoint holds no scheduler beside the optimizer.
         share = min(1.0, iteration / max(1, self.settings.warmup_iterations))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
@@ -207,13 +208,10 @@ class Training:
         self.steppers[name].step()
         return norm
 
-    @torch.no_grad()
     def _update_average(self) -> None:
         if "average" in self.networks:
-            mean, value = (
-                [*self.networks[role].state().values()] for role in ("average", "student")
-            )
-            torch._foreach_lerp_(mean, value, 1 - self.settings.ema)
+            mean, value = ([*self.networks[k].state().values()] for k in ("average", "student"))
+            get_ema_multi_avg_fn(self.settings.ema)(mean, value, None)
 
     def require_finite_weights(self) -> None:
         """Raise NotFinite if a step left a weight that is no number."""

@@ -1,0 +1,55 @@
+"""LoRA adapters: several students on one frozen base."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from ddmd_bench.backends import Backend
+
+UNKNOWN = ""  # no adapter's name
+
+
+class Adapters:
+    """LoRA adapters on one frozen base; one of them, or none, is selected at a time."""
+
+    def __init__(self, base: nn.Module, backend: Backend, rank: int, alpha: int) -> None:
+        self.base, self.rank, self.alpha = base, rank, alpha
+        self.targets = list(backend.lora_targets)
+        self.selected: str | None = UNKNOWN
+        self.frozen: set[str] = set()
+        self.parameters: dict[str, dict[str, nn.Parameter]] = {}  # by adapter, then by name
+
+    def add(self, name: str, seed: int) -> dict[str, nn.Parameter]:
+        """A new adapter that starts as the base, since its second factor is zero (LoRA)."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.targets)
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # ours, of a role
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, self.base, adapter_name=name)
+        mark = f".{name}."
+        own = {k.replace(mark, "."): p for k, p in self.base.named_parameters() if mark in k}
+        self.parameters[name] = own
+        self.selected = UNKNOWN  # peft leaves the first one active
+        return own
+
+    def select(self, name: str | None) -> None:
+        """Use an adapter, or with None the base alone."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        if name == self.selected:
+            return
+        for layer in self.base.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.enable_adapters(name is not None)
+                if name is not None:
+                    layer.set_adapter(name)
+        # peft freezes what is not selected, but a backward pass may come after another selection.
+        for adapter, own in self.parameters.items():
+            for parameter in own.values():
+                parameter.requires_grad_(adapter not in self.frozen)
+        self.selected = name
