@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
+from ddmd_bench.files.threads import limit_threads
+
 # A sum's last bits depend on how it is split among threads.
-torch.set_num_threads(1)
+limit_threads(1)
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ddmd_bench.commands.display import progress_shown
-from ddmd_bench.run import Event
+from ddmd_bench.run.events import Event
 
 
 def _shown(terminal: bool, events: list[Event]) -> str:

@@ -20,7 +20,7 @@ from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.files.records import mark_done, read_done
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import Task
-from ddmd_bench.run import run_tasks
+from ddmd_bench.run.tasks import run_tasks
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score

@@ -16,9 +16,8 @@ from ddmd_bench.commands.options import (
     console,
     raise_problems,
 )
-from ddmd_bench.commands.running import planned, run_stages
+from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
 from ddmd_bench.errors import BenchError
-from ddmd_bench.run import ALL_STAGES
 
 
 def check(
@@ -51,6 +50,7 @@ def expect(
     ),
 ) -> None:
     """Run a suite with several seeds and write the values that `check` expects."""
+    from ddmd_bench.files.threads import one_thread
     from ddmd_bench.reporting.expected import write_expected
     from ddmd_bench.stages.report import report as make_report
 
@@ -58,7 +58,8 @@ def expect(
     for seed in _parse_seeds(seeds):
         plan = planned(suite, [*(set_ or []), f"seeds=[{seed}]"], runs, runs / f"reports-{seed}")
         raise_problems(run_stages(plan, ALL_STAGES, workers).problems)
-        records.append(make_report(plan))
+        with one_thread():
+            records.append(make_report(plan))
     console.print(f"expected: {write_expected(records, output)}")
 
 

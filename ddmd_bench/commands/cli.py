@@ -7,8 +7,6 @@ python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from ddmd_bench.commands import stats
@@ -20,7 +18,6 @@ from ddmd_bench.commands.measuring import doctor, score
 from ddmd_bench.commands.options import stop_cleanly
 from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
-from ddmd_bench.suite.schema import Suite
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +30,10 @@ app.add_typer(stats.app, name="stats")
 
 def schema() -> None:
     """Print the JSON Schema of a suite file, for editors."""
+    import json
+
+    from ddmd_bench.suite.schema import Suite
+
     print(json.dumps(Suite.model_json_schema(), indent=1))
 
 

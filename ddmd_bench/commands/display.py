@@ -5,18 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from ddmd_bench.run.events import Event, OnEvent, Standing
 
-from ddmd_bench.run import Event, OnEvent
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
 
 LINE_EVERY_S = 20
 
@@ -27,45 +22,81 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
     if not console.is_terminal:
         yield _plain(console)
         return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),  # all of a line, the time left too, fits in 80 columns
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    progress, standing = Progress(*columns, console=console), Text()
+    with Live(Group(progress, standing), console=console) as live:
         bars: dict[str, TaskID] = {}
 
-        def on_event(event: Event) -> None:
+        def on_event(event: Event | Standing) -> None:
+            if isinstance(event, Standing):
+                standing.plain = standing_line(event)
+                return
             if event.task not in bars:
                 bars[event.task] = progress.add_task(event.task, total=event.total)
             progress.update(bars[event.task], completed=event.done, total=event.total)
             if event.done >= event.total:
                 # A line instead of its bar: a suite has more tasks than a terminal has rows.
                 progress.remove_task(bars.pop(event.task))
-                progress.console.print(f"{event.task}: {event.done}/{event.total}", highlight=False)
+                live.console.print(f"{event.task}: {event.done}/{event.total}", highlight=False)
 
         yield on_event
+
+
+def standing_line(standing: Standing) -> str:
+    """How much of a run is under way, waits, and how long all of it still takes."""
+    running, waiting, left_s, at_least = standing
+    if not running:
+        return ""
+    left = ""
+    if left_s is not None:
+        left = f", {'at least' if at_least else 'about'} {_clock(left_s)} left in all"
+    return f"{running} under way, {waiting} to come{left}"
 
 
 def _plain(console: Console) -> OnEvent:
     began: dict[str, tuple[float, int]] = {}
     said: dict[str, float] = {}
 
-    def on_event(event: Event) -> None:
+    def on_event(event: Event | Standing) -> None:
         now = time.monotonic()
+        if isinstance(event, Standing):
+            line = standing_line(event)
+            if line and now - said.setdefault("", now) >= LINE_EVERY_S:
+                said[""] = now
+                console.print(line, highlight=False)
+            return
         start, first = began.setdefault(event.task, (now, event.done))
         finished = event.done >= event.total
         if not finished and now - said.get(event.task, start) < LINE_EVERY_S:
             return
         said[event.task] = now
         elapsed, units = now - start, event.done - first
-        left = "" if finished or not units else _duration(elapsed / units, event)
+        each = elapsed / units if units else 0.0
+        left = (
+            f", {_clock(each * (event.total - event.done))} left" if each and not finished else ""
+        )
         console.print(f"{event.task}: {event.done}/{event.total}{left}", highlight=False)
 
     return on_event
 
 
-def _duration(seconds_each: float, event: Event) -> str:
-    left = round(seconds_each * (event.total - event.done))
-    return f", {left // 60}:{left % 60:02d} left"
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

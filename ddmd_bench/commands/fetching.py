@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import Overrides, Runs, console, raise_problems, split_names
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import Remote
-from ddmd_bench.planning.downloads import (
-    download_lines,
-    fetch_remotes,
-    fetch_weights,
-    weights_lines,
-)
-from ddmd_bench.planning.part import Downloads
-from ddmd_bench.planning.plan import collect_data, suite_downloads
-from ddmd_bench.run import Event
-from ddmd_bench.scorers import scorer_remotes, scorer_weights
-from ddmd_bench.scorers.weights import Weights
-from ddmd_bench.suite.files import load_suite
+from ddmd_bench.run.events import Event
+
+if TYPE_CHECKING:
+    from ddmd_bench.hub import Remote
+    from ddmd_bench.planning.part import Downloads
+    from ddmd_bench.scorers.weights import Weights
 
 OnItem = Callable[[int, int], None]
 
@@ -40,6 +33,11 @@ def fetch(
     """Download and verify all that a suite needs, or the scorers of metrics, to go on offline."""
     if (suite is None) == (metrics is None):
         raise BenchError("fetch: give a suite, or --metrics")
+    from ddmd_bench.planning.part import Downloads
+    from ddmd_bench.planning.plan import collect_data, suite_downloads
+    from ddmd_bench.scorers import scorer_remotes, scorer_weights
+    from ddmd_bench.suite.files import load_suite
+
     if suite is not None:
         loaded = load_suite(suite, set_ or [])
         _fetch(suite_downloads(loaded), partial(collect_data, loaded, runs))
@@ -51,6 +49,13 @@ def fetch(
 
 def _fetch(downloads: Downloads, collect: Callable[[OnItem], None]) -> None:
     """Download as much as can be had; raise what went wrong, or say what is here."""
+    from ddmd_bench.planning.downloads import (
+        download_lines,
+        fetch_remotes,
+        fetch_weights,
+        weights_lines,
+    )
+
     problems = list[str]()
     with progress_shown(console) as on_event:
 

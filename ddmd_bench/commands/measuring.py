@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
@@ -23,9 +22,7 @@ from ddmd_bench.commands.options import (
 from ddmd_bench.commands.running import run_stage
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.device import default_device
-from ddmd_bench.run import Event
-from ddmd_bench.scorers import METRICS, SCORERS, scorer_weights
-from ddmd_bench.scorers.weights import located, missing_sentence
+from ddmd_bench.run.events import Event
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +78,8 @@ def _score_images(
 ) -> None:
     """Score a folder of images and print the values."""
     from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
+    from ddmd_bench.scorers import METRICS, scorer_weights
+    from ddmd_bench.scorers.weights import located, missing_sentence
 
     if not folder.is_dir():
         raise BenchError(
@@ -109,7 +108,10 @@ def _score_images(
 
 
 def _print_scores(record: dict[str, Any]) -> None:
+    from rich.table import Table
+
     from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
+    from ddmd_bench.scorers import METRICS
 
     table = Table("metric", "group", "value", "95 % interval", "n")
     for metric, groups in record["metrics"].items():
@@ -141,6 +143,7 @@ def doctor(
 def _examine(scorers: Sequence[str], dtype: str) -> None:
     """Examine the named scorers, or all, and print what was found; exit 1 where one is wrong."""
     from ddmd_bench.measuring.doctor import examine
+    from ddmd_bench.scorers import SCORERS
 
     names = split_names(scorers) or list(SCORERS)
     raise_problems([unknown("scorer", name, SCORERS) for name in names if name not in SCORERS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddmd_bench.commands.options import (
     Overrides,
@@ -13,20 +14,10 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub.cache import hub_cache
-from ddmd_bench.planning.downloads import lines_of, look_at, weights_lines
-from ddmd_bench.planning.outlook import (
-    Outlook,
-    disk_lines,
-    disk_problems,
-    gpu_problems,
-    memory_lines,
-    work_lines,
-)
-from ddmd_bench.planning.part import Asked
-from ddmd_bench.planning.plan import Plan, make_plan, suite_downloads
-from ddmd_bench.suite.files import load_suite
-from ddmd_bench.suite.schema import Suite
+
+if TYPE_CHECKING:
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.suite.schema import Suite
 
 
 def plan(
@@ -36,11 +27,26 @@ def plan(
     reports: Reports = Path("reports"),
 ) -> None:
     """Check a suite and print what a run would do."""
+    from ddmd_bench.suite.files import load_suite
+
     _print_plan(load_suite(suite, set_ or []), runs, reports)
 
 
 def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
+    from ddmd_bench.hub.cache import hub_cache
+    from ddmd_bench.planning.downloads import lines_of, look_at, weights_lines
+    from ddmd_bench.planning.outlook import (
+        Outlook,
+        disk_lines,
+        disk_problems,
+        gpu_problems,
+        memory_lines,
+        work_lines,
+    )
+    from ddmd_bench.planning.part import Asked
+    from ddmd_bench.planning.plan import make_plan, suite_downloads
+
     made, problems = None, []
     try:
         made = make_plan(suite, runs, reports)

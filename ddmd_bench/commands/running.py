@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
@@ -16,21 +17,31 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
-from ddmd_bench.planning.downloads import require_here
-from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
-from ddmd_bench.planning.part import Asked
-from ddmd_bench.planning.plan import Plan, make_plan
-from ddmd_bench.run import ALL_STAGES, Outcome, run_tasks
-from ddmd_bench.suite.files import load_suite
+
+if TYPE_CHECKING:
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.run.tasks import Outcome
+
+ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
 
 
 def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
     """The plan of a suite that is named on the command line."""
+    from ddmd_bench.planning.plan import make_plan
+    from ddmd_bench.suite.files import load_suite
+
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
 def run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
     """Run the stages' unfinished tasks, if all that they need is here and there is room."""
+    from ddmd_bench.planning.downloads import require_here
+    from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
+    from ddmd_bench.planning.part import Asked
+    from ddmd_bench.run.tasks import Outcome, run_tasks
+
+    if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
+        return Outcome(0, [])
     require_here(plan.downloads)
     outlook = Outlook(Asked.of(plan.suite), plan)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
@@ -43,10 +54,12 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
 
 def write_report(plan: Plan) -> None:
     """Write the report of whatever is finished, and say where."""
+    from ddmd_bench.files.threads import one_thread
     from ddmd_bench.stages.report import report
 
     console.print("writing the report")
-    report(plan)
+    with one_thread():
+        report(plan)
     console.print(f"report: {plan.report_folder / 'index.html'}")
 
 

@@ -13,9 +13,7 @@ import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import console, stop_cleanly
-from ddmd_bench.measuring.reference import find_statistics, load_reference, read_card
-from ddmd_bench.run import Event
-from ddmd_bench.suite.settings import DataSource
+from ddmd_bench.run.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which distances need.")
 
@@ -39,6 +37,7 @@ def build(
 ) -> None:
     """Measure real images once; a build that was stopped goes on where it was."""
     from ddmd_bench.measuring.reference_build import build as build_statistics
+    from ddmd_bench.suite.settings import DataSource
 
     data = DataSource(source=source, column=column, config=config, split=split, revision=revision)
     with progress_shown(console) as on_event:
@@ -56,6 +55,8 @@ def show(
     folder: Annotated[str, typer.Argument(help="A folder, or a name in reference_stats.")],
 ) -> None:
     """Say what statistics are of, and check every byte of them."""
+    from ddmd_bench.measuring.reference import find_statistics, load_reference, read_card
+
     found = find_statistics(folder)
     for extractor in read_card(found)["scorers"]:
         load_reference(found, extractor)
@@ -63,6 +64,8 @@ def show(
 
 
 def _show(folder: Path) -> None:
+    from ddmd_bench.measuring.reference import read_card
+
     card = read_card(folder)
     lines = [f"{folder}: {card['n']} images of {card['source']['source']}; {card['subset']}"]
     for name, row in card["scorers"].items():

@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+# Without one of these no GPU can be used, which is known without loading torch.
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given == "" or not any(Path(driver).exists() for driver in DRIVERS):
+        return []
+    import torch
+
+    num = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return (given.split(",") if given else [str(k) for k in range(num)])[:num]
+
 
 def default_device() -> str:
     """'cuda' or 'cpu', as torch names it."""

@@ -14,7 +14,7 @@ from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
 from ddmd_bench.planning.prompts import asked_of_each
 from ddmd_bench.planning.sizes import RECORD, png_bytes
-from ddmd_bench.planning.task import Tasks
+from ddmd_bench.planning.task import DOCTOR, ENCODE, NO_SEED, Tasks
 from ddmd_bench.students.catalogue import PIPELINE
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
 from ddmd_bench.suite.students import Student
@@ -84,7 +84,8 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
             inputs = {**own, **images, "seed": seed}
             if trained:
                 inputs["student"] = tasks.key("train", name, seed)
-            tasks.add("generate", inputs, sources, name, seed)
+            needs = [DOCTOR, ENCODE, ("encode", name, NO_SEED), ("train", name, seed)]
+            tasks.add("generate", inputs, sources, name, seed, needs=needs)
 
 
 def _downloads(asked: Asked) -> Downloads:

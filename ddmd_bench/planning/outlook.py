@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ddmd_bench.backends.flops import Flops
 from ddmd_bench.files.records import read_done
 from ddmd_bench.planning.part import Asked, Cost, TaskKind, Work
 from ddmd_bench.planning.parts import PARTS
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.sizes import gigabytes
+from ddmd_bench.suite.schema import Suite
 
+ALIKE = Flops(forward=2, bottleneck=1, decode=1, encode=1)  # where only passes are compared
 RATE = 1e14  # operations a second, round: a reader divides by what the own device reaches
 
 
@@ -62,6 +65,12 @@ class Outlook:
                 found[stage] = found.get(stage, 0) + num * cost.disk
                 running[stage] = max(running.get(stage, 0), cost.disk_running)
         return {stage: size + running[stage] for stage, size in found.items()}
+
+
+def relative_effort(suite: Suite) -> dict[TaskKind, float]:
+    """What each task computes beside others, in passes of networks: no network is looked at."""
+    asked = replace(Asked.of(suite), count=lambda base: ALIKE)
+    return {kind: float(work.operations) for kind, work in Outlook(asked).work.items()}
 
 
 def disk_lines(outlook: Outlook) -> list[str]:

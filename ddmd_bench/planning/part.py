@@ -35,6 +35,7 @@ class Asked:
     loaded: Mapping[str, LoadedStudent]  # the students that were trained elsewhere, by name
     refused: tuple[str, ...] = ()  # why others cannot be loaded
     prompts: tuple[Prompt, ...] = ()  # none before `planning.prompts` has found them
+    count: Callable[[Backend], Flops] = flops_of  # operations of a backend's networks
 
     @classmethod
     def of(cls, suite: Suite) -> Asked:
@@ -80,7 +81,7 @@ class Asked:
     def flops(self, base: Backend) -> Flops:
         """Operations of a backend's networks; each is counted once."""
         if id(base) not in self._flops:
-            self._flops[id(base)] = flops_of(base)
+            self._flops[id(base)] = self.count(base)
         return self._flops[id(base)]
 
     @cached_property

@@ -166,7 +166,9 @@ def _by_student(suite: Suite, tasks: Tasks) -> dict[TaskName, Task]:
     def place(name: TaskName) -> tuple[int, int]:
         return students.index(name[1]), 0 if name[2] == NO_SEED else suite.seeds.index(name[2])
 
-    return {name: tasks.found[name] for name in sorted(tasks.found, key=place)}
+    ordered = sorted(tasks.found.values(), key=lambda task: place(task.name))
+    needs = {t.name: tuple(name for name in t.needs if name in tasks.found) for t in ordered}
+    return {task.name: replace(task, needs=needs[task.name]) for task in ordered}
 
 
 def downloads_of(asked: Asked) -> Downloads:

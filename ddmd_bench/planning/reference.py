@@ -15,7 +15,7 @@ from ddmd_bench.measuring.reference import (
 from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
 from ddmd_bench.planning.part import Asked, Cost, Part, TaskKind
 from ddmd_bench.planning.scoring import MEASURING_SOURCES, bytes_of_answers, known_metrics
-from ddmd_bench.planning.task import Tasks
+from ddmd_bench.planning.task import DOCTOR, Tasks
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 
 _SOURCES = (
@@ -55,7 +55,7 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
             "images_per_prompt": suite.reference.images_per_prompt,
             "scorers": weights_sha256(needed_scorers(suite.metrics)),
         }
-        tasks.add("reference", inputs, (*_SOURCES, *backend.sources))
+        tasks.add("reference", inputs, (*_SOURCES, *backend.sources), needs=[DOCTOR])
 
 
 def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:

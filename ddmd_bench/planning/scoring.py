@@ -10,7 +10,7 @@ from ddmd_bench.errors import unknown
 from ddmd_bench.measuring.reference import statistics_inputs
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind
 from ddmd_bench.planning.sizes import FLOAT32, RECORD
-from ddmd_bench.planning.task import Tasks
+from ddmd_bench.planning.task import REFERENCE, Tasks
 from ddmd_bench.scorers import (
     METRICS,
     SCORERS,
@@ -80,7 +80,8 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
         shared["reference"] = reference
     for name, seed in product(suite.students, suite.seeds):
         inputs = {**shared, "images": tasks.key("generate", name, seed)}
-        tasks.add("score", inputs, _SOURCES, name, seed)
+        needs = [REFERENCE, ("generate", name, seed)]
+        tasks.add("score", inputs, _SOURCES, name, seed, needs=needs)
 
 
 def _downloads(asked: Asked) -> Downloads:

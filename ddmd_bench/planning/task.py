@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from ddmd_bench.files.records import DONE, FAILED, SCHEMA, content_key, read_don
 
 NO_SEED = -1  # of what is the same for every seed
 TaskName = tuple[str, str, int]  # stage, student, seed
+DOCTOR: TaskName = ("doctor", "", NO_SEED)
+ENCODE: TaskName = ("encode", "", NO_SEED)
+REFERENCE: TaskName = ("reference", "", NO_SEED)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class Task:
     key: str
     folder: Path
     inputs: dict[str, Any]
+    needs: tuple[TaskName, ...] = ()  # what must be complete before it begins
+
+    @property
+    def name(self) -> TaskName:
+        """What it is known by in a plan."""
+        return self.stage, self.student, self.seed
 
     def complete(self) -> bool:
         """Whether the folder holds this very result, finished."""
@@ -57,13 +66,20 @@ class Tasks:
         sources: Sequence[str],
         student: str = "",
         seed: int = NO_SEED,
+        *,
+        needs: Iterable[TaskName] = (),
     ) -> None:
-        """A task that `inputs` and the package's files that match `sources` determine."""
+        """A task that `inputs` and the package's files that match `sources` determine.
+
+        Of what it needs, what the suite does not have is left out.
+        """
         inputs = {"schema": SCHEMA, "sources": source_sha256(*sources), **inputs}
         key = content_key(inputs)
         label = f"{student}, seed {seed}" if seed != NO_SEED and len(self.seeds) > 1 else student
         folder = self.folder / stage / (f"{student}-{key}" if student else key)
-        self.found[stage, student, seed] = Task(stage, student, seed, label, key, folder, inputs)
+        self.found[stage, student, seed] = Task(
+            stage, student, seed, label, key, folder, inputs, tuple(needs)
+        )
 
     def key(self, stage: str, student: str = "", seed: int = NO_SEED) -> str | None:
         """The key of a task that was added before, or None."""

@@ -14,7 +14,7 @@ from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
 from ddmd_bench.planning.operations import training_flops
 from ddmd_bench.planning.part import Asked, Cost, Part, TaskKind, Work
 from ddmd_bench.planning.sizes import training_bytes
-from ddmd_bench.planning.task import Tasks
+from ddmd_bench.planning.task import DOCTOR, ENCODE, Tasks
 from ddmd_bench.suite.settings import NOT_IN_KEY, TrainData, TrainSettings
 
 # What a choice needs beside the package's own dependencies: choice -> package.
@@ -84,7 +84,8 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
         told = settings.model_dump(mode="json", exclude=set(NOT_IN_KEY))
         for seed in suite.seeds:
             inputs: dict[str, Any] = {**shared, "method": row, "train": told, "seed": seed}
-            tasks.add("train", inputs, (*_SOURCES, *backend.sources), name, seed)
+            sources = (*_SOURCES, *backend.sources)
+            tasks.add("train", inputs, sources, name, seed, needs=[DOCTOR, ENCODE])
 
 
 def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:

@@ -1,0 +1,60 @@
+"""Every unfinished task of a plan, as soon as what it needs is done, students side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ddmd_bench.planning.outlook import relative_effort
+from ddmd_bench.planning.plan import Plan
+from ddmd_bench.run.events import Event, OnEvent
+from ddmd_bench.run.schedule import Schedule
+from ddmd_bench.run.workers import Ended, Worker, slots, wait_for
+
+STANDING_EVERY_S = 1.0
+
+
+class Outcome(NamedTuple):
+    """Tasks finished now, and what went wrong with others."""
+
+    num_done: int
+    problems: list[str]
+
+
+def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int = 0) -> Outcome:
+    """Finish the tasks of the stages. What fails stops only what needs it."""
+    wanted = {*stages}
+    todo = [t for t in plan.tasks.values() if t.stage in wanted and not t.complete()]
+    if not todo:
+        return Outcome(0, [])
+    schedule = Schedule(todo, relative_effort(plan.suite))
+    crew = [Worker(plan, slot) for slot in slots(workers)[: len(todo)]]
+    num_done, problems = 0, list[str]()
+    try:
+        while schedule.unfinished:
+            for worker in crew:
+                if worker.task is None and (task := schedule.next(worker.stage)) is not None:
+                    worker.begin(task)
+                    schedule.begin(task)
+                elif worker.task is None and not schedule.has_waiting(worker.stage):
+                    worker.end()  # what it keeps in memory serves nobody any more
+            wait_for(crew, STANDING_EVERY_S)
+            for worker in crew:
+                task = worker.task
+                for message in worker.messages() if task is not None else ():
+                    assert task is not None
+                    if not isinstance(message, Ended):
+                        schedule.progress(task, *message)
+                        on_event(Event(str(task), *message))
+                    elif message.problem is None:
+                        schedule.finish(task)
+                        num_done += 1
+                    else:
+                        schedule.fail(task)
+                        problems.append(message.problem)
+            on_event(schedule.standing(len(crew)))
+    finally:
+        # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
+        for worker in crew:
+            worker.end(now=worker.task is not None)
+    return Outcome(num_done, problems)

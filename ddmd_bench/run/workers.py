@@ -1,0 +1,214 @@
+"""Processes that do tasks: each on its GPU and its share of the cores, forked from one server.
+
+The server has loaded the libraries once, and uses no GPU and no thread of its own, so that forking
+it is safe and takes a fraction of what loading them takes. A process does tasks of one stage, whose
+networks it may keep, and ends before another stage has its place. Its end is its outcome: whatever
+happens to one concerns no other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.device import visible_gpus
+from ddmd_bench.files.threads import limit_threads, num_cores, threads_of_children
+from ddmd_bench.planning.plan import Plan
+from ddmd_bench.planning.task import Task, TaskName
+
+# Nearly all that workers load, whatever the suite; what a library costs is loading it at all.
+PRELOADED = (
+    "ddmd_bench.stages.generate",
+    "ddmd_bench.stages.score",
+    "ddmd_bench.stages.train",
+    "diffusers.models.unets.unet_2d_condition",
+)
+PROGRESS_EVERY_S = 0.1
+
+
+class Slot(NamedTuple):
+    """The place of one worker."""
+
+    threads: int
+    gpu: str | None  # as CUDA_VISIBLE_DEVICES names it
+
+
+def slots(num: int = 0) -> list[Slot]:
+    """So many places, or one for each GPU, else for each core.
+
+    On a CPU each has one thread: small networks gain little from more, students run side by side
+    instead, and results do not depend on the number of cores.
+    """
+    gpus, cores = visible_gpus(), num_cores()
+    if not gpus:
+        return [Slot(1, None)] * (num or cores)
+    num = num or len(gpus)
+    return [Slot(max(1, cores // num), gpus[k % len(gpus)]) for k in range(num)]
+
+
+class Progress(NamedTuple):
+    """Units of a task that are done."""
+
+    done: int
+    total: int
+
+
+class Ended(NamedTuple):
+    """A task has ended, well where there is no problem."""
+
+    problem: str | None
+
+
+class Worker:
+    """One place, and the process in it."""
+
+    def __init__(self, plan: Plan, slot: Slot) -> None:
+        self.plan, self.slot = plan, slot
+        self.task: Task | None = None
+        self.stage: str | None = None  # what the process has done before
+        self._process: Any = None
+        self._connection: Connection | None = None
+
+    def begin(self, task: Task) -> None:
+        """Do a task, in the process that is there if it did tasks of that stage before."""
+        if self._process is not None and self.stage != task.stage:
+            self.end()
+        if self._process is None:
+            self._start()
+        self.task, self.stage = task, task.stage
+        assert self._connection is not None
+        self._connection.send(task.name)
+
+    def _start(self) -> None:
+        context = _context()
+        self._connection, theirs = context.Pipe()
+        arguments = self.plan, self.slot, dict(os.environ), theirs
+        # Not daemonic: a stage may start processes of its own.
+        self._process = context.Process(target=_serve, args=arguments)
+        with threads_of_children(1):  # until it knows its place, and of the server
+            self._process.start()
+        theirs.close()
+
+    def waitable(self) -> list[Any]:
+        """What becomes ready when the worker has something to say."""
+        return [] if self.task is None else [self._connection, self._process.sentinel]
+
+    def messages(self) -> Iterator[Progress | Ended]:
+        """What it has said since; its own end among it."""
+        assert self._connection is not None
+        try:
+            while self.task is not None and self._connection.poll():
+                message = self._connection.recv()
+                if isinstance(message, Ended):
+                    self.task = None
+                yield message
+        except (EOFError, OSError):
+            yield self._dead()
+            return
+        if self.task is not None and not self._process.is_alive():
+            yield self._dead()
+
+    def _dead(self) -> Ended:
+        self._process.join()
+        code, task = self._process.exitcode, self.task
+        how = f"ended with exit code {code}"
+        if code is not None and code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+            how += ", probably for want of memory" if code == -signal.SIGKILL else ""
+        self.task = self._process = None
+        return Ended(
+            f"{task}: its process {how}. Run again: what is complete is kept. Fewer --workers "
+            "need less memory"
+        )
+
+    def end(self, now: bool = False) -> None:
+        """Let the process go, or stop what it is doing."""
+        if self._process is None:
+            return
+        assert self._connection is not None
+        if now:
+            self._process.terminate()
+        self._connection.close()
+        self._process.join()
+        self.task = self.stage = self._process = None
+
+
+def wait_for(workers: Sequence[Worker], seconds: float) -> None:
+    """Until one of them has something to say."""
+    wait([one for worker in workers for one in worker.waitable()], seconds)
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+    return context
+
+
+def _serve(plan: Plan, slot: Slot, environment: dict[str, str], connection: Connection) -> None:
+    """A worker's life: tasks by their names, until nobody asks any more."""
+    _set_up(slot, environment)
+    while True:
+        try:
+            name: TaskName = connection.recv()
+        except EOFError:
+            return
+        connection.send(Ended(_done(plan.tasks[name], plan, connection)))
+
+
+def _done(task: Task, plan: Plan, connection: Connection) -> str | None:
+    """Do a task; what went wrong, in words."""
+    said = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done >= total or now - said >= PROGRESS_EVERY_S:
+            said = now
+            connection.send(Progress(done, total))
+
+    # A stage is the function of its own name in the module of its own name.
+    file = task.folder / "traceback.txt"
+    file.unlink(missing_ok=True)
+    stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
+    try:
+        stage(plan, task, progress)
+    except BenchError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - one student's failure is no other's
+        task.folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(traceback.format_exc())
+        message = (str(error).strip() or "no message").splitlines()[0]
+        return f"{task}: {type(error).__name__}: {message} (where: {file})"
+    return None
+
+
+def _set_up(slot: Slot, environment: dict[str, str]) -> None:
+    """One GPU, so many threads, and an end when the parent ends, however it ends."""
+    # The server has the environment of its own start.
+    os.environ.clear()
+    os.environ |= environment
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    # A run has progress of its own to show; transformers asks the Hub's client.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
+    limit_threads(slot.threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
