@@ -7,9 +7,10 @@ import tiny_sdxl
 import torch
 
 from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.backends.facts import Shapes
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.outlook import Outlook, memory_lines, memory_problems
-from ddmd_bench.planning.part import Asked, Shapes
+from ddmd_bench.planning.part import Asked
 from ddmd_bench.planning.sizes import training_bytes
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model, TrainSettings
@@ -49,7 +50,7 @@ def test_the_estimate_is_what_is_held(
 
 
 def shapes_of(backend: Backend) -> Shapes:
-    return Asked(suite(), backend, {}).shapes
+    return Asked(suite(), backend, {}).facts().shapes
 
 
 def suite(**train: object) -> Suite:

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from typer.testing import CliRunner
 
 from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.backends.facts import Shapes
 from ddmd_bench.backends.flops import Flops, counted, flops_of
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.images import save_png
@@ -27,7 +28,7 @@ from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning import outlook
 from ddmd_bench.planning.operations import passes, training_flops
 from ddmd_bench.planning.outlook import Outlook, disk_problems, duration, work_lines
-from ddmd_bench.planning.part import Asked, Shapes
+from ddmd_bench.planning.part import Asked
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.planning.sizes import png_bytes, training_bytes
 from ddmd_bench.suite.files import load_suite
@@ -124,7 +125,7 @@ def test_what_a_backward_pass_costs() -> None:
 
 
 def shapes_of(backend: Backend) -> Shapes:
-    return Asked(load_suite("shapes_smoke"), backend, {}).shapes
+    return Asked(load_suite("shapes_smoke"), backend, {}).facts().shapes
 
 
 def test_no_png_is_larger_than_told(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typer
 
+import ddmd_bench.files.quiet  # noqa: F401 - before any library loads
 from ddmd_bench.commands import stats
 from ddmd_bench.commands.checking import check, expect
 from ddmd_bench.commands.comparing import compare

@@ -53,7 +53,8 @@ def _git(*arguments: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -69,7 +70,7 @@ def provenance() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD") if own else None,
         "dirty": bool(dirty) if dirty is not None else None,
-        "packages": {name: _version(name) for name in _REPORTED},
+        "packages": {name: package_version(name) for name in _REPORTED},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),

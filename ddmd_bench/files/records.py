@@ -40,6 +40,12 @@ def differing(where: str, found: Any, expected: Any) -> Iterator[str]:
         yield f"{where}: {found!r}, expected {expected!r}"
 
 
+def cache_folder() -> Path:
+    """Where this package keeps what it can find out again."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "ddmd_bench"
+
+
 def seed_of(*parts: str | int) -> int:
     """A 63-bit seed from its parts, the same on every machine."""
     digest = hashlib.sha256(canonical_json(list(parts)).encode()).digest()

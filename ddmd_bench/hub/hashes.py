@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.files.records import file_sha256, read_json, write_json
+from ddmd_bench.files.records import cache_folder, file_sha256, read_json, write_json
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -19,8 +19,7 @@ SAVE_EVERY_S = 30  # of hashing that a process may lose
 
 
 def _memory() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "ddmd_bench" / "sha256.json"
+    return cache_folder() / "sha256.json"
 
 
 def _remembered() -> dict[str, list[Any]]:

@@ -72,7 +72,7 @@ def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
     backend, data = asked.backend, asked.suite.train_data
     if backend.encoders is None:
         return {}
-    of_prompt = asked.prompt_values * DTYPE_BYTES[backend.dtype] + RECORD
+    of_prompt = asked.facts().prompt_values * DTYPE_BYTES[backend.dtype] + RECORD
     captions = data.prompts.num_prompts if data and data.prompts else 0
     num_images = data.images.num_images if data and data.images else 0
     others = {one.model for one in asked.loaded.values()} - {asked.suite.model}
@@ -86,7 +86,7 @@ def _work(asked: Asked) -> Mapping[TaskKind, Work]:
     images = asked.suite.train_data.images if asked.suite.train_data else None
     if asked.backend.encoders is None or images is None:
         return {}
-    operations = images.num_images * asked.flops(asked.backend).encode
+    operations = images.num_images * asked.facts().flops.encode
     return {_SHARED: Work(operations, asked.backend.dtype)}
 
 

@@ -122,7 +122,7 @@ def operations_of_image(asked: Asked, name: str) -> int:
     else:
         sampling = asked.loaded[name].row.sampling
         passes = twice_guided(sampling.num_inference_steps, sampling.guidance_scale)
-    flops = asked.flops(base)
+    flops = asked.facts(base).flops
     return passes * flops.forward + flops.decode
 
 

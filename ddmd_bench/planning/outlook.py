@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ddmd_bench.backends.facts import Facts
 from ddmd_bench.backends.flops import Flops
+from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.records import read_done
 from ddmd_bench.planning.part import Asked, Cost, TaskKind, Work
 from ddmd_bench.planning.parts import PARTS
@@ -16,7 +18,8 @@ from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.sizes import gigabytes
 from ddmd_bench.suite.schema import Suite
 
-ALIKE = Flops(forward=2, bottleneck=1, decode=1, encode=1)  # where only passes are compared
+# Where only passes are compared.
+ALIKE = Facts({}, 0, Flops(forward=2, bottleneck=1, decode=1, encode=1))
 RATE = 1e14  # operations a second, round: a reader divides by what the own device reaches
 
 
@@ -69,7 +72,7 @@ class Outlook:
 
 def relative_effort(suite: Suite) -> dict[TaskKind, float]:
     """What each task computes beside others, in passes of networks: no network is looked at."""
-    asked = replace(Asked.of(suite), count=lambda base: ALIKE)
+    asked = replace(Asked.of(suite), look=lambda base: ALIKE)
     return {kind: float(work.operations) for kind, work in Outlook(asked).work.items()}
 
 
@@ -133,10 +136,10 @@ def memory_problems(outlook: Outlook, available: int) -> list[str]:
 
 def gpu_problems(outlook: Outlook) -> list[str]:
     """Trainings that cannot fit into this machine's GPU; without one there is no limit."""
+    if not visible_gpus():
+        return []
     import torch
 
-    if not torch.cuda.is_available():
-        return []
     return memory_problems(outlook, torch.cuda.get_device_properties(0).total_memory)
 
 

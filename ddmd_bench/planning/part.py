@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any, NamedTuple
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.backends.flops import Flops, flops_of
-from ddmd_bench.backends.skeleton import Skeleton
+from ddmd_bench.backends.facts import Facts, facts_of
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
@@ -22,8 +20,6 @@ from ddmd_bench.scorers.weights import Weights
 from ddmd_bench.students.catalogue import PIPELINE
 from ddmd_bench.students.loaded import LoadedStudent, loaded_students
 from ddmd_bench.suite.schema import Suite
-
-Shapes = Mapping[str, tuple[int, ...]]  # of a network's parameters, by name
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Asked:
     loaded: Mapping[str, LoadedStudent]  # the students that were trained elsewhere, by name
     refused: tuple[str, ...] = ()  # why others cannot be loaded
     prompts: tuple[Prompt, ...] = ()  # none before `planning.prompts` has found them
-    count: Callable[[Backend], Flops] = flops_of  # operations of a backend's networks
+    look: Callable[[Backend], Facts] = facts_of
 
     @classmethod
     def of(cls, suite: Suite) -> Asked:
@@ -67,29 +63,15 @@ class Asked:
             found[name] = BACKENDS[self.suite.backend](one.model) if one and own else self.backend
         return found
 
-    @cached_property
-    def shapes(self) -> Shapes:
-        """Shapes of the parameters of the backend's network, read without its weights."""
-        named = self._skeleton.denoiser.named_parameters()
-        return {name: tuple(value.shape) for name, value in named}
+    def facts(self, base: Backend | None = None) -> Facts:
+        """Of the networks of a backend, the suite's own by default; each is looked at once."""
+        base = base or self.backend
+        if id(base) not in self._facts:
+            self._facts[id(base)] = self.look(base)
+        return self._facts[id(base)]
 
     @cached_property
-    def prompt_values(self) -> int:
-        """How many numbers the embedding of one prompt holds."""
-        return sum(prod(value.shape) for value in self._skeleton.cond.values())
-
-    def flops(self, base: Backend) -> Flops:
-        """Operations of a backend's networks; each is counted once."""
-        if id(base) not in self._flops:
-            self._flops[id(base)] = self.count(base)
-        return self._flops[id(base)]
-
-    @cached_property
-    def _skeleton(self) -> Skeleton:
-        return self.backend.skeleton()
-
-    @cached_property
-    def _flops(self) -> dict[int, Flops]:
+    def _facts(self) -> dict[int, Facts]:
         return {}
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
+from ddmd_bench.backends.facts import Shapes
 from ddmd_bench.objective.methods import Method
-from ddmd_bench.planning.part import Shapes
 from ddmd_bench.suite.settings import TrainSettings
 
 FLOAT32 = 4

@@ -92,7 +92,7 @@ def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
     found, targets = {}, asked.backend.lora_targets
     keeps_best = asked.suite.evaluation is not None and asked.suite.evaluation.keep_best is not None
     for name, method, settings in _trained(asked):
-        size = training_bytes(asked.shapes, METHODS[method], settings, targets)
+        size = training_bytes(asked.facts().shapes, METHODS[method], settings, targets)
         found["train", name] = Cost(
             disk=size.weights * (1 + keeps_best),
             disk_running=2 * size.checkpoint,  # one, and a second while it is written
@@ -104,7 +104,7 @@ def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
 def _work(asked: Asked) -> Mapping[TaskKind, Work]:
     found, evaluation = {}, asked.suite.evaluation
     for name, method, settings in _trained(asked):
-        operations = training_flops(asked.flops(asked.backend), METHODS[method], settings)
+        operations = training_flops(asked.facts().flops, METHODS[method], settings)
         if evaluation is not None:
             num_images = evaluation.num_prompts * evaluation.images_per_prompt
             operations += len(evaluation.at) * num_images * operations_of_image(asked, name)

@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.device import visible_gpus
+from ddmd_bench.files.quiet import keep_quiet
 from ddmd_bench.files.threads import limit_threads, num_cores, threads_of_children
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task, TaskName
 
 # Nearly all that workers load, whatever the suite; what a library costs is loading it at all.
 PRELOADED = (
+    "ddmd_bench.files.quiet",
     "ddmd_bench.stages.generate",
     "ddmd_bench.stages.score",
     "ddmd_bench.stages.train",
@@ -200,8 +202,7 @@ def _set_up(slot: Slot, environment: dict[str, str]) -> None:
     os.environ |= environment
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
-    # A run has progress of its own to show; transformers asks the Hub's client.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    keep_quiet()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
     limit_threads(slot.threads)
     parent = multiprocessing.parent_process()
