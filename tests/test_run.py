@@ -162,9 +162,9 @@ def test_every_pool_of_a_worker_has_its_threads(
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     ours, theirs = multiprocessing.Pipe()
-    context = workers._context()
-    with workers.threads_of_children(1):
-        process = context.Process(target=pools, args=(workers.Slot(threads, None), theirs))
+    slot = workers.Slot(threads, None)
+    with workers.threads_of_children(threads):
+        process = workers._context(slot).Process(target=pools, args=(slot, theirs))
         process.start()
     theirs.close()
     found, of_torch, child = ours.recv()

@@ -1,9 +1,10 @@
-"""Processes that do tasks: each on its GPU and its share of the cores, forked from one server.
+"""Processes that do tasks, each on its GPU and its share of the cores.
 
-The server has loaded the libraries once, and uses no GPU and no thread of its own, so that forking
-it is safe and takes a fraction of what loading them takes. A process does tasks of one stage, whose
-networks it may keep, and ends before another stage has its place. Its end is its outcome: whatever
-happens to one concerns no other.
+On a CPU they are forked from one server that has loaded the libraries once, with no thread of its
+own, which takes a fraction of what loading them takes. Beside a GPU each starts afresh: CUDA does
+not survive a fork, and a library may touch it while it loads (bitsandbytes does). A process does
+tasks of one stage, whose networks it may keep, and ends before another stage has its place. Its end
+is its outcome: whatever happens to one concerns no other.
 """
 
 from __future__ import annotations
@@ -91,12 +92,12 @@ class Worker:
         self._connection.send(task.name)
 
     def _start(self) -> None:
-        context = _context()
+        context = _context(self.slot)
         self._connection, theirs = context.Pipe()
         arguments = self.plan, self.slot, dict(os.environ), theirs
         # Not daemonic: a stage may start processes of its own.
         self._process = context.Process(target=_serve, args=arguments)
-        with threads_of_children(1):  # until it knows its place, and of the server
+        with threads_of_children(self.slot.threads):  # while its libraries load
             self._process.start()
         theirs.close()
 
@@ -149,8 +150,9 @@ def wait_for(workers: Sequence[Worker], seconds: float) -> None:
     wait([one for worker in workers for one in worker.waitable()], seconds)
 
 
-def _context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+def _context(slot: Slot) -> Any:
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    if slot.gpu is not None or not forks:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
