@@ -83,7 +83,8 @@ class Worker:
 
     def begin(self, task: Task) -> None:
         """Do a task, in the process that is there if it did tasks of that stage before."""
-        if self._process is not None and self.stage != task.stage:
+        process = self._process
+        if process is not None and not (self.stage == task.stage and process.is_alive()):
             self.end()
         if self._process is None:
             self._start()
