@@ -115,9 +115,7 @@ def over_seeds(found: dict[int, Difference]) -> Difference:
     return Difference(value, low, high, p_value, n, wins, missing, by_seed)
 
 
-def _of_seed(
-    run: RunFiles, metric: str, a: str, b: str, seed: int, resampled: bool
-) -> Difference:
+def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, resampled: bool) -> Difference:
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
         if files.missing:
