@@ -1,7 +1,8 @@
 """Fréchet distance between Gaussians fitted to features, with intervals over prompts.
 
-Float64 and symmetric eigenvalues throughout: a general matrix square root of a near-singular
-product leaves imaginary parts that have to be thrown away.
+Intervals are a bootstrap's, for up to `MANY_PROMPTS`; `frechet_many` has those of more. Float64 and
+symmetric eigenvalues throughout: a general matrix square root of a near-singular product leaves
+imaginary parts that have to be thrown away.
 """
 
 from __future__ import annotations
