@@ -342,7 +342,7 @@ def test_blocks_draw_the_same_numbers(
 
 @pytest.mark.parametrize("num_prompts", [2, 80, 392, MANY_PROMPTS])
 def test_up_to_many_prompts_a_difference_is_that_of_whole_matrices(num_prompts: int) -> None:
-    """The numbers that suites of this size have always had."""
+    """Suites of up to this size keep their numbers to the last digits."""
     generator = np.random.default_rng(num_prompts)
     a, b = generator.exponential(size=(2, 2 * num_prompts))
     a[3 * num_prompts // 2] = math.nan

@@ -21,7 +21,7 @@ LEVEL = 0.95
 NUM_RESAMPLES = 4_000
 NUM_PERMUTATIONS = 9_999
 QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-# Beyond so many prompts an interval needs no resamples; what is below keeps the numbers it had.
+# Beyond so many prompts a form without resamples takes over wherever it is as good.
 MANY_PROMPTS = 1_000
 BLOCK = 2**20  # random numbers at a time, 8 MB as float64, however many there are of them in all
 
@@ -208,7 +208,7 @@ def _sign_bytes(num_prompts: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     for rows in _blocks(NUM_PERMUTATIONS, num_prompts):
         if num_prompts > MANY_PROMPTS:
             yield generator.integers(0, 256, (rows, -(-num_prompts // 8)), dtype=np.uint8)
-        else:  # a byte of the generator for each sign
+        else:
             signs = generator.integers(0, 2, (rows, num_prompts), dtype=np.int8)
             yield np.packbits(signs.astype(np.uint8), axis=1)
 
