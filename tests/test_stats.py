@@ -333,7 +333,8 @@ def test_blocks_draw_the_same_numbers(
     monkeypatch.setattr(intervals, "BLOCK", block)
     counts = np.concatenate(list(prompt_counts(num_prompts, 203, 5)))
     assert (counts == plain_counts(num_prompts, 203, 5)).all()
-    packed = np.concatenate(list(intervals._sign_bytes(num_prompts, 5)))
+    generator = np.random.default_rng([5, 1])
+    packed = np.concatenate(list(intervals._sign_bytes(num_prompts, generator, False)))
     signs = np.unpackbits(packed, axis=1)[:, :num_prompts]
     size = (NUM_PERMUTATIONS, num_prompts)
     whole = np.random.default_rng([5, 1]).integers(0, 2, size, dtype=np.int8)

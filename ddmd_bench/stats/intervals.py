@@ -187,26 +187,40 @@ def _sign_flip_p_value(differences: Array, seed: int) -> float:
     No normal form, however many prompts: sums of a thousand values of +-1 are 2 apart, which moves
     p by more than its Monte Carlo error, and the drawn ones are quick.
     """
-    # All sums that eight differences can have, so that a byte of signs is one number to look up.
-    eights = np.pad(differences, (0, -len(differences) % 8)).reshape(-1, 8)
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    sums = eights @ (bits.astype(np.float64) * 2 - 1).T  # [P / 8, 256]
-    starts = np.arange(len(sums)) * 256
+    generator = np.random.default_rng([seed, 1])
+    parts = np.split(differences, range(MANY_PROMPTS, len(differences), MANY_PROMPTS))
+    flipped = np.zeros(NUM_PERMUTATIONS)
+    for part in parts:
+        flipped += _flipped_sums(part, generator, all_bits=len(parts) > 1)
     # Sums of the same numbers in another order differ by rounding; such a tie is as extreme.
     rounding = 1e-12 * float(np.abs(differences).sum())
-    least = abs(float(differences.sum())) - rounding
-    as_extreme = 0
-    for signs in _sign_bytes(len(differences), seed):
-        flipped = sums.ravel()[signs + starts].sum(1)
-        as_extreme += int(np.sum(np.abs(flipped) >= least))
+    as_extreme = int(np.sum(np.abs(flipped) >= abs(float(differences.sum())) - rounding))
     return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
 
 
-def _sign_bytes(num_prompts: int, seed: int) -> Iterator[NDArray[np.uint8]]:
-    """Signs of NUM_PERMUTATIONS permutations, eight prompts a byte: blocks [rows, P / 8]."""
-    generator = np.random.default_rng([seed, 1])
+def _flipped_sums(differences: Array, generator: np.random.Generator, all_bits: bool) -> Array:
+    """Sums of the differences [P <= MANY_PROMPTS] with signs drawn: [NUM_PERMUTATIONS].
+
+    All sums that eight of them can have stand in a table, so that a byte of signs is one number to
+    look up; it stays in the processor's cache.
+    """
+    eights = np.pad(differences, (0, -len(differences) % 8)).reshape(-1, 8)
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    sums = (eights @ (bits.astype(np.float64) * 2 - 1).T).ravel()  # [P / 8 * 256]
+    starts = np.arange(len(eights)) * 256
+    drawn = _sign_bytes(len(differences), generator, all_bits)
+    return np.concatenate([sums[signs + starts].sum(1) for signs in drawn])
+
+
+def _sign_bytes(
+    num_prompts: int, generator: np.random.Generator, all_bits: bool
+) -> Iterator[NDArray[np.uint8]]:
+    """Signs of NUM_PERMUTATIONS permutations, eight prompts a byte: blocks [rows, P / 8].
+
+    Of each byte of the generator all bits are signs, or one.
+    """
     for rows in _blocks(NUM_PERMUTATIONS, num_prompts):
-        if num_prompts > MANY_PROMPTS:
+        if all_bits:
             yield generator.integers(0, 256, (rows, -(-num_prompts // 8)), dtype=np.uint8)
         else:
             signs = generator.integers(0, 2, (rows, num_prompts), dtype=np.int8)
