@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import (
     Gaussian,
     RealFeatures,
     _bootstrap,
+    frechet_difference,
     frechet_distance,
+    frechet_interval,
     gaussian_of,
 )
 from ddmd_bench.stats.frechet_infinity import infinity_interval, infinity_value
+from ddmd_bench.stats.frechet_many import many_difference, many_interval
 from ddmd_bench.stats.frechet_wide import (
     wide_difference,
     wide_distance,
@@ -25,6 +29,7 @@ from ddmd_bench.stats.frechet_wide import (
     wide_interval,
 )
 from ddmd_bench.stats.influence import estimate_difference, estimate_interval
+from ddmd_bench.stats.intervals import MANY_PROMPTS, Interval, PairedDifference
 from ddmd_bench.stats.kernel import kernel_estimate
 from ddmd_bench.stats.manifold import (
     coverage_estimate,
@@ -214,6 +219,95 @@ def test_one_prompt_has_no_interval() -> None:
         found = row.interval(normal(40, 5), reference, groups, 0)
         assert math.isnan(found.low)
         assert math.isfinite(found.value)
+
+
+# Many prompts
+
+
+class Drawn:
+    """Real images, three a prompt, and those of two students, two a prompt, of shared contents."""
+
+    def __init__(self, seed: int, num_prompts: int, d: int = 4) -> None:
+        generator = np.random.default_rng(seed)
+        # Contents are skewed, as features behind a ReLU are.
+        contents = generator.exponential(size=(num_prompts, d))
+
+        def images(num: int, noise: float) -> Features:
+            rows = np.repeat(contents, num, axis=0)
+            return rows + noise * generator.normal(size=rows.shape)
+
+        self.groups = prompts_of(num_prompts)
+        self.real = RealFeatures(images(3, 0.5), prompts_of(num_prompts, 3))
+        self.a, self.b = images(2, 0.9), 1.1 * images(2, 0.7)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_influences_of_many_prompts_agree_with_the_bootstrap(fixed: bool) -> None:
+    """Half widths within the Monte Carlo error of 200 resamples, about a tenth."""
+    ratios = []
+    for seed in range(4):
+        drawn = Drawn(seed, 300)
+        gaussian = gaussian_of(drawn.real.features)
+        real = drawn.real._replace(fixed=factored(gaussian) if fixed else None)
+        reference = gaussian if fixed else real
+        of_a = many_interval(real, drawn.a, drawn.groups)
+        resampled = frechet_interval(drawn.a, reference, drawn.groups, seed=seed)
+        difference = many_difference(drawn.a, drawn.b, real, drawn.groups)
+        expected = frechet_difference(drawn.a, drawn.b, reference, drawn.groups, seed=seed)
+        assert (of_a.value, of_a.n) == (resampled.value, resampled.n)
+        assert (difference.value, difference.n) == (expected.value, expected.n)
+        ratios.append([width(of_a) / width(resampled), width(difference) / width(expected)])
+    assert np.mean(ratios, axis=0) == pytest.approx([1, 1], abs=0.1)
+
+
+def width(interval: Interval | PairedDifference) -> float:
+    return interval.high - interval.low
+
+
+def test_intervals_of_many_prompts_cover_as_the_bootstrap_s_do() -> None:
+    """The truth is the mean of the distance over fresh sets of prompts."""
+    sets = [Drawn(k, 300) for k in range(300)]
+    found = [many_interval(s.real, s.a, s.groups) for s in sets]
+    pairs = [many_difference(s.a, s.b, s.real, s.groups) for s in sets]
+    truth, gap = (np.mean([i.value for i in these]) for these in (found, pairs))
+    covered = [[i.low <= truth <= i.high for i in found], [i.low <= gap <= i.high for i in pairs]]
+    assert np.mean(covered, axis=1) == pytest.approx([0.95, 0.95], abs=0.035)
+    few = [frechet_interval(s.a, s.real, s.groups, seed=k) for k, s in enumerate(sets[:60])]
+    resampled = [i.low <= truth <= i.high for i in few]
+    assert np.mean(covered[0][:60]) >= np.mean(resampled) - 0.05
+
+
+def test_the_real_images_of_a_prompt_are_drawn_with_it() -> None:
+    """They share its contents: together the distance varies less than against a fixed reference."""
+    drawn = Drawn(0, 500)
+    joint = many_interval(drawn.real, drawn.a, drawn.groups)
+    gaussian = factored(gaussian_of(drawn.real.features))
+    alone = many_interval(drawn.real._replace(fixed=gaussian), drawn.a, drawn.groups)
+    assert joint.value == alone.value
+    assert width(joint) < 0.8 * width(alone)
+
+
+def test_a_row_of_many_prompts_takes_the_influences() -> None:
+    row = DISTANCES["frechet"]
+    for num_prompts, many in ((MANY_PROMPTS, False), (MANY_PROMPTS + 1, True)):
+        drawn = Drawn(1, num_prompts, 2)
+        of_a, seeds = (drawn.a, drawn.real, drawn.groups), (0, 1)
+        # What is not drawn depends on no seed.
+        assert (len({row.interval(*of_a, seed) for seed in seeds}) == 1) == many
+        pairs = [
+            row.difference(drawn.a, drawn.b, drawn.real, drawn.groups, seed, True)[:4]
+            for seed in seeds
+        ]
+        assert (pairs[0] == pairs[1]) == many
+        alone = row.difference(drawn.a, drawn.b, drawn.real, drawn.groups, 0, False)
+        assert math.isnan(alone.low)
+        assert alone.value == pairs[0][0]
+
+
+def test_many_prompts_of_another_reference_are_refused() -> None:
+    drawn = Drawn(2, 20)
+    with pytest.raises(BenchError, match="it has 20, they have 10, 10 are in both"):
+        many_interval(drawn.real, drawn.a[:20], drawn.groups[:20])
 
 
 # Extrapolation

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from fake_run import make_run, make_suite
 
 from ddmd_bench.files.records import write_json
-from ddmd_bench.reporting.differences import make_compare, negated
+from ddmd_bench.reporting.differences import make_compare, negated, win_rates
 from ddmd_bench.reporting.dynamics import real_levels
 from ddmd_bench.reporting.figures import scale_of, styles_of
 from ddmd_bench.reporting.numbers import metric_shown, p_shown, shown
@@ -140,6 +141,48 @@ def test_difference_of_swapped_students_is_negated(made: tuple[Any, dict[str, An
         assert ab == negated(ba)
     assert compare("diversity", "dmd", "ca_only").n == 40  # a prompt's value counts once
     assert compare("prompt_accuracy", "dmd", "ca_only").n == 80
+
+
+def test_shares_of_wins_take_no_resamples(
+    made: tuple[Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(made[0])
+    rates = win_rates(run, make_compare(run), "prompt_accuracy")
+
+    def drawn(*_: Any) -> None:
+        raise AssertionError("a bootstrap over prompts")
+
+    monkeypatch.setattr("ddmd_bench.stats.intervals.prompt_counts", drawn)
+    signs = make_compare(run, resampled=False)
+    assert win_rates(run, signs, "prompt_accuracy") == rates
+
+
+def test_pairs_are_the_images_that_both_students_have(made: tuple[Any, dict[str, Any]]) -> None:
+    """Rows in another order, rows and values that only one has: as one would merge by hand."""
+    run = load_run(made[0])
+    files = run.students["dmd"][0]
+    own, other = (run.students[name][0].per_image for name in ("ca_only", "dmd"))
+    assert own is not None
+    assert other is not None
+    other = other.sample(frac=0.8, random_state=0)
+    other.iloc[3, other.columns.get_loc("std")] = np.nan
+    other.iloc[5, other.columns.get_loc("diversity")] = np.nan
+    run.students["dmd"][0] = replace(files, per_image=other)
+    compare = make_compare(run, resampled=False)
+    for metric in ("std", "diversity"):
+        keys = ["prompt_id", "image_index"]
+        pairs = own[[*keys, metric]].merge(other[[*keys, metric]], on=keys).dropna()
+        if metric == "diversity":
+            pairs = pairs.drop_duplicates("prompt_id")
+        gaps = pairs[f"{metric}_x"] - pairs[f"{metric}_y"]
+        found = compare(metric, "ca_only", "dmd")
+        assert found.n == len(pairs) < len(own)
+        assert found.value == pytest.approx(gaps.mean())
+        wins = np.sign(gaps.groupby(pairs["prompt_id"]).sum()) / 2 + 0.5
+        assert found.wins == pytest.approx(wins.mean())
+    run.students["dmd"][0] = replace(files, per_image=pd.concat([other, other]))
+    with pytest.raises(pd.errors.MergeError, match="one-to-one"):
+        compare("saturation", "ca_only", "dmd")
 
 
 def test_real_levels_pool_all_pixels() -> None:

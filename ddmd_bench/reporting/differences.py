@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, title_of
@@ -16,6 +17,9 @@ from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats import intervals
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Difference(NamedTuple):
@@ -45,6 +49,7 @@ class Difference(NamedTuple):
 Compare = Callable[[str, str, str], Difference]  # metric, student a, student b
 
 NAN = math.nan
+KEYS = ["prompt_id", "image_index"]
 
 
 def no_difference(missing: str) -> Difference:
@@ -63,25 +68,28 @@ def oriented(metric: str, d: Difference) -> Difference:
     return negated(d) if METRICS[metric].better == "lower" else d
 
 
-def make_compare(run: RunFiles) -> Compare:
+def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     """A function that compares any two students and computes each pair once.
 
-    A pair is always computed in one order and then negated, so a - b is exactly -(b - a).
+    A pair is always computed in one order and then negated, so a - b is exactly -(b - a). What is
+    not resampled has a value and wins, but neither interval nor p.
     """
+    # Over several seeds the spread of the seeds is the interval: their values are enough.
+    resampled = resampled and run.suite.intervals_over == "prompts"
     known: dict[tuple[str, str, str], Difference] = {}
 
     def compare(metric: str, a: str, b: str) -> Difference:
         first, second = sorted((a, b))
         if (metric, first, second) not in known:
-            known[metric, first, second] = _difference(run, metric, first, second)
+            known[metric, first, second] = _difference(run, metric, first, second, resampled)
         difference = known[metric, first, second]
         return difference if a == first else negated(difference)
 
     return compare
 
 
-def _difference(run: RunFiles, metric: str, a: str, b: str) -> Difference:
-    found = {seed: _of_seed(run, metric, a, b, seed) for seed in run.suite.seeds}
+def _difference(run: RunFiles, metric: str, a: str, b: str, resampled: bool) -> Difference:
+    found = {seed: _of_seed(run, metric, a, b, seed, resampled) for seed in run.suite.seeds}
     difference = over_seeds(found)
     if not difference.missing and not math.isfinite(difference.low + difference.high):
         return difference._replace(missing="no interval could be computed")
@@ -107,13 +115,11 @@ def over_seeds(found: dict[int, Difference]) -> Difference:
     return Difference(value, low, high, p_value, n, wins, missing, by_seed)
 
 
-def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int) -> Difference:
+def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, resampled: bool) -> Difference:
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
         if files.missing:
             return no_difference(f"{title_of(name, run.suite.students[name])} {files.missing}")
-    # Over several seeds the spread of the seeds is the interval: their values are enough.
-    resampled = run.suite.intervals_over == "prompts"
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
         return _distribution(run, metric, files_a, files_b, draws, resampled)
@@ -125,25 +131,36 @@ def _paired(
 ) -> Difference:
     assert a.per_image is not None
     assert b.per_image is not None
-    keys = ["prompt_id", "image_index"]
     for files in (a, b):
         if metric not in files.per_image:  # type: ignore[operator]
             return no_difference("the metric was not scored")
-    # Only images that both students have and that were scored for both are a pair.
-    pairs = a.per_image[[*keys, metric]].merge(
-        b.per_image[[*keys, metric]], on=keys, suffixes=("_a", "_b"), validate="one_to_one"
+    rows = _shared_rows(a.per_image, b.per_image)
+    values_a, values_b = (
+        files.per_image[metric].to_numpy(np.float64)[own]  # type: ignore[index]
+        for files, own in zip((a, b), rows, strict=True)
     )
-    pairs = pairs.dropna()
+    groups = a.per_image["prompt_id"].to_numpy()[rows[0]]
+    # Only images that both students have and that were scored for both are a pair.
+    kept = np.flatnonzero(~(np.isnan(values_a) | np.isnan(values_b)))
+    _, first = np.unique(groups[kept], return_index=True)
+    if len(first) < 2:
+        return no_difference("fewer than two prompts were scored for both students")
     if METRICS[metric].kind == "prompt":
         # A prompt's value stands on each of its images; count it once.
-        pairs = pairs.drop_duplicates("prompt_id")
-    if pairs["prompt_id"].nunique() < 2:
-        return no_difference("fewer than two prompts were scored for both students")
-    values_a, values_b = (pairs[f"{metric}_{side}"].to_numpy(np.float64) for side in "ab")
-    groups = pairs["prompt_id"].to_numpy()
+        kept = kept[np.sort(first)]
     resamples = intervals.NUM_RESAMPLES if resampled else 0
+    values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
     found = paired_difference(values_a, values_b, groups, seed=seed, resamples=resamples)
     return Difference(*found)
+
+
+def _shared_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of either table that hold the same images, in the order of a."""
+    of_a, of_b = (frame[KEYS].assign(row=np.arange(len(frame))) for frame in (a, b))
+    if of_a.equals(of_b) and not of_a[KEYS].duplicated().any():  # as most are, without a merge
+        return of_a["row"].to_numpy(), of_a["row"].to_numpy()
+    pairs = of_a.merge(of_b, on=KEYS, suffixes=("_a", "_b"), validate="one_to_one")
+    return pairs["row_a"].to_numpy(), pairs["row_b"].to_numpy()
 
 
 def _distribution(
@@ -158,8 +175,7 @@ def _distribution(
         return no_difference("the reference has no features")
     if extractor not in a.features or extractor not in b.features:
         return no_difference("the students' features are missing")
-    keys = ["prompt_id", "image_index"]
-    if not a.per_image[keys].equals(b.per_image[keys]):
+    if not a.per_image[KEYS].equals(b.per_image[KEYS]):
         return no_difference("the students have images of different prompts")
     reference = run.reference[extractor]
     n, d = reference.features.shape

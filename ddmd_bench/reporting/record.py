@@ -43,6 +43,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
     suite, compare = run.suite, make_compare(run)
     real = real_in(suite)
     metric = headline_metric(suite, "image")
+    signs = make_compare(run, resampled=False)  # all that the shares of wins need
     table = {name: _cells(suite, files) for name, files in run.students.items()}
     trained = _frames(run, "diagnostics")
     scenes = _frames(run, "per_image").get(real or "", {})
@@ -57,7 +58,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "table": table,
         "best": best_students(suite, table),
         "differences": against_baseline(run, compare),
-        "wins": {"metric": metric, "rates": win_rates(run, compare, metric) if metric else {}},
+        "wins": {"metric": metric, "rates": win_rates(run, signs, metric) if metric else {}},
         "claims": judged(run, compare),
         "dynamics": {name: thinned(d) for name, d in trained.items()},
         "evaluations": {n: evaluated(e) for n, e in _frames(run, "evaluations").items()},

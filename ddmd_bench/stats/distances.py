@@ -29,9 +29,11 @@ from ddmd_bench.stats.frechet_infinity import (
     infinity_interval,
     infinity_value,
 )
+from ddmd_bench.stats.frechet_many import many_difference, many_interval
 from ddmd_bench.stats.frechet_wide import wide_difference, wide_distance, wide_interval
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import (
+    MANY_PROMPTS,
     Array,
     Interval,
     PairedDifference,
@@ -60,6 +62,10 @@ class Distance:
     fewest: Callable[[int], int]  # images of either side, given the number of features
 
 
+def _many(groups: Groups) -> bool:
+    return len(np.unique(groups)) > MANY_PROMPTS
+
+
 def _narrow(real: RealFeatures) -> Gaussian | RealFeatures:
     """What the resampling functions take; real images of no prompt are not drawn with any."""
     return real if real.fixed is None else Gaussian(real.fixed.mean, real.fixed.cov)
@@ -72,12 +78,16 @@ def _frechet_value(features: Features, real: RealFeatures) -> float:
 def _frechet_interval(
     features: Features, real: RealFeatures, groups: Groups, seed: int
 ) -> Interval:
+    if _many(groups):
+        return many_interval(real, features, groups)
     return frechet_interval(features, _narrow(real), groups, seed=seed)
 
 
 def _frechet_difference(
     a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
 ) -> PairedDifference:
+    if resampled and _many(groups):
+        return many_difference(a, b, real, groups)
     return frechet_difference(a, b, _narrow(real), groups, seed=seed, resampled=resampled)
 
 
@@ -144,7 +154,8 @@ def _mean_of(values: Callable[[Features, Features], Array], fewest: int) -> Dist
 
 
 DISTANCES = {
-    # A bootstrap that draws real images with their prompts; for covariances of full rank.
+    # Real images are drawn with their prompts, by a bootstrap or, of more than `MANY_PROMPTS`, by
+    # their influences; for covariances of full rank.
     "frechet": Distance(
         _frechet_value,
         _frechet_interval,

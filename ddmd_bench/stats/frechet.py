@@ -1,7 +1,8 @@
 """Fréchet distance between Gaussians fitted to features, with intervals over prompts.
 
-Float64 and symmetric eigenvalues throughout: a general matrix square root of a near-singular
-product leaves imaginary parts that have to be thrown away.
+Intervals are a bootstrap's, for up to `MANY_PROMPTS`; `frechet_many` has those of more. Float64 and
+symmetric eigenvalues throughout: a general matrix square root of a near-singular product leaves
+imaginary parts that have to be thrown away.
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ def _resampled(features: Array, index: NDArray[Any], counts: Array) -> Iterator[
     Sums and second moments of each prompt are kept, P * d^2 numbers, so that all resamples are one
     matrix product.
     """
-    num_prompts, d = counts.shape[1], features.shape[1]
+    d = features.shape[1]
     origin = features.mean(0)  # moments about a near point lose no digits
-    parts = [features[index == k] - origin for k in range(num_prompts)]
+    ends = np.bincount(index).cumsum()
+    parts = np.split((features - origin)[np.argsort(index, kind="stable")], ends[:-1])
     n = counts @ np.array([len(part) for part in parts], np.float64)
     means = counts @ np.stack([part.sum(0) for part in parts]) / n[:, None]
     moments = counts @ np.stack([(part.T @ part).ravel() for part in parts])
@@ -122,18 +124,14 @@ def _bootstrap(
 ) -> Array:
     """Distances [students, resamples]; all students and `RealFeatures` share the prompts drawn."""
     prompts, index = np.unique(groups, return_inverse=True)
-    counts = prompt_counts(len(prompts), resamples, seed)
+    counts = np.concatenate(list(prompt_counts(len(prompts), resamples, seed)))
     references: Iterator[tuple[Gaussian, Array]]
     if isinstance(reference, Gaussian):
         references = repeat((reference, symmetric_root(reference.cov)), resamples)
     else:
         features, real_groups = _checked(reference.features, reference.groups)
-        known, real_index = np.unique(real_groups, return_inverse=True)
-        if not np.array_equal(known, prompts):
-            raise BenchError(
-                f"a reference must hold the students' own prompts: it has {len(known)}, "
-                f"they have {len(prompts)}, {len(np.intersect1d(known, prompts))} are in both"
-            )
+        same_prompts(real_groups, prompts)
+        real_index = np.unique(real_groups, return_inverse=True)[1]
         resampled = _resampled(features, real_index, counts)
         references = ((real, symmetric_root(real.cov)) for real in resampled)
     own = [_resampled(features, index, counts) for features in students]
@@ -142,6 +140,16 @@ def _bootstrap(
         for (real, root), drawn in zip(references, zip(*own, strict=True), strict=True)
     ]
     return np.array(rows).T
+
+
+def same_prompts(real_groups: NDArray[Any], groups: NDArray[Any]) -> None:
+    """Real images can be drawn with their prompts only where those are the students' own."""
+    known, prompts = np.unique(real_groups), np.unique(groups)
+    if not np.array_equal(known, prompts):
+        raise BenchError(
+            f"a reference must hold the students' own prompts: it has {len(known)}, "
+            f"they have {len(prompts)}, {len(np.intersect1d(known, prompts))} are in both"
+        )
 
 
 def _checked(features: NDArray[Any], groups: NDArray[Any]) -> tuple[Array, NDArray[Any]]:

@@ -7,7 +7,7 @@ as independent would make every interval too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ LEVEL = 0.95
 NUM_RESAMPLES = 4_000
 NUM_PERMUTATIONS = 9_999
 QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+# Beyond so many prompts a form without resamples takes over wherever it is as good.
+MANY_PROMPTS = 1_000
+BLOCK = 2**20  # random numbers at a time, 8 MB as float64, however many there are of them in all
 
 
 class Interval(NamedTuple):
@@ -75,13 +78,28 @@ def two_sided_p(value: float, error: float, tail: Callable[[float], float]) -> f
     return 1.0 if value == error == 0 else math.nan
 
 
-def prompt_counts(num_prompts: int, num_resamples: int, seed: int) -> Array:
-    """How often each resample of the prompts holds each prompt: [num_resamples, num_prompts]."""
+def prompt_counts(num_prompts: int, num_resamples: int, seed: int) -> Iterator[Array]:
+    """How often each resample of the prompts holds each prompt: blocks [rows, num_prompts].
+
+    The blocks have num_resamples rows in all and are the same numbers as one draw of them all.
+    """
     generator = np.random.default_rng([seed, 0])
-    drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
-    drawn += np.arange(num_resamples)[:, None] * num_prompts
-    counts = np.bincount(drawn.ravel(), minlength=num_resamples * num_prompts)
-    return counts.reshape(num_resamples, num_prompts).astype(np.float64)
+    for rows in _blocks(num_resamples, num_prompts):
+        drawn = generator.integers(num_prompts, size=(rows, num_prompts))
+        drawn += np.arange(rows)[:, None] * num_prompts
+        counts = np.bincount(drawn.ravel(), minlength=rows * num_prompts)
+        yield counts.reshape(rows, num_prompts).astype(np.float64)
+
+
+def _blocks(num_rows: int, num_columns: int) -> Iterator[int]:
+    """Numbers of rows that add up to num_rows, each of about `BLOCK` values.
+
+    Multiples of four but for the last: the generator takes int8 from the bytes of 32-bit numbers
+    and throws the rest of the last one away at the end of each call.
+    """
+    most = max(4, BLOCK // num_columns // 4 * 4)
+    for start in range(0, num_rows, most):
+        yield min(most, num_rows - start)
 
 
 def per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
@@ -120,9 +138,14 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of a - b over images [n] that share prompt and noise; a pair with a NaN is skipped.
 
-    Interval: percentile bootstrap over prompts. p: two-sided sign-flip permutation of the prompts'
-    differences, (1 + as extreme) / (1 + permutations), so that it is never 0. Without resamples
-    there is the value alone.
+    Interval: percentile bootstrap over prompts; where the `effective_number` N of residuals is
+    above `MANY_PROMPTS` the t-interval over prompts, which is the same within the bootstrap's own
+    Monte Carlo error: skewness moves an end by 0.47 / sqrt(N) standard errors at most (Cornish and
+    Fisher 1938), the steps of binary values by 0.5 / sqrt(N), together 0.03, and the ends of 4,000
+    resamples have a standard deviation of 0.042. Few prompts that differ, or heavy tails, keep N
+    low however many prompts there are.
+    p: two-sided sign-flip permutation of the prompts' differences, (1 + as extreme) /
+    (1 + permutations), so that it is never 0. Without resamples there is the value alone.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
@@ -135,21 +158,73 @@ def paired_difference(
     wins = float(np.mean((sums > 0) + 0.5 * (sums == 0)))
     if num_prompts < 2 or not resamples:
         return value_alone(value, n, wins)
-    drawn = prompt_counts(num_prompts, resamples, seed)
-    low, high = np.quantile((drawn @ sums) / (drawn @ counts), QUANTILES)
-    p_value = _sign_flip_p_value(sums, seed)
-    return PairedDifference(value, float(low), float(high), p_value, n, wins)
+    residuals = sums - value * counts
+    if effective_number(residuals) > MANY_PROMPTS:
+        _, low, high, _ = t_interval(value, standard_error(residuals, n), num_prompts, n)
+    else:
+        blocks = prompt_counts(num_prompts, resamples, seed)
+        means = np.concatenate([(drawn @ sums) / (drawn @ counts) for drawn in blocks])
+        low, high = map(float, np.quantile(means, QUANTILES))
+    return PairedDifference(value, low, high, _sign_flip_p_value(sums, seed), n, wins)
+
+
+def effective_number(residuals: Array) -> float:
+    """How many of the residuals [P] carry their sum of squares: (sum r^2)^2 / sum r^4.
+
+    Kish's effective sample size (1965) of the weights r^2: P where all are as large, P / 3 of
+    normal ones, the number of ones among zeros; 0 where all are 0.
+    """
+    largest = float(np.abs(residuals).max())
+    if largest == 0:
+        return 0.0
+    squares = np.square(residuals / largest)
+    return float(squares.sum() ** 2 / (squares @ squares))
 
 
 def _sign_flip_p_value(differences: Array, seed: int) -> float:
+    """Share of sign flips of the differences [P] with a sum as far from 0, never 0.
+
+    No normal form, however many prompts: sums of a thousand values of +-1 are 2 apart, which moves
+    p by more than its Monte Carlo error, and the drawn ones are quick.
+    """
     generator = np.random.default_rng([seed, 1])
-    size = (NUM_PERMUTATIONS, len(differences))
-    signs = generator.integers(0, 2, size, dtype=np.int8).astype(np.float64) * 2 - 1
-    flipped = np.abs(signs @ differences)
+    parts = np.split(differences, range(MANY_PROMPTS, len(differences), MANY_PROMPTS))
+    flipped = np.zeros(NUM_PERMUTATIONS)
+    for part in parts:
+        flipped += _flipped_sums(part, generator, all_bits=len(parts) > 1)
     # Sums of the same numbers in another order differ by rounding; such a tie is as extreme.
     rounding = 1e-12 * float(np.abs(differences).sum())
-    as_extreme = int(np.sum(flipped >= abs(float(differences.sum())) - rounding))
+    as_extreme = int(np.sum(np.abs(flipped) >= abs(float(differences.sum())) - rounding))
     return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
+
+
+def _flipped_sums(differences: Array, generator: np.random.Generator, all_bits: bool) -> Array:
+    """Sums of the differences [P <= MANY_PROMPTS] with signs drawn: [NUM_PERMUTATIONS].
+
+    All sums that eight of them can have stand in a table, so that a byte of signs is one number to
+    look up; it stays in the processor's cache.
+    """
+    eights = np.pad(differences, (0, -len(differences) % 8)).reshape(-1, 8)
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    sums = (eights @ (bits.astype(np.float64) * 2 - 1).T).ravel()  # [P / 8 * 256]
+    starts = np.arange(len(eights)) * 256
+    drawn = _sign_bytes(len(differences), generator, all_bits)
+    return np.concatenate([sums[signs + starts].sum(1) for signs in drawn])
+
+
+def _sign_bytes(
+    num_prompts: int, generator: np.random.Generator, all_bits: bool
+) -> Iterator[NDArray[np.uint8]]:
+    """Signs of NUM_PERMUTATIONS permutations, eight prompts a byte: blocks [rows, P / 8].
+
+    Of each byte of the generator all bits are signs, or one.
+    """
+    for rows in _blocks(NUM_PERMUTATIONS, num_prompts):
+        if all_bits:
+            yield generator.integers(0, 256, (rows, -(-num_prompts // 8)), dtype=np.uint8)
+        else:
+            signs = generator.integers(0, 2, (rows, num_prompts), dtype=np.int8)
+            yield np.packbits(signs.astype(np.uint8), axis=1)
 
 
 def seed_interval(values: Sequence[float]) -> Interval:
