@@ -164,6 +164,11 @@ class OnePass:
         # for the GPU, which would then have no work.
         self.read_later = 0 if device == "cpu" else 1
 
+    def let_go(self) -> None:
+        """Hold no scorer any more."""
+        self.models.clear()
+        self.encoded_prompts.clear()
+
     def read(self, prompts: Mapping[str, Sequence[str]]) -> None:
         """Encode each scorer's prompts; those that are kept cost nothing."""
         for name, to_read in prompts.items():
