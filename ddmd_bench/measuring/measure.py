@@ -108,7 +108,8 @@ class _Progress:
         """So many scorers have answered to so many images."""
         self.answers += num_images * num_scorers
         done = self.answers // self.num_scorers if self.num_scorers else self.num_images
-        self.tell(done, self.num_images)
+        if done:
+            self.tell(done, self.num_images)
 
 
 @dataclass(frozen=True)
