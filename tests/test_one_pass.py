@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import math
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,74 @@ def test_the_batch_size_falls_where_memory_runs_out(scorer: Means) -> None:
     assert one_pass.batch_sizes["means"] == 2
     assert not first.missing
     assert (first.columns["level"] == second.columns["level"]).all()
+
+
+def counting(opened: list[int], num: int) -> Iterator[list[Item]]:
+    """Chunks of ten images that note when they are opened, and in which thread."""
+
+    def opening(row: int) -> Image.Image:
+        opened.append(threading.get_ident())
+        return grey(20 + row % 200)
+
+    for start in range(0, num, 10):
+        yield [Item(f"{k}", "p", partial(opening, k)) for k in range(start, start + 10)]
+
+
+def test_images_are_read_ahead_so_far_and_no_further(
+    scorer: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, ahead = list[int](), list[int]()
+    score_batch = scorer.score_batch
+
+    def noting(inputs: torch.Tensor, text: Any) -> Scored:
+        ahead.append(len(opened) - sum(scorer.batches) - len(inputs))
+        return score_batch(inputs, text)
+
+    monkeypatch.setattr(scorer, "score_batch", noting)
+    monkeypatch.setattr("ddmd_bench.measuring.one_pass.AHEAD", 30)
+    found = list(OnePass(["means"]).over(counting(opened, 200)))
+    assert [answers["means"].num_images for answers in found] == [10] * 20
+    assert len(opened) == 200
+    assert max(ahead) <= 30
+    assert scorer.batches == [4, 4, 2] * 20  # the first while the chunk is being read
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_process_decodes_with_the_threads_that_it_computes_with(
+    scorer: Means, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    opened = list[int]()
+    list(OnePass(["means"]).over(counting(opened, 60)))
+    assert 1 <= len(set(opened)) <= threads
+    assert threading.get_ident() not in opened
+
+
+def test_a_pass_that_is_left_reads_no_further(scorer: Means) -> None:
+    opened = list[int]()
+    answers = OnePass(["means"]).over(counting(opened, 5_000))
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    before = len(opened)
+    assert before < 5_000
+    time.sleep(0.05)
+    assert len(opened) == before
+
+
+def test_answers_that_are_read_later_are_the_same(scorer: Means) -> None:
+    one_pass = OnePass(["means"])
+    chunks = [items(*(grey(20 + 7 * c + k) for k in range(7))) for c in range(3)]
+    at_once = [found["means"] for found in one_pass.over(chunks)]
+    one_pass.read_later = 1  # as on a GPU
+    launched = list[int]()
+    later = []
+    for found in one_pass.over(chunks):
+        later.append(found["means"])
+        launched.append(sum(scorer.batches) - 21)
+    assert launched == [14, 21, 21]
+    for one, other in zip(at_once, later, strict=True):
+        np.testing.assert_array_equal(one.columns["level"], other.columns["level"])
+        np.testing.assert_array_equal(one.features, other.features)  # type: ignore[arg-type]
 
 
 def test_prompts_are_encoded_once_and_counted_where_they_are_cut(

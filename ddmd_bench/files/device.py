@@ -32,3 +32,23 @@ def device_name() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or the one that it came from, says that memory ran out."""
+    import torch
+
+    # On a CPU torch raises a plain RuntimeError.
+    own = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return own or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+
+
+def memory_shown(device: str) -> str:
+    """How much memory a device has, in words, and how much of it is free."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return "this machine"
+    free, total = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    return f"the GPU ({name}, {total / 1e9:.1f} GB, {free / 1e9:.1f} GB of them free)"

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import decoded
-from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
+from ddmd_bench.measuring.one_pass import Answer, Item
+from ddmd_bench.measuring.turns import turns
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scorers.weights import OWN_FOLDER, located
 
@@ -122,7 +123,8 @@ def pictures(size: int) -> list[Image]:
 
 
 def _examined(name: str, device: str, dtype: torch.dtype) -> list[Finding]:
-    row, one_pass = SCORERS[name], OnePass([name], device, dtype)
+    row = SCORERS[name]
+    (one_pass,) = turns([name], device, dtype)
 
     def asked(images: Sequence[Image], prompt: str) -> Answer:
         items = [Item.in_memory(f"image {k}", prompt, i) for k, i in enumerate(images)]

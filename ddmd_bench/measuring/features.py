@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, Item, OnePass
+from ddmd_bench.measuring.turns import turns
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,13 +24,25 @@ def features_of(
         Item.in_memory(f"image {k} of prompt {prompt!r}", prompt, picture)
         for k, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True))
     ]
-    return whole_features(OnePass(extractors), items)
+    return whole_features(extractors, items)
 
 
 def whole_features(
-    one_pass: OnePass, items: Sequence[Item], progress: Callable[[int], None] = lambda done: None
+    extractors: Sequence[str],
+    items: Sequence[Item],
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Features [n, d] by the scorers of a pass; an image without any is an error that names it."""
+    """Features [n, d] by extractor; an image without any is an error that names it."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for one_pass in turns(extractors, device):
+        found |= _features(one_pass, items, progress)
+    return found
+
+
+def _features(
+    one_pass: OnePass, items: Sequence[Item], progress: Callable[[int], None]
+) -> dict[str, NDArray[np.float32]]:
     chunks = [items[k : k + CHUNK_SIZE] for k in range(0, len(items), CHUNK_SIZE)]
     found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in one_pass.models}
     done = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from ddmd_bench.files.records import content_key
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, Answer, Item, OnePass
 from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
+from ddmd_bench.measuring.turns import turns
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 
 if TYPE_CHECKING:
@@ -71,6 +73,46 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Images whose answers are kept together."""
+
+    rows: slice
+    stamp: str
+    files: Mapping[str, Path]  # by scorer; none where nothing is kept
+    answers: dict[str, Answer]  # by scorer
+
+    @property
+    def num_images(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+    def put(self, new: Mapping[str, Answer]) -> None:
+        """Keep what scorers have said of it."""
+        self.answers.update(new)
+        for name in new.keys() & self.files.keys():
+            write_part(self.files[name], new[name], self.stamp)
+
+    def chunks(self, images: Images) -> Iterator[slice]:
+        """Its rows, as many as are answered together."""
+        for chunk in whole_prompts(images.rows[self.rows]):
+            yield slice(self.rows.start + chunk.start, self.rows.start + chunk.stop)
+
+
+class _Progress:
+    """Tells how many images are done, where each is done once for every scorer."""
+
+    def __init__(self, num_images: int, num_scorers: int, tell: Callable[[int, int], None]) -> None:
+        self.num_images, self.num_scorers, self.tell = num_images, num_scorers, tell
+        self.answers = 0
+
+    def add(self, num_images: int, num_scorers: int) -> None:
+        """So many scorers have answered to so many images."""
+        self.answers += num_images * num_scorers
+        done = self.answers // self.num_scorers if self.num_scorers else self.num_images
+        if done:
+            self.tell(done, self.num_images)
+
+
+@dataclass(frozen=True)
 class KeptAnswers:
     """Where a pass keeps what it has computed."""
 
@@ -107,7 +149,7 @@ def measure(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Measured:
-    """Hand each image to every scorer that the metrics need, in one pass.
+    """Hand each image to every scorer that the metrics need, in one pass if they fit into memory.
 
     `asked` names the metrics of each prompt set; without it all are for all. What one scorer has
     said is kept even where another fails.
@@ -119,33 +161,34 @@ def measure(
     }
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
-    parts: dict[str, list[Answer]] = {name: [] for name in scorers}
-    passes: dict[tuple[str, ...], OnePass] = {}
-    for rows in whole_prompts(images.rows, PART_SIZE):
-        found: dict[str, Answer | None] = dict.fromkeys(scorers)
-        if kept is not None:
-            stamp = images.stamp(rows)
-            paths = {name: part_path(kept.answers, name, keys[name], rows) for name in scorers}
-            found = {name: read_part(path, stamp) for name, path in paths.items()}
-        if lacking := tuple(name for name, answer in found.items() if answer is None):
-            if lacking not in passes:
-                passes[lacking] = OnePass(lacking, device, dtype, encoded)
-                passes[lacking].read({name: _prompts(images, wanted, name) for name in lacking})
-            new = _pass(passes[lacking], images, rows, wanted, progress)
-            for name, answer in new.items() if kept is not None else ():
-                write_part(paths[name], answer, stamp)
-            found |= new
-        else:
-            progress(rows.stop, len(images.rows))
-        for name, known in found.items():
-            assert known is not None, "every scorer has answered"
-            parts[name].append(known)
-    answers = {name: joined(part) for name, part in parts.items()}
+    parts = [_part(images, rows, kept, keys) for rows in whole_prompts(images.rows, PART_SIZE)]
+    lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
+    for part in parts:
+        lacking[tuple(name for name in scorers if name not in part.answers)].append(part)
+    told = _Progress(len(images.rows), len(scorers), progress)
+    for names, of_parts in lacking.items():
+        told.add(sum(part.num_images for part in of_parts), len(scorers) - len(names))
+        for one_pass in turns(names, device, dtype, encoded):
+            one_pass.read({name: _prompts(images, wanted, name) for name in one_pass.models})
+            for part, new in _answered(one_pass, images, of_parts, wanted, told):
+                part.put(new)
+    answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
     for name, answer in answers.items():
         refuse_no_answer(name, student, answer)
         refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
     features = {name: a.features for name, a in answers.items() if a.features is not None}
     return Measured(_table(images.rows, metrics, answers), features, answers)
+
+
+def _part(images: Images, rows: slice, kept: KeptAnswers | None, keys: Mapping[str, str]) -> _Part:
+    """A part with what is known of it."""
+    if kept is None:
+        return _Part(rows, "", {}, {})
+    stamp = images.stamp(rows)
+    files = {name: part_path(kept.answers, name, key, rows) for name, key in keys.items()}
+    found = {name: read_part(path, stamp) for name, path in files.items()}
+    known = {name: answer for name, answer in found.items() if answer is not None}
+    return _Part(rows, stamp, files, known)
 
 
 def _prompts(images: Images, wanted: Mapping[str, frozenset[str]], scorer: str) -> list[str]:
@@ -154,15 +197,15 @@ def _prompts(images: Images, wanted: Mapping[str, frozenset[str]], scorer: str) 
     return list(dict.fromkeys(row["prompt"] for row in rows))
 
 
-def _pass(
+def _answered(
     one_pass: OnePass,
     images: Images,
-    rows: slice,
+    parts: Sequence[_Part],
     wanted: Mapping[str, frozenset[str]],
-    progress: Callable[[int, int], None],
-) -> dict[str, Answer]:
-    """One part's answers by scorer."""
-    chunks = list(whole_prompts(images.rows[rows]))
+    told: _Progress,
+) -> Iterator[tuple[_Part, dict[str, Answer]]]:
+    """Each part with its answers by scorer; the images of the next are decoded meanwhile."""
+    chunks = [(part, rows) for part in parts for rows in part.chunks(images)]
     items = (
         [
             Item(
@@ -171,16 +214,18 @@ def _pass(
                 partial(images.open, k),
                 wanted[images.rows[k]["prompt_set"]],
             )
-            for k in range(rows.start + chunk.start, rows.start + chunk.stop)
+            for k in range(rows.start, rows.stop)
         ]
-        for chunk in chunks
+        for _, rows in chunks
     )
     found: dict[str, list[Answer]] = {name: [] for name in one_pass.models}
-    for chunk, answers in zip(chunks, one_pass.over(items), strict=True):
+    for (part, rows), answers in zip(chunks, one_pass.over(items), strict=True):
         for name, answer in answers.items():
             found[name].append(answer)
-        progress(rows.start + chunk.stop, len(images.rows))
-    return {name: joined(part) for name, part in found.items()}
+        told.add(rows.stop - rows.start, len(found))
+        if rows.stop == part.rows.stop:
+            yield part, {name: joined(of_part) for name, of_part in found.items()}
+            found = {name: [] for name in found}
 
 
 def _encoded_prompts_folder(folder: Path, keys: dict[str, str], scorer: str) -> Path:

@@ -3,16 +3,18 @@
     one_pass = OnePass(["hps_v21", "image_reward"])
     for answers in one_pass.over(chunks): ...
 
-Images are decoded and preprocessed in threads while the networks run on those before.
+Images are decoded and preprocessed in threads while the networks run on those before, and a
+network begins as soon as a batch is there.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -22,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Unusable
+from ddmd_bench.files.device import is_out_of_memory
 from ddmd_bench.files.embeddings import SHARD_SIZE, Store
 from ddmd_bench.scorers import (
     METRICS,
@@ -39,7 +42,11 @@ if TYPE_CHECKING:
 
 EncodedPrompt = Mapping[str, "Tensor"]
 TRUNCATED = "truncated"
-CHUNK_SIZE = 64  # images that are decoded at once
+CHUNK_SIZE = 64  # images that are answered together
+# Images that are preprocessed before the networks ask for them. They ask for a batch at once, so
+# one of 64 lies ready while the one before is scored, and another for when files come unevenly.
+# Of 1,024 px each is 3 MB for a scorer that reads all pixels, 0.6 MB for one that reads 224 px.
+AHEAD = 128
 
 
 class Item(NamedTuple):
@@ -49,6 +56,10 @@ class Item(NamedTuple):
     prompt: str
     open: Callable[[], Image]  # raises Unusable where it cannot be scored
     scorers: frozenset[str] | None = None  # that are asked; None: all
+
+    def asks(self, scorer: str) -> bool:
+        """Whether a scorer has something to say of it."""
+        return self.scorers is None or scorer in self.scorers
 
     @classmethod
     def in_memory(cls, name: str, prompt: str, image: Image) -> Item:
@@ -69,10 +80,12 @@ class Answer:
 
     def put(self, rows: Sequence[int], scored: Scored) -> None:
         """Fill in some rows; a value that is not finite is missing."""
-        for name, values in scored.columns.items():
-            self.put_column(name, rows, values.double().numpy())
+        if scored.columns:  # one transfer of all
+            values = torch.stack([column.double() for column in scored.columns.values()]).cpu()
+            for name, column in zip(scored.columns, values.numpy(), strict=True):
+                self.put_column(name, rows, column)
         if scored.features is not None:
-            features = scored.features.float().numpy()
+            features = scored.features.float().cpu().numpy()
             if self.features is None:
                 self.features = np.full((self.num_images, features.shape[1]), np.nan, np.float32)
             self.features[list(rows)] = features
@@ -96,6 +109,40 @@ class _Prepared(NamedTuple):
     reasons: dict[str, str]  # why a scorer has none
 
 
+class _Sheet:
+    """One scorer's answer to a chunk in the making."""
+
+    def __init__(self, scorer: str, chunk: Sequence[Item]) -> None:
+        self.scorer = scorer
+        self.prompts = [item.prompt for item in chunk]
+        self.encoded: Mapping[str, EncodedPrompt] = {}
+        self.failed: Mapping[str, str] = {}
+        not_asked = {row for row, item in enumerate(chunk) if not item.asks(scorer)}
+        self.answer = Answer(len(chunk), not_asked=not_asked)
+        # Inputs by row: those of one shape until they fill a batch, and where a scorer compares
+        # the images of a prompt, all of the prompt.
+        self.waiting: dict[tuple[int, ...], dict[int, Tensor]] = defaultdict(dict)
+        self.of_prompts: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        self.scored: list[tuple[list[int], Scored]] = []
+
+    def take(self, row: int, one: _Prepared) -> dict[int, Tensor]:
+        """Note an image; all inputs of its shape that wait."""
+        if row in self.answer.not_asked:
+            return {}
+        prompt = self.prompts[row]
+        if (reason := one.reasons.get(self.scorer) or self.failed.get(prompt)) is not None:
+            self.answer.missing[row] = reason
+            return {}
+        if TRUNCATED in self.encoded[prompt]:
+            self.answer.truncated.add(row)
+        inputs = one.inputs[self.scorer]
+        if SCORERS[self.scorer].prompt_columns:
+            self.of_prompts[prompt][row] = inputs
+        waiting = self.waiting[tuple(inputs.shape)]
+        waiting[row] = inputs
+        return waiting
+
+
 class OnePass:
     """Loaded scorers, with the prompts that they have encoded."""
 
@@ -113,6 +160,14 @@ class OnePass:
             for name, model in self.models.items()
         }
         self.batch_sizes = {name: batch_size(name, device) for name in names}
+        # Chunks whose answers stay on the device while the next is handed over: reading one waits
+        # for the GPU, which would then have no work.
+        self.read_later = 0 if device == "cpu" else 1
+
+    def let_go(self) -> None:
+        """Hold no scorer any more."""
+        self.models.clear()
+        self.encoded_prompts.clear()
 
     def read(self, prompts: Mapping[str, Sequence[str]]) -> None:
         """Encode each scorer's prompts; those that are kept cost nothing."""
@@ -122,18 +177,18 @@ class OnePass:
 
     def over(self, chunks: Iterable[Sequence[Item]]) -> Iterator[dict[str, Answer]]:
         """Each chunk's answers by scorer; the images of one prompt must be in one chunk."""
-        threads = len(os.sched_getaffinity(0))
-        waiting: deque[tuple[Sequence[Item], list[Future[_Prepared]]]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
-            for chunk in chunks:
-                waiting.append((chunk, [pool.submit(self._prepared, item) for item in chunk]))
-                if len(waiting) > 1:
-                    yield self._answers(*waiting.popleft())
-            while waiting:
-                yield self._answers(*waiting.popleft())
+        to_answer, to_prepare = tee(chunks)
+        launched: deque[list[_Sheet]] = deque()
+        with closing(_ahead(self._prepared, chain.from_iterable(to_prepare))) as prepared:
+            for chunk in to_answer:
+                launched.append(self._launched(chunk, islice(prepared, len(chunk))))
+                if len(launched) > self.read_later:
+                    yield _answers(launched.popleft())
+        for sheets in launched:
+            yield _answers(sheets)
 
     def _prepared(self, item: Item) -> _Prepared:
-        asked = [n for n in self.models if item.scorers is None or n in item.scorers]
+        asked = [name for name in self.models if item.asks(name)]
         if not asked:
             return _Prepared({}, {})
         try:
@@ -148,76 +203,59 @@ class OnePass:
                 prepared.reasons[name] = _reason(error)
         return prepared
 
-    def _answers(
-        self, chunk: Sequence[Item], futures: Sequence[Future[_Prepared]]
-    ) -> dict[str, Answer]:
-        prepared = [future.result() for future in futures]
-        prompts = [item.prompt for item in chunk]
-        return {name: self._answer(name, prepared, prompts) for name in self.models}
+    def _launched(self, chunk: Sequence[Item], prepared: Iterable[_Prepared]) -> list[_Sheet]:
+        """Every scorer's sheet of a chunk, all batches handed to the networks."""
+        sheets = [_Sheet(name, chunk) for name in self.models]
+        for sheet in sheets:
+            asked = [item.prompt for item in chunk if item.asks(sheet.scorer)]
+            sheet.encoded, sheet.failed = self.encoded_prompts[sheet.scorer].of(asked)
+        for row, one in enumerate(prepared):
+            for sheet in sheets:
+                waiting = sheet.take(row, one)
+                if len(waiting) >= self.batch_sizes[sheet.scorer]:
+                    self._score(sheet, waiting)
+        for sheet in sheets:
+            for waiting in sheet.waiting.values():
+                self._score(sheet, waiting)
+            if SCORERS[sheet.scorer].prompt_columns:
+                self._prompt_columns(sheet)
+        return sheets
 
-    def _answer(self, name: str, prepared: list[_Prepared], prompts: list[str]) -> Answer:
-        answer = Answer(len(prompts))
-        answer.not_asked = {
-            k for k, one in enumerate(prepared) if not (name in one.inputs or name in one.reasons)
-        }
-        encoded, failed = self.encoded_prompts[name].of(
-            [prompt for k, prompt in enumerate(prompts) if k not in answer.not_asked]
-        )
-        inputs: dict[int, Tensor] = {}
-        for k, (one, prompt) in enumerate(zip(prepared, prompts, strict=True)):
-            if k in answer.not_asked:
-                continue
-            if (reason := one.reasons.get(name) or failed.get(prompt)) is not None:
-                answer.missing[k] = reason
-                continue
-            inputs[k] = one.inputs[name]
-            if TRUNCATED in encoded[prompt]:
-                answer.truncated.add(k)
-        for rows in _alike(inputs):
-            start = 0
-            while start < len(rows):  # the batch size may fall on the way
-                batch = rows[start : start + self.batch_sizes[name]]
-                self._batch(name, batch, inputs, [encoded[prompts[k]] for k in batch], answer)
-                start += len(batch)
-        if SCORERS[name].prompt_columns:
-            self._prompt_columns(name, inputs, prompts, answer)
-        return answer
+    def _score(self, sheet: _Sheet, waiting: dict[int, Tensor]) -> None:
+        """Score all that wait, which lets their inputs go."""
+        while waiting:  # the batch size may fall on the way
+            rows = list(islice(waiting, self.batch_sizes[sheet.scorer]))
+            self._batch(sheet, rows, waiting)
+            for row in rows:
+                del waiting[row]
 
-    def _batch(
-        self,
-        name: str,
-        rows: list[int],
-        inputs: Mapping[int, Tensor],
-        encoded: list[EncodedPrompt],
-        answer: Answer,
-    ) -> None:
+    def _batch(self, sheet: _Sheet, rows: list[int], inputs: Mapping[int, Tensor]) -> None:
         """Score the rows; in halves where memory runs out or the scorer throws."""
+        name, encoded = sheet.scorer, [sheet.encoded[sheet.prompts[k]] for k in rows]
         try:
             scored = self.models[name].score_batch(torch.stack([inputs[k] for k in rows]), encoded)
         except Exception as error:  # noqa: BLE001 - one image must not cost the others
             if len(rows) == 1:
-                answer.missing[rows[0]] = _reason(error)
+                sheet.answer.missing[rows[0]] = _reason(error)
                 return
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 self.batch_sizes[name] = min(self.batch_sizes[name], (len(rows) + 1) // 2)
         else:
-            answer.put(rows, scored)
+            sheet.scored.append((rows, scored))
             return
         # Outside the handler: the error keeps what filled the memory alive.
         half = (len(rows) + 1) // 2
-        self._batch(name, rows[:half], inputs, encoded[:half], answer)
-        self._batch(name, rows[half:], inputs, encoded[half:], answer)
+        self._batch(sheet, rows[:half], inputs)
+        self._batch(sheet, rows[half:], inputs)
 
-    def _prompt_columns(
-        self, name: str, inputs: Mapping[int, Tensor], prompts: list[str], answer: Answer
-    ) -> None:
-        scorer = cast(PromptScorer, self.models[name])
-        for prompt in dict.fromkeys(prompts):
-            of_prompt = {k: x for k, x in inputs.items() if prompts[k] == prompt}
-            for rows in _alike(of_prompt):
-                found = scorer.score_prompt(torch.stack([inputs[k] for k in rows]))
+    def _prompt_columns(self, sheet: _Sheet) -> None:
+        scorer = cast(PromptScorer, self.models[sheet.scorer])
+        for of_prompt in sheet.of_prompts.values():
+            for alike in _alike(of_prompt):
+                found = scorer.score_prompt(torch.stack([of_prompt[k] for k in alike]))
                 for column, value in found.items():
-                    answer.put_column(column, rows, value)
+                    sheet.answer.put_column(column, alike, value)
+        sheet.of_prompts.clear()
 
 
 def _alike(inputs: Mapping[int, Tensor]) -> list[list[int]]:
@@ -233,9 +271,35 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text[:200]}"
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # On a CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _answers(sheets: Sequence[_Sheet]) -> dict[str, Answer]:
+    """What the scorers say, off the device, by scorer."""
+    for sheet in sheets:
+        for rows, scored in sheet.scored:
+            sheet.answer.put(rows, scored)
+        sheet.answer.missing = dict(sorted(sheet.answer.missing.items()))
+    return {sheet.scorer: sheet.answer for sheet in sheets}
+
+
+def preprocessing_threads() -> int:
+    """As many as this process may compute with."""
+    return max(1, torch.get_num_threads())
+
+
+def _ahead(
+    prepare: Callable[[Item], _Prepared], items: Iterable[Item]
+) -> Generator[_Prepared, None, None]:
+    """Every item prepared, in order, up to `AHEAD` of them before they are asked for."""
+    pool = ThreadPoolExecutor(preprocessing_threads())
+    waiting: deque[Future[_Prepared]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(prepare, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class EncodedPrompts:

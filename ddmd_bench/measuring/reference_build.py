@@ -25,7 +25,7 @@ from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.measuring.features import whole_features
-from ddmd_bench.measuring.one_pass import Item, OnePass
+from ddmd_bench.measuring.one_pass import Item
 from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.stats.moments import factored, gaussian_of_parts
@@ -50,12 +50,11 @@ def build(
     An image that cannot be read ends it: statistics of a part would have another n than they say.
     """
     _require(output, scorers)
-    one_pass = OnePass(scorers, default_device())
     work = _begun(output / _WORK, data, scorers, num)
     count = len(list(work.glob("*.npz")))
     encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))
     while images := list(islice(encoded, PART)):
-        part = _measured(one_pass, images, count * PART, progress)
+        part = _measured(scorers, images, count * PART, progress)
         write_npz(work / f"{count:06}.npz", part)
         count += 1
     parts = sorted(work.glob("*.npz"))
@@ -79,10 +78,12 @@ def build(
 
 
 def _measured(
-    one_pass: OnePass, images: Sequence[tuple[str, bytes]], done: int, progress: Progress
+    scorers: Sequence[str], images: Sequence[tuple[str, bytes]], done: int, progress: Progress
 ) -> Arrays:
     items = [Item(name, "", partial(_opened, encoded)) for name, encoded in images]
-    features = whole_features(one_pass, items, lambda count: progress(done + count))
+    features = whole_features(
+        scorers, items, default_device(), lambda count: progress(done + count)
+    )
     digests = np.array([hashlib.sha256(encoded).hexdigest() for _, encoded in images])
     return {**features, "sha256": digests}
 

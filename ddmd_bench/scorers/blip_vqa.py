@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.weights import Weights, require
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class BlipVqa:
         # The end token stays.
         rows = [row[: MAX_TOKENS - 1] + row[-1:] if len(row) > MAX_TOKENS else row for row in rows]
         ids = [torch.tensor([self.encode, *row[1:]]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, True, self.pad)
+        padded = pad_sequence(ids, True, self.pad)
         return {"input_ids": padded} | ({"truncated": torch.tensor(True)} if cut else {})
 
     @torch.inference_mode()
@@ -74,16 +76,21 @@ class BlipVqa:
         transformers 5.24 reads the padding of a question whatever its mask says.
         """
         device, dtype = self.network.device, self.network.dtype
-        images = self.network.vision_model(inputs.to(device, dtype)).last_hidden_state
+        pixels = on_device(inputs, device).to(dtype)
+        images = self.network.vision_model(pixels).last_hidden_state
         questions = [ids[ids != self.pad] for row in asked for ids in row["input_ids"]]
         counts = [len(row["input_ids"]) for row in asked]
         image_of = torch.arange(len(asked)).repeat_interleave(torch.tensor(counts))
         lengths = torch.tensor([len(ids) for ids in questions])
-        yes = torch.zeros(len(questions), dtype=torch.bool)
-        for length in lengths.unique():
-            for rows in (lengths == length).nonzero()[:, 0].split(QUESTIONS_AT_ONCE):
-                ids = torch.stack([questions[k] for k in rows.tolist()])
-                yes[rows] = self._answers(images[image_of[rows].to(device)], ids.to(device)).cpu()
+        order = lengths.argsort(stable=True)
+        padded = pad_sequence([questions[k] for k in order.tolist()], True, self.pad)
+        ids, image_of = on_device(padded, device), on_device(image_of[order], device)
+        found = [
+            self._answers(images[image_of[rows]], ids[rows, :length])
+            for length, rows in _of_one_length(lengths[order])
+        ]
+        yes = torch.empty(len(questions), dtype=torch.bool)
+        yes[order] = torch.cat(found).cpu()
         return list(yes.split(counts))
 
     def _answers(self, images: Tensor, ids: Tensor) -> Tensor:
@@ -98,6 +105,17 @@ class BlipVqa:
         ).logits[:, -1]
         yes: Tensor = logits[:, self.yes] > logits[:, self.no]
         return yes
+
+
+def _of_one_length(lengths: Tensor) -> Iterator[tuple[int, slice]]:
+    """Ascending lengths [Q] -> each length with its rows, a batch at a time."""
+    start = 0
+    for length, count in zip(
+        *(x.tolist() for x in lengths.unique(return_counts=True)), strict=True
+    ):
+        for first in range(start, start + count, QUESTIONS_AT_ONCE):
+            yield length, slice(first, min(first + QUESTIONS_AT_ONCE, start + count))
+        start += count
 
 
 def load(weights: Weights, device: str, dtype: torch.dtype) -> BlipVqa:

@@ -23,6 +23,7 @@ from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVi
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.checkpoints import Shape, read_tensors, refuse_misfit, shapes_of
+from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.pixels import CLIP_MEAN, CLIP_STD
 from ddmd_bench.scorers.weights import require
 
@@ -235,11 +236,11 @@ class ImageReward:
         """Rewards of images [B, 3, 224, 224] with their prompts, without bounds; no features."""
         first = next(self.network.visual.parameters())
         device = first.device
-        input_ids = torch.stack([row["input_ids"] for row in text]).to(device)
-        mask = torch.stack([row["attention_mask"] for row in text]).to(device)
+        tokens = [torch.stack([row["input_ids"], row["attention_mask"]]) for row in text]
+        input_ids, mask = on_device(torch.stack(tokens, 1), device)
         with torch.inference_mode():
-            rewards = self.network(inputs.to(device, first.dtype), input_ids, mask)
-        return Scored({"image_reward": rewards.cpu()}, None)
+            rewards = self.network(on_device(inputs, device).to(first.dtype), input_ids, mask)
+        return Scored({"image_reward": rewards}, None)
 
 
 def load(name: str, device: str, dtype: torch.dtype) -> ImageReward:

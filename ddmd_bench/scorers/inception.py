@@ -20,6 +20,7 @@ from torchvision.transforms.functional import center_crop
 
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.inception_network import INPUT_SIZE, load_network
+from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.weights import require
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ class Inception:
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Levels [B, 3, 299, 299] -> features [B, 2048]; the prompts are not read."""
         with torch.inference_mode(), _whole_float32():
-            x = (inputs.to(self.device) - 128) / 128
+            x = (on_device(inputs, self.device) - 128) / 128
             features = self.network(x.contiguous(memory_format=torch.channels_last))
-        return Scored({}, features.float().cpu())
+        return Scored({}, features.float())
 
 
 @contextmanager

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def on_device(batch: Tensor, device: str | torch.device) -> Tensor:
+    """A tensor from the CPU on a device; a GPU takes it from pinned memory, nobody waits for it."""
+    if str(device).startswith("cuda"):
+        batch = batch.pin_memory()
+    return batch.to(device, non_blocking=True)
+
+
 class Scored(NamedTuple):
-    """What a scorer says about one batch, on the CPU."""
+    """What a scorer says about one batch, on whatever device: who reads it waits for it."""
 
     columns: dict[str, Tensor]  # [B] each
     features: Tensor | None  # [B, d]

@@ -10,7 +10,8 @@ import torch
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.records import mark_done
 from ddmd_bench.measuring.doctor import require_healthy
-from ddmd_bench.scorers import loaded, outside_scorers
+from ddmd_bench.measuring.turns import let_go
+from ddmd_bench.scorers import outside_scorers
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -25,7 +26,7 @@ def doctor(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None
         findings += require_healthy(
             [name], default_device(), getattr(torch, plan.suite.scoring.dtype)
         )
-        loaded.cache_clear()  # training may need the memory next
+        let_go()  # training may need the memory next
         progress(k, len(scorers))
     record = {"key": task.key, "n": len(scorers), "findings": [f._asdict() for f in findings]}
     mark_done(task.folder, record)

@@ -60,7 +60,7 @@ class AestheticScorer:
     @torch.inference_mode()
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Images [B, 3, 224, 224] -> ratings [B]."""
-        return Scored({"aesthetic": self.head(self.network.image(inputs))[:, 0].cpu()}, None)
+        return Scored({"aesthetic": self.head(self.network.image(inputs))[:, 0]}, None)
 
 
 def load(name: str, device: str, dtype: torch.dtype) -> AestheticScorer:

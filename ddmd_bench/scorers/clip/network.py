@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
 from ddmd_bench.scorers.checkpoints import empty, load_strictly, read_tensors
+from ddmd_bench.scorers.interface import on_device
 
 Config = Mapping[str, Any]
 
@@ -75,7 +76,7 @@ class Network:
 
     def image(self, pixels: Tensor) -> Tensor:
         """[B, 3, 224, 224], normalised -> [B, d]."""
-        pixels = pixels.to(self.device, self.dtype, non_blocking=True)
+        pixels = on_device(pixels, self.device).to(self.dtype)
         return F.normalize(self.library.image(self.model, pixels).float(), dim=-1)
 
     def text(self, tokens: Tensor) -> Tensor:

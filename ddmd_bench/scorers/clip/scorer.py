@@ -32,6 +32,7 @@ from ddmd_bench.scorers.clip.network import (
     load_network,
 )
 from ddmd_bench.scorers.clip.tokens import tokens
+from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.weights import require
 
 if TYPE_CHECKING:
@@ -129,9 +130,10 @@ class ClipScorer:
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Images [B, 3, 224, 224] with their prompts -> cosines [B], scaled where published so."""
         images = self.network.image(inputs)
-        cosines = (images * torch.stack([row["text"] for row in text]).to(images)).sum(1)
+        texts = on_device(torch.stack([row["text"] for row in text]), images.device)
+        cosines = (images * texts.to(images.dtype)).sum(1)
         factor = self.network.logit_scale if self.reading.scaled else 1.0
-        return Scored({self.name: (factor * cosines).cpu()}, None)
+        return Scored({self.name: factor * cosines}, None)
 
 
 def load(name: str, device: str, dtype: torch.dtype) -> ClipScorer:

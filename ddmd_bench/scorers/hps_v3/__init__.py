@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.hps_v3.network import ARCHITECTURE, RewardNetwork, load_network
+from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.pixels import CLIP_MEAN, CLIP_STD
 from ddmd_bench.scorers.weights import require
 
@@ -67,6 +68,12 @@ class HpsV3:
     def __init__(self, network: RewardNetwork, tokenizer: Tokenizer) -> None:
         self.network = network
         self.tokenizer = tokenizer
+        first = next(network.visual.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        self.mean, self.std = (
+            torch.tensor(values, device=first.device)[:, None, None]
+            for values in (CLIP_MEAN, CLIP_STD)
+        )
         self.question = PROMPT.read_bytes().decode()
         self.image_id, self.reward_id = special_ids(tokenizer)
 
@@ -93,20 +100,16 @@ class HpsV3:
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Scores of images [B, 3, H, W] in uint8, without bounds; no features."""
-        first = next(self.network.visual.parameters())
-        device = first.device
         rows = [row["input_ids"].long() for row in text]
         image_at = rows[0].tolist().index(self.image_id)
         reward_at = torch.tensor([len(row) - 1 for row in rows])
-        input_ids = pad_sequence(rows, batch_first=True)
-        mean = torch.tensor(CLIP_MEAN, device=device)[:, None, None]
-        std = torch.tensor(CLIP_STD, device=device)[:, None, None]
-        pixels = (inputs.to(device).float() / 255 - mean) / std
+        tokens = on_device(pad_sequence(rows, batch_first=True), self.device)
+        pixels = (on_device(inputs, self.device).float() / 255 - self.mean) / self.std
         with torch.inference_mode():
             outputs = self.network(
-                pixels.to(first.dtype), input_ids.to(device), image_at, reward_at.to(device)
+                pixels.to(self.dtype), tokens, image_at, on_device(reward_at, self.device)
             )
-        return Scored({"hps_v3": outputs[:, 0].cpu()}, None)
+        return Scored({"hps_v3": outputs[:, 0]}, None)
 
 
 def special_ids(tokenizer: Tokenizer) -> tuple[int, int]:
