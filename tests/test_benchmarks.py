@@ -33,9 +33,7 @@ def test_a_benchmark_says_how_it_is_run(name: str) -> None:
 
 
 def test_columns_are_aligned() -> None:
-    assert (
-        as_text(TABLE) == "Short is short.\nwhat    s  ratio\na     1.0      1\nbcd    20     20"
-    )
+    assert as_text(TABLE) == "Short is short.\nwhat    s  ratio\na     1.0      1\nbcd    20     20"
 
 
 def test_a_section_says_where_it_was_measured() -> None:
