@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.document import replaced, section, sitting
-from benchmarks.table import Table, as_text
+from benchmarks.document import replaced, sitting
+from benchmarks.table import Table, as_markdown, as_text
 
 OUTPUT = Path(__file__).parent / "RESULTS.md"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -33,6 +34,8 @@ class Benchmark(NamedTuple):
 
     about: str
     left_out: str = ""  # why it runs only where it is named
+    # Of a module that prints a table of its own instead: those of its short form.
+    arguments: tuple[str, ...] | None = None
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -64,12 +67,23 @@ def preamble() -> str:
     )
 
 
-def measured(name: str) -> Table:
-    """A benchmark's short form, and how long it took to the terminal."""
-    start = time.perf_counter()
-    table: Table = import_module(f"benchmarks.{name}").results()
-    print(f"\n{name} ({time.perf_counter() - start:.0f} s): {as_text(table)}", flush=True)
-    return table
+def printed(name: str, arguments: Sequence[str]) -> str:
+    """What a module prints, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.rstrip()
+
+
+def measured(name: str) -> str:
+    """A benchmark's short form as Markdown, and as text to the terminal with what it took."""
+    row, start = BENCHMARKS[name], time.perf_counter()
+    if row.arguments is None:
+        table: Table = import_module(f"benchmarks.{name}").results()
+        text, body = as_text(table), as_markdown(table)
+    else:
+        text = printed(name, row.arguments)
+        body = f"```\n{text}\n```"
+    print(f"\n{name} ({time.perf_counter() - start:.0f} s): {text}", flush=True)
+    return body
 
 
 def main() -> None:
@@ -91,7 +105,7 @@ def main() -> None:
     now = sitting(options.threads)
     for name in names:
         # One after the other into the file: what was measured is kept where the next one fails.
-        new = {name: section(measured(name), now)}
+        new = {name: f"{measured(name)}\n\n{now}"}
         old = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
         text = replaced(old, new, preamble(), BENCHMARKS)
         options.output.write_text(text, encoding="utf-8")

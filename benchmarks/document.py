@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.table import Table, as_markdown
-
 _HEADING = re.compile(r"^## (\w+)$", re.MULTILINE)
 
 
@@ -53,11 +51,6 @@ def sitting(threads: int) -> Sitting:
         commit=(known["commit"] or "unknown") + (" with changes" if known["dirty"] else ""),
         packages={"python": known["python"], **known["packages"]},
     )
-
-
-def section(table: Table, measured: Sitting) -> str:
-    """What stands below a benchmark's heading."""
-    return f"{as_markdown(table)}\n\n{measured}"
 
 
 def sections_of(text: str) -> dict[str, str]:

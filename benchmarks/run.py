@@ -4,13 +4,14 @@
 
 The records of the run say how many samples went through each network, forward and backward, and
 how many images were drawn and scored. The same passes are timed bare, in one thread of this
-process, half of them before the run and half after it. What the run takes beyond them is split as
-far as the records tell: updates and drawing, scoring, imports, the rest, and cores that waited.
+process, half of them before the run and half after it. What the run takes on the clocks of all
+cores is split as far as the records tell: updates and drawing, scoring, imports, and the rest.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import tempfile
@@ -82,7 +83,11 @@ def passes_of(suite: Suite, backend: Backend) -> dict[str, tuple[int, Pass]]:
     def drawn() -> None:
         network(*of_drawing)
 
-    found = {"plain": (size, plain), "graded": (size, graded), "drawn": (at_once, drawn)}
+    found: dict[str, tuple[int, Pass]] = {
+        "plain": (size, plain),
+        "graded": (size, graded),
+        "drawn": (at_once, drawn),
+    }
     for name in needed_scorers(suite.metrics):
         found[name] = _scoring(name, prompts[: batch_size(name, "cpu")], backend.resolution)
     return found
@@ -123,7 +128,7 @@ def work_of(plan: Plan) -> Work:
 
 def seconds_in(plan: Plan, stages: Iterable[str]) -> float:
     """What the records of some stages say that their work took."""
-    return sum(record["seconds"] for stage in stages for record in done_of(plan, stage))
+    return math.fsum(record["seconds"] for stage in stages for record in done_of(plan, stage))
 
 
 def rows_of(plan: Plan, whole: Spent, imports: float, each: dict[str, float]) -> list[Any]:
@@ -140,14 +145,17 @@ def rows_of(plan: Plan, whole: Spent, imports: float, each: dict[str, float]) ->
         "- of training": training,
         "- of drawing": drawing,
         "- of scoring": scoring,
-        "the run, on the clock": whole.wall,
-        f"the run, on the clock of {cores} cores": cores * whole.wall,
         "the run, CPU of all its processes": whole.cpu,
+        "the run, on the clock": whole.wall,
+        f"the run, on the clocks of {cores} cores": cores * whole.wall,
         "- updates and drawing, by the records": networks,
         "- scoring and the reference, by the records": scores,
-        "- imports, in fresh processes": imports,
-        "- the rest of the CPU": whole.cpu - networks - scores - imports,
-        "cores that waited": cores * whole.wall - whole.cpu,
+        "- imports, of fresh processes": imports,
+        "- the rest: loading, the report, waiting": cores * whole.wall
+        - networks
+        - scores
+        - imports,
+        "without the CPU: waiting, or other work of the machine": cores * whole.wall - whole.cpu,
     }
     return [(name, f"{value:.1f}", f"{value / bare:.2f}") for name, value in parts.items()]
 
@@ -171,14 +179,14 @@ def results(suite: str = SUITE, rounds: int = 4) -> Table:
         whole = spent(command)
         timed()
         workers = len(os.sched_getaffinity(0))
-        imports = workers * spent(("-c", WORKER)).cpu + spent(("-c", PARENT)).cpu
+        imports = workers * spent(("-c", WORKER)).wall + spent(("-c", PARENT)).wall
         plan = make_plan(loaded_suite, runs, reports)
         each = {name: statistics.median(values) for name, values in times.items()}
         rows = rows_of(plan, whole, imports, each)
     bare = ", ".join(f"{name} {1e3 * value:.2f}" for name, value in each.items())
     how = (
-        f"Imports: {workers} workers and the command. The seconds of records are on the clock of "
-        "one worker, so that a loaded machine moves them out of the rest."
+        f"Imports are those of {workers} workers and of the command. Records hold seconds on the "
+        "clock, as all does that is split here: a loaded machine lengthens every part."
     )
     return Table(
         f"What a run of {loaded_suite.name} takes beside its networks' bare passes in one thread.",
