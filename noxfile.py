@@ -3,6 +3,7 @@
 nox -s benchmark                               # suites/shapes.yaml
 nox -s benchmark -- suites/shapes_smoke.yaml   # any suite, with any option of `run`
 nox -s tests
+nox -s bench                                   # benchmarks/, into benchmarks/RESULTS.md
 nox -s parity                                  # another environment: the vendors' own packages
 """
 
@@ -87,6 +88,15 @@ def lint(session: nox.Session) -> None:
     session.run(python, "-m", "ruff", "format", "--check", ".", external=True)
     session.run(python, "-m", "ruff", "check", ".", external=True)
     session.run(python, "-m", "mypy", external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Measure, and write benchmarks/RESULTS.md: nox -s bench -- start run.
+
+    On a machine that does nothing else; `python -m benchmarks --help` lists them.
+    """
+    session.run(_python(session, "tests"), "-m", "benchmarks", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, which no test repeats: each file says how it is run."""
+"""Measurements of speed, memory and size, which no test repeats: `python -m benchmarks --help`."""

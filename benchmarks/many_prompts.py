@@ -1,6 +1,6 @@
 """What statistics over prompts cost: in proportion to the prompts, in memory of a block of draws.
 
-    OMP_NUM_THREADS=1 python benchmarks/many_prompts.py [--prompts 1000 10000 100000] [--rounds 5]
+    OMP_NUM_THREADS=1 python -m benchmarks.many_prompts [--prompts 1000 10000 100000] [--rounds 5]
 
 Beside each stands its plain form, as a textbook has it and up to --plain prompts: all resamples and
 permutations drawn at once, an eigendecomposition for each resample of a distance, and in a report

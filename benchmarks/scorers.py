@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.contenders import HPS_FILE, REWARD_FILE
+from benchmarks.table import Table, as_text
 from parity import golden
 from parity.bert import MED_CONFIG, vocabulary_text
 from parity.inception_files import FIDELITY, NVIDIA, fidelity_state, write_nvidia
@@ -199,7 +200,8 @@ def deviation(row: Row, values: NDArray[Any], first: NDArray[Any]) -> str:
     return f"{gap.max():.1e} / {gap.mean():.1e} of {first.std():.1e}"
 
 
-def timed(name: str, options: argparse.Namespace) -> None:
+def rows_of(name: str, options: argparse.Namespace) -> list[tuple[str, ...]]:
+    """A part's lines of the table."""
     part = PARTS[name]
     num = options.images or part.images
     paths = write_images(options.work / f"images_{part.size}", part.size, num)
@@ -227,17 +229,34 @@ def timed(name: str, options: argparse.Namespace) -> None:
             print(f"  {row.label}: {spent:.1f}s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     for worker in workers.values():
         worker.close()
-    print(f"{name}: {num} images of {part.size} px, threads {options.threads}")
-    print(f"{'contender':40}{'s/image':>9}{'images/s':>10}{'ratio':>8}   max / mean difference")
-    first = statistics.median(seconds[rows[0].label])
-    for row in rows:
-        median = statistics.median(seconds[row.label])
-        differs = deviation(row, values[row.label], values[rows[0].label])
-        print(f"{row.label:40}{median:9.3f}{1 / median:10.2f}{first / median:7.2f}x   {differs}")
+    medians = {label: statistics.median(times) for label, times in seconds.items()}
+    first = rows[0].label
+    return [
+        (f"{name}, {num} images: {row.label}", f"{medians[row.label]:.3f}",
+         f"{1 / medians[row.label]:.2f}", f"{medians[first] / medians[row.label]:.2f}",
+         deviation(row, values[row.label], values[first]))
+        for row in rows
+    ]  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def compared(options: argparse.Namespace) -> Table:
+    """All parts that are asked for."""
+    options.work = options.work.resolve()
+    return Table(
+        "Our scorers are quicker than the packages whose values they give.",
+        ("contender", "s/image", "images/s", "times as quick", "max / mean difference"),
+        [row for name in options.parts for row in rows_of(name, options)],
+        (f"Threads: {options.threads}; medians of {options.rounds} rounds.",),
+    )
+
+
+def results() -> Table:
+    """FID's features of few images; the language models' weights take minutes to write."""
+    return compared(make_parser().parse_args(["fid_256", "--images", "100"]))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--vendors", default=str(ROOT / ".nox" / "parity" / "bin" / "python"))
     parser.add_argument("--work", type=Path, default=Path("benchmark_files"))
@@ -245,10 +264,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="contenders by name")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-    options.work = options.work.resolve()
-    for name in options.parts:
-        timed(name, options)
+    return parser
+
+
+def main() -> None:
+    print(as_text(compared(make_parser().parse_args())))
 
 
 if __name__ == "__main__":

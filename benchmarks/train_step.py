@@ -1,6 +1,6 @@
 """What an update costs beside the network passes that it cannot do without.
 
-    python benchmarks/train_step.py [--rounds 12] [--methods dmd decoupled_hybrid]
+    python -m benchmarks.train_step [--rounds 12] [--methods dmd decoupled_hybrid]
 
 For each method one update (drawing, both networks' losses, optimizers, average, diagnostics) is
 timed in turn with the bare passes that the method needs: the same networks on the same batch
@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from benchmarks.table import Table, as_text
 from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.objective.diagnostics import update_diagnostics
 from ddmd_bench.objective.methods import METHODS
@@ -101,30 +102,39 @@ def diagnostics_seconds(settings: TrainSettings, shape: tuple[int, int, int]) ->
     return statistics.median(seconds_of(run) for _ in range(50))
 
 
+QUICK = ("dmd", "decoupled_hybrid", "dmd2")  # one term, both terms, and a discriminator
+
+
+def results(rounds: int = 4, methods: Sequence[str] = QUICK, threads: int = 1) -> Table:
+    """Medians over the rounds after two that are not counted."""
+    torch.set_num_threads(threads)
+    backend, settings = make_backend(), TrainSettings()
+    watched = diagnostics_seconds(settings, backend.latent_shape)
+    rows = []
+    for name in methods:
+        training = Training(backend, METHODS[name], settings, 0, "cpu")
+        passes = bare_passes(training)
+        updates, bares = [], []
+        for k in range(1, rounds + 3):
+            updates.append(seconds_of(partial(training.update, k)))
+            bares.append(sum(seconds_of(run) for run in passes))
+        update, bare = (statistics.median(values[2:]) for values in (updates, bares))
+        seconds = f"{update:.3f}", f"{bare:.3f}"
+        rows.append((name, *seconds, f"{update / bare:.3f}", f"{watched / update:.2%}"))
+    return Table(
+        "An update takes little more than the network passes that its method needs.",
+        ("method", "update, s", "passes, s", "ratio", "diagnostics"),
+        rows,
+        (f"The embedded world, batch {settings.batch_size}; medians of {rounds} rounds.",),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    backend, settings = make_backend(), TrainSettings()
-    watched = diagnostics_seconds(settings, backend.latent_shape)
-    threads = options.threads
-    print(f"shapes, batch {settings.batch_size}, threads {threads}, torch {torch.__version__}")
-    print(f"{'method':24}{'update':>10}{'passes':>10}{'ratio':>8}{'diagnostics':>13}")
-    for name in options.methods:
-        training = Training(backend, METHODS[name], settings, 0, "cpu")
-        passes = bare_passes(training)
-        updates, bares = [], []
-        for k in range(1, options.rounds + 3):
-            updates.append(seconds_of(partial(training.update, k)))
-            bares.append(sum(seconds_of(run) for run in passes))
-        update, bare = (statistics.median(values[2:]) for values in (updates, bares))
-        print(
-            f"{name:24}{update:9.3f}s{bare:9.3f}s{update / bare:8.3f}{watched / update:12.2%}",
-            flush=True,
-        )
+    print(as_text(results(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":
