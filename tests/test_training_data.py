@@ -33,7 +33,7 @@ def test_an_interrupted_draw_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made.draw_captions(stop)
+        made.collect_captions(stop)
     listing = made.folder("prompts") / "captions.jsonl"
     with listing.open("a") as file:
         file.write('{"position": 3, "te')  # what a kill may leave
@@ -42,14 +42,14 @@ def test_an_interrupted_draw_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         training_data, "iter_captions", lambda part, skip: skips.append(skip) or stream(part, skip)
     )
-    assert made.draw_captions() == [f"caption {k}" for k in range(5)]
-    assert made.draw_captions() == [f"caption {k}" for k in range(5)]
+    assert made.collect_captions() == [f"caption {k}" for k in range(5)]
+    assert made.collect_captions() == [f"caption {k}" for k in range(5)]
     assert skips == [3]
 
 
 def test_images_are_kept_square(tmp_path: Path) -> None:
     made = TrainingData(data(tmp_path), 32, tmp_path / "kept")
-    images = made.draw_images()
+    images = made.collect_images()
     assert [caption for caption, _ in images] == [f"photo {k}" for k in range(5)]
     pixels = read_square(images[0][1])
     assert pixels.shape == (3, 32, 32)
@@ -59,7 +59,7 @@ def test_images_are_kept_square(tmp_path: Path) -> None:
 def test_too_few_items_are_said(tmp_path: Path) -> None:
     made = TrainingData(data(tmp_path, num=20), 32, tmp_path / "kept")
     with pytest.raises(BenchError, match=r"captions\.txt has 9 of the 20"):
-        made.draw_captions()
+        made.collect_captions()
 
 
 def test_other_bytes_are_other_data(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class TrainingData(NamedTuple):
         """Where a kind's items are kept."""
         return self.root / content_key(data_identity(self.data, self.resolution)[kind])
 
-    def draw_captions(self, progress: OnItem = lambda done, total: None) -> list[str]:
+    def collect_captions(self, progress: OnItem = lambda done, total: None) -> list[str]:
         """The training captions, streamed from the source where they are not here yet."""
         part = self.data.prompts
         if part is None:
@@ -91,7 +91,7 @@ class TrainingData(NamedTuple):
         rows = _drawn(listing, part.source, part.num_prompts, stream, keep, progress)
         return [row["text"] for row in rows]
 
-    def draw_images(self, progress: OnItem = lambda done, total: None) -> list[tuple[str, Path]]:
+    def collect_images(self, progress: OnItem = lambda done, total: None) -> list[tuple[str, Path]]:
         """Caption and file of each real image, square at the resolution."""
         part = self.data.images
         if part is None:

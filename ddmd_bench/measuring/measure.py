@@ -36,7 +36,12 @@ Row = dict[str, Any]
 MetricsOf = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
 # A scorer's answer depends on them, and on its weights.
-_SOURCES = ("files/decoding.py", "measuring/one_pass.py", "scorers/**/[!m]*.py")
+_SOURCES = (
+    "files/decoding.py",
+    "measuring/one_pass.py",
+    "measuring/encoded_prompts.py",
+    "scorers/**/[!m]*.py",
+)
 
 
 @dataclass(frozen=True)

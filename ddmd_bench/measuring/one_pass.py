@@ -22,16 +22,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.files.device import is_out_of_memory
-from ddmd_bench.files.embeddings import SHARD_SIZE, Store
+from ddmd_bench.files.embeddings import SHARD_SIZE
+from ddmd_bench.measuring.encoded_prompts import EncodedPrompt, EncodedPrompts, reason_of
 from ddmd_bench.scorers import (
     METRICS,
     SCORERS,
     PromptScorer,
     Scored,
-    ScorerModel,
     batch_size,
     loaded,
 )
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-EncodedPrompt = Mapping[str, "Tensor"]
 TRUNCATED = "truncated"
 CHUNK_SIZE = 64  # images that are answered together
 # Images that are preprocessed before the networks ask for them. They ask for a batch at once, so
@@ -200,7 +198,7 @@ class OnePass:
             try:
                 prepared.inputs[name] = self.models[name].preprocess(image)
             except Exception as error:  # noqa: BLE001 - one image must not cost the others
-                prepared.reasons[name] = _reason(error)
+                prepared.reasons[name] = reason_of(error)
         return prepared
 
     def _launched(self, chunk: Sequence[Item], prepared: Iterable[_Prepared]) -> list[_Sheet]:
@@ -236,7 +234,7 @@ class OnePass:
             scored = self.models[name].score_batch(torch.stack([inputs[k] for k in rows]), encoded)
         except Exception as error:  # noqa: BLE001 - one image must not cost the others
             if len(rows) == 1:
-                sheet.answer.missing[rows[0]] = _reason(error)
+                sheet.answer.missing[rows[0]] = reason_of(error)
                 return
             if is_out_of_memory(error):
                 self.batch_sizes[name] = min(self.batch_sizes[name], (len(rows) + 1) // 2)
@@ -264,11 +262,6 @@ def _alike(inputs: Mapping[int, Tensor]) -> list[list[int]]:
     for row, tensor in inputs.items():
         found[tuple(tensor.shape)].append(row)
     return list(found.values())
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or "no message"
-    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text[:200]}"
 
 
 def _answers(sheets: Sequence[_Sheet]) -> dict[str, Answer]:
@@ -300,39 +293,3 @@ def _ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class EncodedPrompts:
-    """A scorer's encoded prompts: each is encoded once."""
-
-    def __init__(self, model: ScorerModel, folder: Path | None) -> None:
-        self.model = model
-        self.store = Store(folder) if folder else None
-        self.known: dict[str, EncodedPrompt] = {}
-        self.failed: dict[str, str] = {}
-
-    def of(self, prompts: Sequence[str]) -> tuple[Mapping[str, EncodedPrompt], Mapping[str, str]]:
-        """Encoded prompts, and why others cannot be, by prompt."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self.known and p not in self.failed]
-        if self.store is not None:
-            found = [p for p in new if p in self.store.places]
-            self.known |= zip(found, self.store.rows(found), strict=True)
-            new = [p for p in new if p not in self.known]
-        if new:
-            self._encode(new)
-        return self.known, self.failed
-
-    def _encode(self, prompts: Sequence[str]) -> None:
-        try:
-            rows = self.model.encode_prompts(prompts)
-        except Exception as error:  # noqa: BLE001 - one prompt must not cost the others
-            if len(prompts) > 1:
-                for prompt in prompts:
-                    self._encode([prompt])
-            else:
-                self.failed[prompts[0]] = _reason(error)
-            return
-        by_prompt = dict(zip(prompts, rows, strict=True))
-        self.known |= by_prompt
-        if self.store is not None and all(rows):  # a scorer that reads no prompts keeps none
-            self.store.add(prompts, lambda some: [by_prompt[p] for p in some], len(prompts))

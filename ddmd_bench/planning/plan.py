@@ -193,5 +193,5 @@ def collect_data(suite: Suite, runs: Path, progress: Callable[[int, int], None])
     _raise(suite, find_suite_prompts(asked).problems)
     if suite.train_data is not None:
         collected = TrainingData(suite.train_data, asked.backend.resolution, runs / "training_data")
-        collected.draw_captions(progress)
-        collected.draw_images(progress)
+        collected.collect_captions(progress)
+        collected.collect_images(progress)

@@ -26,6 +26,7 @@ from ddmd_bench.suite.schema import Scoring
 MEASURING_SOURCES = (
     "files/decoding.py",
     "measuring/one_pass.py",
+    "measuring/encoded_prompts.py",
     "scorers/**/*.py",
     "measuring/measure.py",
     "measuring/features.py",

@@ -1,4 +1,4 @@
-"""Which task comes next: one whose needs are done, of the costliest chain first."""
+"""Which task comes next of those that may begin: what all share, then the costliest chain."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ class Schedule:
         """The task to begin now; of equally costly chains one of the given stage first."""
         unmet = self.waiting.keys() | self.running.keys()
         ready = [task for task in self.waiting.values() if not unmet & {*task.needs}]
-        return max(ready, key=lambda t: (self._rank[t.name], t.stage == stage), default=None)
+
+        def urgency(task: Task) -> tuple[bool, float, bool]:
+            # All students wait for what they share, such as the reference.
+            return not task.student, self._rank[task.name], task.stage == stage
+
+        return max(ready, key=urgency, default=None)
 
     @cached_property
     def _rank(self) -> dict[TaskName, float]:

@@ -38,8 +38,8 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
     wanted = ["", *(prompt.text for prompt in plan.prompts)]
     collected = prepared.collected()
     if collected is not None and not task.student:  # trained students have the suite's own encoders
-        wanted += collected.draw_captions(progress)
-        images = collected.draw_images(progress)
+        wanted += collected.collect_captions(progress)
+        images = collected.collect_images(progress)
         wanted += [caption for caption, _ in images]
         if images:
             latents, size = Latents(task.folder / LATENTS), backend.images_at_once

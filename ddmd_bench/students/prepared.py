@@ -73,7 +73,7 @@ class Prepared:
 def _with(backend: Backend, collected: TrainingData, latents: Latents) -> Backend:
     import torch
 
-    captions = collected.draw_captions()
+    captions = collected.collect_captions()
 
     def draw_prompts(num: int, generator: torch.Generator) -> list[str]:
         return [captions[k] for k in torch.randint(len(captions), (num,), generator=generator)]

@@ -1,0 +1,58 @@
+"""What scorers read of prompts: each prompt is encoded once, for every student and suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.embeddings import Store
+from ddmd_bench.scorers import ScorerModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EncodedPrompt = Mapping[str, "Tensor"]
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in a sentence that a table of reasons can hold."""
+    text = str(error).strip() or "no message"
+    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text[:200]}"
+
+
+class EncodedPrompts:
+    """A scorer's encoded prompts: each is encoded once."""
+
+    def __init__(self, model: ScorerModel, folder: Path | None) -> None:
+        self.model = model
+        self.store = Store(folder) if folder else None
+        self.known: dict[str, EncodedPrompt] = {}
+        self.failed: dict[str, str] = {}
+
+    def of(self, prompts: Sequence[str]) -> tuple[Mapping[str, EncodedPrompt], Mapping[str, str]]:
+        """Encoded prompts, and why others cannot be, by prompt."""
+        new = [p for p in dict.fromkeys(prompts) if p not in self.known and p not in self.failed]
+        if self.store is not None:
+            found = [p for p in new if p in self.store.places]
+            self.known |= zip(found, self.store.rows(found), strict=True)
+            new = [p for p in new if p not in self.known]
+        if new:
+            self._encode(new)
+        return self.known, self.failed
+
+    def _encode(self, prompts: Sequence[str]) -> None:
+        try:
+            rows = self.model.encode_prompts(prompts)
+        except Exception as error:  # noqa: BLE001 - one prompt must not cost the others
+            if len(prompts) > 1:
+                for prompt in prompts:
+                    self._encode([prompt])
+            else:
+                self.failed[prompts[0]] = reason_of(error)
+            return
+        by_prompt = dict(zip(prompts, rows, strict=True))
+        self.known |= by_prompt
+        if self.store is not None and all(rows):  # a scorer that reads no prompts keeps none
+            self.store.add(prompts, lambda some: [by_prompt[p] for p in some], len(prompts))
