@@ -1,4 +1,4 @@
-"""Whether scorers measure anything: checks on images that are made here, and published values.
+"""Whether scorers measure anything: checks on images that are made here, and golden ones.
 
 A scorer can load without an error and still be wrong: rotary buffers of zeros, swapped arguments, a
 kernel that was switched silently. Such a scorer gives plausible numbers, so it is asked questions
@@ -178,7 +178,7 @@ def golden_folder() -> Path | None:
 
 
 def _golden(golden: Golden, asked: Callable[[Sequence[Image], str], Answer]) -> Finding:
-    check, folder = "published values", golden_folder()
+    check, folder = "golden images", golden_folder()
     paths = [folder / file for file in golden.files] if folder else []
     if not paths or not all(path.is_file() for path in paths):
         text = f"put {', '.join(golden.files)} into ${OWN_FOLDER}/golden ({golden.source})"

@@ -29,7 +29,7 @@ class Checkpoint(Strict):
 
 
 class Student(Strict):
-    """One contender: distilled by a method, the teacher, published or other weights, images."""
+    """One student: distilled by a method, the teacher, published or other weights, images."""
 
     source: Literal["train", "teacher", "published", "checkpoint", "images", "real"] = "train"
     title: str = ""
