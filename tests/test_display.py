@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from ddmd_bench.commands.display import progress_shown
-from ddmd_bench.run.events import Event
+from ddmd_bench.run.events import Event, Standing
 
 
-def _shown(terminal: bool, events: list[Event]) -> str:
+def _shown(terminal: bool, events: list[Event | Standing]) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=24)
     with progress_shown(console) as on_event:
         for event in events:
@@ -44,3 +44,9 @@ def test_the_time_left_fits_in_80_columns() -> None:
     assert isinstance(console.file, io.StringIO)
     last = Text.from_ansi(console.file.getvalue()).plain.splitlines()[-1]
     assert re.search(r"generate decoupled_constrained .* +3/784 (-:--:--|\d+:\d\d:\d\d) *$", last)
+
+
+def test_the_run_as_a_whole_has_a_line_of_its_own() -> None:
+    events = [Event("train dmd", 1, 9), Standing(2, 5, 3725.0, at_least=True)]
+    last = Text.from_ansi(_shown(True, events)).plain.splitlines()[-1]
+    assert last.strip() == "2 under way, 5 to come, at least 1:02:05 left in all"

@@ -22,7 +22,7 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
     if not console.is_terminal:
         yield _plain(console)
         return
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.progress import (
         BarColumn,
@@ -40,7 +40,11 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
         TimeRemainingColumn(),
     )
     progress, standing = Progress(*columns, console=console), Text()
-    with Live(Group(progress, standing), console=console) as live:
+
+    def renderable() -> RenderableType:
+        return Group(progress, standing) if standing.plain else progress
+
+    with Live(get_renderable=renderable, console=console) as live:
         bars: dict[str, TaskID] = {}
 
         def on_event(event: Event | Standing) -> None:
