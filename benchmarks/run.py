@@ -33,8 +33,8 @@ from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.schema import Suite
 
 SUITE = "suites/shapes_smoke.yaml"
-# What a worker loads from a student's start to its scores, and what the command itself loads.
-WORKER = (
+# What the server of the workers loads, and what the command itself loads.
+SERVER = (
     "import ddmd_bench.stages.train, ddmd_bench.stages.generate, ddmd_bench.stages.score, timm\n"
     "from diffusers import UNet2DConditionModel"
 )
@@ -145,17 +145,15 @@ def rows_of(plan: Plan, whole: Spent, imports: float, each: dict[str, float]) ->
         "- of training": training,
         "- of drawing": drawing,
         "- of scoring": scoring,
-        "the run, CPU of all its processes": whole.cpu,
         "the run, on the clock": whole.wall,
         f"the run, on the clocks of {cores} cores": cores * whole.wall,
         "- updates and drawing, by the records": networks,
         "- scoring and the reference, by the records": scores,
-        "- imports, of fresh processes": imports,
+        "- imports, while the other cores wait": imports,
         "- the rest: loading, the report, waiting": cores * whole.wall
         - networks
         - scores
         - imports,
-        "without the CPU: waiting, or other work of the machine": cores * whole.wall - whole.cpu,
     }
     return [(name, f"{value:.1f}", f"{value / bare:.2f}") for name, value in parts.items()]
 
@@ -163,6 +161,7 @@ def rows_of(plan: Plan, whole: Spent, imports: float, each: dict[str, float]) ->
 def results(suite: str = SUITE, rounds: int = 4) -> Table:
     """One whole run in a folder of its own."""
     torch.set_num_threads(1)  # as each worker of a run on a CPU
+    cores = len(os.sched_getaffinity(0))
     loaded_suite = load_suite(suite)
     passes = passes_of(loaded_suite, BACKENDS[loaded_suite.backend](loaded_suite.model))
     times: dict[str, list[float]] = {name: [] for name in passes}
@@ -178,15 +177,15 @@ def results(suite: str = SUITE, rounds: int = 4) -> Table:
         command = ("-m", "ddmd_bench", "run", suite, "--runs", str(runs), "--reports", str(reports))
         whole = spent(command)
         timed()
-        workers = len(os.sched_getaffinity(0))
-        imports = workers * spent(("-c", WORKER)).wall + spent(("-c", PARENT)).wall
+        imports = cores * (spent(("-c", SERVER)).wall + spent(("-c", PARENT)).wall)
         plan = make_plan(loaded_suite, runs, reports)
         each = {name: statistics.median(values) for name, values in times.items()}
         rows = rows_of(plan, whole, imports, each)
     bare = ", ".join(f"{name} {1e3 * value:.2f}" for name, value in each.items())
     how = (
-        f"Imports are those of {workers} workers and of the command. Records hold seconds on the "
-        "clock, as all does that is split here: a loaded machine lengthens every part."
+        "Imports are those of the server that workers are forked from and of the command, each in a "
+        "fresh process, times the cores. Records hold seconds on the clock, as all does that is "
+        "split here: a loaded machine lengthens every part."
     )
     return Table(
         f"What a run of {loaded_suite.name} takes beside its networks' bare passes in one thread.",

@@ -68,7 +68,7 @@ def results(rounds: int = 3) -> Table:
         for name, times in found.items()
     ]
     return Table(
-        "A command that runs no network takes less than importing torch does.",
+        "A command that runs no network takes little more than importing torch does.",
         ("command", "wall, s", "CPU, s", f"over `{FLOOR}`", f"over `{TORCH}`"),
         rows,
         (f"Medians of {rounds} fresh processes each, which took turns.",),

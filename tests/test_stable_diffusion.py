@@ -181,6 +181,23 @@ def test_each_repository_has_its_own_commit(backend_name: str, network: str) -> 
     }
 
 
+def test_another_vae_is_not_sought_at_the_default_one_s_commit() -> None:
+    made = BACKENDS["sdxl"](Model(vae="other/vae"))
+    (vae,) = (remote for remote in made.remotes if remote.repository == "other/vae")
+    assert vae.revision is None
+
+
+def test_a_repository_of_one_variant_is_exported_whole(tmp_path: Path) -> None:
+    folder = write_repository(tmp_path)
+    for file in [*folder.rglob("*.safetensors")]:
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    made = BACKENDS["sdxl"](Model(repository=str(folder), resolution=RESOLUTION, variant="fp16"))
+    assert made.pipeline is not None
+    pipeline = made.pipeline.load({"unet": made.load_teacher().unet}, torch.float32)
+    assert {"unet", "vae", "text_encoder", "text_encoder_2"} <= pipeline.components.keys()
+    assert pipeline.text_encoder_2 is not None
+
+
 def test_an_empty_prompt_is_refused(backend: Backend) -> None:
     with pytest.raises(Exception, match="stands for no prompt"):
         backend.check_prompt("  ")

@@ -42,7 +42,12 @@ def load_pipeline(
     kind, vae = getattr(diffusers, pipeline), vae_on(parts, "cpu")
     with no_progress_bars():
         return kind.from_pretrained(
-            folder_of(parts.text), vae=vae, dtype=dtype, **absent_from(kind), **components
+            folder_of(parts.text),
+            variant=parts.model.variant,
+            vae=vae,
+            dtype=dtype,
+            **absent_from(kind),
+            **components,
         )
 
 

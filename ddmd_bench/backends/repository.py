@@ -94,5 +94,7 @@ def with_defaults(model: Model, defaults: Model) -> Model:
     # A repository of the user's own has its own revision and, if it names no other, its own VAE.
     own = model.repository is not None
     left = {"revision", "vae", "vae_revision"} if own else set()
+    if model.vae is not None:  # another VAE has another commit
+        left |= {"vae_revision"}
     chosen = defaults.model_dump(exclude_none=True, exclude=left)
     return Model(**{**chosen, **model.model_dump(exclude_unset=True, exclude_none=True)})
