@@ -183,8 +183,8 @@ def results(suite: str = SUITE, rounds: int = 4) -> Table:
         rows = rows_of(plan, whole, imports, each)
     bare = ", ".join(f"{name} {1e3 * value:.2f}" for name, value in each.items())
     how = (
-        "Imports are those of the server that workers are forked from and of the command, each in a "
-        "fresh process, times the cores. Records hold seconds on the clock, as all does that is "
+        "Imports are those of the server that workers are forked from and of the command, each in "
+        "a fresh process, times the cores. Records hold seconds on the clock, as all does that is "
         "split here: a loaded machine lengthens every part."
     )
     return Table(
