@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from typer.testing import CliRunner
 
-from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.backends import BACKENDS, Backend, facts
 from ddmd_bench.backends.facts import Shapes
 from ddmd_bench.backends.flops import Flops, counted, flops_of
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.images import save_png
+from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import mark_done
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning import outlook
@@ -77,6 +79,33 @@ def test_a_skeleton_computes_what_the_network_does(backends: dict[str, Backend],
     with sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention is not counted
         assert found.forward == counted(lambda: denoiser(x_t, t, cond))
     assert 0 < found.bottleneck < found.forward
+
+
+@pytest.mark.parametrize("name", ["shapes", *REPOSITORIES])
+def test_networks_are_looked_at_once_by_all_processes(
+    backends: dict[str, Backend], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backend, looks = backends[name], list[Backend]()
+    look = facts._looked_at
+    monkeypatch.setattr(facts, "_looked_at", lambda one: (looks.append(one), look(one))[1])
+    first = facts.facts_of(backend)
+    assert facts.facts_of(backend) == first == look(backend)
+    assert len(looks) == 1
+    # Of other weights nothing is known, nor of what is not here; a cut file is looked past.
+    facts.facts_of(replace(backend, weights=lambda: {"other": "weights"}))
+    assert len(looks) == 2
+
+    def absent() -> dict[str, str]:
+        raise BenchError("not here")
+
+    for _ in range(2):
+        facts.facts_of(replace(backend, weights=absent))
+    assert len(looks) == 4
+    for path in (tmp_path / "ddmd_bench" / "networks").iterdir():
+        path.write_text(path.read_text()[:100])
+    assert facts.facts_of(backend) == first
+    assert len(looks) == 5
 
 
 @pytest.mark.parametrize("name", NUM_PARAMETERS)

@@ -32,11 +32,13 @@ def facts_of(backend: Backend) -> Facts:
     """Looked at on the meta device, or as an earlier process has found them."""
     try:
         weights = dict(backend.weights())
+        text = dict(backend.encoders.identity()) if backend.encoders else {}
     except BenchError:  # not here: what stands in for them may change when they come
         return _looked_at(backend)
     key = content_key(
         [
             weights,
+            text,
             backend.resolution,
             backend.latent_shape,
             source_sha256("backends/**/*.py"),

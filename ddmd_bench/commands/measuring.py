@@ -65,7 +65,7 @@ def score(
     if metrics or Path(target).is_dir():
         _score_images(Path(target), prompts, metrics or [], reference, output, dtype)
     else:
-        run_stage("score", ("reference", "generate"), target, set_, runs, reports, workers)
+        run_stage("score", target, set_, runs, reports, workers)
 
 
 def _score_images(

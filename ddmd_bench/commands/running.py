@@ -94,17 +94,18 @@ def report(
 
 def run_stage(
     name: str,
-    needs: tuple[str, ...],
     suite: str,
     overrides: list[str] | None,
     runs: Path,
     reports: Path,
     workers: int,
 ) -> None:
-    """One stage alone, where those that it needs are complete."""
+    """One stage alone, where what it needs is complete; scorers are examined by `run` only."""
     plan = planned(suite, overrides, runs, reports)
-    for before in needs:
-        if missing := [str(t) for t in plan.of_stage(before) if not t.complete()]:
+    needed = {need for task in plan.of_stage(name) for need in task.needs}
+    lacking = [t for t in plan.tasks.values() if t.name in needed and not t.complete()]
+    for before in ALL_STAGES[1:]:
+        if missing := [str(task) for task in lacking if task.stage == before]:
             raise BenchError(
                 f"{name} needs what is not there yet: {', '.join(missing)}. "
                 f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
@@ -114,7 +115,7 @@ def run_stage(
     raise_problems(problems)
 
 
-def stage_command(name: str, needs: tuple[str, ...], text: str) -> Callable[..., None]:
+def stage_command(name: str, text: str) -> Callable[..., None]:
     """The command of a stage; `text` is its help."""
 
     def command(
@@ -124,15 +125,15 @@ def stage_command(name: str, needs: tuple[str, ...], text: str) -> Callable[...,
         reports: Reports = Path("reports"),
         workers: Workers = 0,
     ) -> None:
-        run_stage(name, needs, suite, set_, runs, reports, workers)
+        run_stage(name, suite, set_, runs, reports, workers)
 
     command.__name__, command.__doc__ = name, text
     return command
 
 
 STAGE_COMMANDS = (
-    stage_command("reference", (), "Draw and measure the real images."),
-    stage_command("encode", (), "Encode the prompts, where the backend has text encoders."),
-    stage_command("train", ("encode",), "Train the students."),
-    stage_command("generate", ("encode", "train"), "Draw the images of every student."),
+    stage_command("reference", "Draw and measure the real images."),
+    stage_command("encode", "Encode the prompts, where the backend has text encoders."),
+    stage_command("train", "Train the students."),
+    stage_command("generate", "Draw the images of every student."),
 )
