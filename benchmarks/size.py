@@ -30,7 +30,9 @@ from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted
 from ddmd_bench.measuring.measure import Measured
 from ddmd_bench.reporting.expected import against_expected, write_expected
 from ddmd_bench.stages.report import report
-from ddmd_bench.stats.frechet import frechet_distance, frechet_interval, gaussian_of
+from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.frechet import RealFeatures, frechet_distance, gaussian_of
+from ddmd_bench.stats.moments import factored
 
 LIMIT = 60.0  # seconds of one point
 SETS = ("seen", "new")
@@ -118,10 +120,11 @@ def make_distance(num_rows: int, folder: Path) -> Work:
 
 
 def make_interval(num_rows: int, folder: Path) -> Work:
-    """With its interval over prompts."""
-    features, real = features_of(num_rows), gaussian_of(features_of(5_000) + 0.1)
+    """With its interval over prompts, as the stage `score` has it."""
+    features, drawn = features_of(num_rows), features_of(5_000) + 0.1
+    real = RealFeatures(drawn, np.arange(len(drawn)), factored(gaussian_of(drawn)))
     groups = np.array([prompt.prompt_id for prompt in prompts_of(num_rows)]).repeat(2)
-    return lambda: frechet_interval(features, real, groups, seed=0)
+    return lambda: DISTANCES["frechet"].interval(features, real, groups, 0)
 
 
 def make_aggregates(num_rows: int, folder: Path) -> Work:

@@ -21,13 +21,8 @@ from ddmd_bench.stats.frechet import (
     gaussian_of,
 )
 from ddmd_bench.stats.frechet_infinity import infinity_interval, infinity_value
-from ddmd_bench.stats.frechet_many import many_difference, many_interval
-from ddmd_bench.stats.frechet_wide import (
-    wide_difference,
-    wide_distance,
-    wide_estimate,
-    wide_interval,
-)
+from ddmd_bench.stats.frechet_many import joint, joint_difference, many_interval
+from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate, wide_interval
 from ddmd_bench.stats.influence import estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import MANY_PROMPTS, Interval, PairedDifference
 from ddmd_bench.stats.kernel import kernel_estimate
@@ -160,7 +155,9 @@ def test_the_interval_of_influences_agrees_with_the_bootstrap() -> None:
     difference = estimate_difference(*estimates, groups)
     half = difference.high - difference.value
     assert half == pytest.approx(1.96 * (drawn[0] - drawn[1]).std(), rel=0.1)
-    assert wide_difference(features, other, real, groups, True) == difference
+    drawn_from = RealFeatures(np.empty((0, 3)), np.empty(0), real)
+    row = DISTANCES["frechet_wide"]
+    assert row.difference(features, other, drawn_from, groups, 0, True) == difference
     # Images of a prompt are alike: as many independent ones would know more.
     alone = estimate_interval(estimates[0], np.arange(100))
     assert alone.high - alone.low < 0.9 * (interval.high - interval.low)
@@ -252,12 +249,16 @@ def test_influences_of_many_prompts_agree_with_the_bootstrap(fixed: bool) -> Non
         reference = gaussian if fixed else real
         of_a = many_interval(real, drawn.a, drawn.groups)
         resampled = frechet_interval(drawn.a, reference, drawn.groups, seed=seed)
-        difference = many_difference(drawn.a, drawn.b, real, drawn.groups)
+        difference = difference_of(drawn, real)
         expected = frechet_difference(drawn.a, drawn.b, reference, drawn.groups, seed=seed)
         assert (of_a.value, of_a.n) == (resampled.value, resampled.n)
         assert (difference.value, difference.n) == (expected.value, expected.n)
         ratios.append([width(of_a) / width(resampled), width(difference) / width(expected)])
     assert np.mean(ratios, axis=0) == pytest.approx([1, 1], abs=0.1)
+
+
+def difference_of(drawn: Drawn, real: RealFeatures) -> PairedDifference:
+    return joint_difference(*(joint(real, x, drawn.groups) for x in (drawn.a, drawn.b)))
 
 
 def width(interval: Interval | PairedDifference) -> float:
@@ -268,7 +269,7 @@ def test_intervals_of_many_prompts_cover_as_the_bootstrap_s_do() -> None:
     """The truth is the mean of the distance over fresh sets of prompts."""
     sets = [Drawn(k, 300) for k in range(300)]
     found = [many_interval(s.real, s.a, s.groups) for s in sets]
-    pairs = [many_difference(s.a, s.b, s.real, s.groups) for s in sets]
+    pairs = [difference_of(s, s.real) for s in sets]
     truth, gap = (np.mean([i.value for i in these]) for these in (found, pairs))
     covered = [[i.low <= truth <= i.high for i in found], [i.low <= gap <= i.high for i in pairs]]
     assert np.mean(covered, axis=1) == pytest.approx([0.95, 0.95], abs=0.035)

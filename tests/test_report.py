@@ -24,6 +24,7 @@ from ddmd_bench.reporting.record import plain
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.stages.report import report
+from ddmd_bench.stats.distances import DISTANCES
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +156,23 @@ def test_shares_of_wins_take_no_resamples(
     monkeypatch.setattr("ddmd_bench.stats.intervals.prompt_counts", drawn)
     signs = make_compare(run, resampled=False)
     assert win_rates(run, signs, "prompt_accuracy") == rates
+
+
+def test_a_distance_examines_each_student_once(
+    made: tuple[Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, examined = DISTANCES["frechet"], list[int]()
+
+    def examine(features: Any, *rest: Any) -> Any:
+        examined.append(id(features))
+        return row.examine(features, *rest)
+
+    monkeypatch.setitem(DISTANCES, "frechet", replace(row, examine=examine))
+    run = load_run(made[0])
+    compare, names = make_compare(run), ("teacher", "dmd", "ca_only")
+    for a, b in itertools.permutations(names, 2):
+        compare("frechet_attributes", a, b)
+    assert len(examined) == len(set(examined)) == len(names)
 
 
 def test_pairs_are_the_images_that_both_students_have(made: tuple[Any, dict[str, Any]]) -> None:

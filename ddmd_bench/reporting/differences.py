@@ -48,6 +48,15 @@ class Difference(NamedTuple):
 
 Compare = Callable[[str, str, str], Difference]  # metric, student a, student b
 
+
+class _How(NamedTuple):
+    """Of all pairs alike."""
+
+    resampled: bool
+    # What the distances of one student need, by metric and the files, which the run holds.
+    examined: dict[tuple[str, int], Any]
+
+
 NAN = math.nan
 KEYS = ["prompt_id", "image_index"]
 
@@ -75,21 +84,21 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     not resampled has a value and wins, but neither interval nor p.
     """
     # Over several seeds the spread of the seeds is the interval: their values are enough.
-    resampled = resampled and run.suite.intervals_over == "prompts"
+    how = _How(resampled and run.suite.intervals_over == "prompts", {})
     known: dict[tuple[str, str, str], Difference] = {}
 
     def compare(metric: str, a: str, b: str) -> Difference:
         first, second = sorted((a, b))
         if (metric, first, second) not in known:
-            known[metric, first, second] = _difference(run, metric, first, second, resampled)
+            known[metric, first, second] = _difference(run, metric, first, second, how)
         difference = known[metric, first, second]
         return difference if a == first else negated(difference)
 
     return compare
 
 
-def _difference(run: RunFiles, metric: str, a: str, b: str, resampled: bool) -> Difference:
-    found = {seed: _of_seed(run, metric, a, b, seed, resampled) for seed in run.suite.seeds}
+def _difference(run: RunFiles, metric: str, a: str, b: str, how: _How) -> Difference:
+    found = {seed: _of_seed(run, metric, a, b, seed, how) for seed in run.suite.seeds}
     difference = over_seeds(found)
     if not difference.missing and not math.isfinite(difference.low + difference.high):
         return difference._replace(missing="no interval could be computed")
@@ -115,15 +124,15 @@ def over_seeds(found: dict[int, Difference]) -> Difference:
     return Difference(value, low, high, p_value, n, wins, missing, by_seed)
 
 
-def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, resampled: bool) -> Difference:
+def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How) -> Difference:
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
         if files.missing:
             return no_difference(f"{title_of(name, run.suite.students[name])} {files.missing}")
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
-        return _distribution(run, metric, files_a, files_b, draws, resampled)
-    return _paired(metric, files_a, files_b, draws, resampled)
+        return _distribution(run, metric, files_a, files_b, draws, how)
+    return _paired(metric, files_a, files_b, draws, how.resampled)
 
 
 def _paired(
@@ -164,7 +173,7 @@ def _shared_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[NDArray[np.int64], N
 
 
 def _distribution(
-    run: RunFiles, metric: str, a: StudentFiles, b: StudentFiles, seed: int, resampled: bool
+    run: RunFiles, metric: str, a: StudentFiles, b: StudentFiles, seed: int, how: _How
 ) -> Difference:
     extractor, name = METRICS[metric].extractor, METRICS[metric].distance
     assert extractor
@@ -183,8 +192,15 @@ def _distribution(
     if min(len(a.features[extractor]), n) < (fewest := distance.fewest(d)):
         return no_difference(f"too few images: {fewest} are needed of students and real ones")
     groups = a.per_image["prompt_id"].to_numpy()
-    features = (a.features[extractor], b.features[extractor])
-    return Difference(*distance.difference(*features, reference, groups, seed, resampled))
+
+    def of(files: StudentFiles) -> Any:
+        key = metric, id(files)
+        if key not in how.examined:
+            features = files.features[extractor]
+            how.examined[key] = distance.examine(features, reference, groups, how.resampled)
+        return how.examined[key]
+
+    return Difference(*distance.compare(of(a), of(b), groups, seed, how.resampled))
 
 
 def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:

@@ -25,12 +25,13 @@ from ddmd_bench.stats.frechet import (
     reference_gaussian,
 )
 from ddmd_bench.stats.frechet_infinity import (
+    infinity_curve,
     infinity_difference,
     infinity_interval,
     infinity_value,
 )
-from ddmd_bench.stats.frechet_many import many_difference, many_interval
-from ddmd_bench.stats.frechet_wide import wide_difference, wide_distance, wide_interval
+from ddmd_bench.stats.frechet_many import Joint, joint, joint_difference, many_interval
+from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate, wide_interval
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import (
     MANY_PROMPTS,
@@ -48,18 +49,36 @@ Features = NDArray[Any]  # [n, d]
 Groups = NDArray[Any]  # [n] prompt ids
 Value = Callable[[Features, RealFeatures], float]
 IntervalOf = Callable[[Features, RealFeatures, Groups, int], Interval]  # seed last
-# Of a and b; seed, and whether there is an interval over prompts at all.
-DifferenceOf = Callable[[Features, Features, RealFeatures, Groups, int, bool], PairedDifference]
+# The last is whether there is an interval over prompts at all.
+Examine = Callable[[Features, RealFeatures, Groups, bool], Any]
+Compare = Callable[[Any, Any, Groups, int, bool], PairedDifference]  # of two examined; seed
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How a student's features are compared with real ones."""
+    """How a student's features are compared with real ones.
+
+    What a difference needs of one student is `examine`d once, whomever it is compared with.
+    """
 
     value: Value
     interval: IntervalOf
-    difference: DifferenceOf
+    examine: Examine
+    compare: Compare
     fewest: Callable[[int], int]  # images of either side, given the number of features
+
+    def difference(
+        self,
+        a: Features,
+        b: Features,
+        real: RealFeatures,
+        groups: Groups,
+        seed: int,
+        resampled: bool,
+    ) -> PairedDifference:
+        """Distance of a minus distance of b, over images of the same prompts."""
+        of_a, of_b = (self.examine(features, real, groups, resampled) for features in (a, b))
+        return self.compare(of_a, of_b, groups, seed, resampled)
 
 
 def _many(groups: Groups) -> bool:
@@ -83,33 +102,41 @@ def _frechet_interval(
     return frechet_interval(features, _narrow(real), groups, seed=seed)
 
 
-def _frechet_difference(
-    a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
-) -> PairedDifference:
+def _frechet_examined(
+    features: Features, real: RealFeatures, groups: Groups, resampled: bool
+) -> Joint | tuple[Features, Gaussian | RealFeatures]:
     if resampled and _many(groups):
-        return many_difference(a, b, real, groups)
-    return frechet_difference(a, b, _narrow(real), groups, seed=seed, resampled=resampled)
+        return joint(real, features, groups)
+    return features, _narrow(real)  # both students take the same resamples
 
 
-def _to_gaussian(
-    value: Callable[[Factored, Features], float],
-    interval: Callable[[Factored, Features, Groups], Interval],
-    difference: Callable[[Features, Features, Factored, Groups, bool], PairedDifference],
-    fewest: Callable[[int], int],
-) -> Distance:
-    """Of the real images the functions take the Gaussian alone; nothing is drawn."""
+def _frechet_compared(
+    a: Any, b: Any, groups: Groups, seed: int, resampled: bool
+) -> PairedDifference:
+    if isinstance(a, Joint):
+        return joint_difference(a, b)
+    (features_a, real), (features_b, _) = a, b
+    return frechet_difference(features_a, features_b, real, groups, seed=seed, resampled=resampled)
 
-    def fixed(real: RealFeatures) -> Factored:
-        return real.fixed or factored(gaussian_of(real.features))
 
-    return Distance(
-        lambda features, real: value(fixed(real), features),
-        lambda features, real, groups, seed: interval(fixed(real), features, groups),
-        lambda a, b, real, groups, seed, resampled: difference(
-            a, b, fixed(real), groups, resampled
-        ),
-        fewest,
-    )
+def _compared(
+    a: Estimate, b: Estimate, groups: Groups, seed: int, resampled: bool
+) -> PairedDifference:
+    if not resampled:
+        return value_alone(a.value - b.value, len(groups))
+    return estimate_difference(a, b, groups)
+
+
+def _fixed(real: RealFeatures) -> Factored:
+    return real.fixed or factored(gaussian_of(real.features))
+
+
+def _wide_examined(
+    features: Features, real: RealFeatures, groups: Groups, resampled: bool
+) -> Estimate:
+    if resampled:
+        return wide_estimate(_fixed(real), features)
+    return Estimate(wide_distance(_fixed(real), features), np.empty(0))
 
 
 def _from_estimate(
@@ -123,15 +150,13 @@ def _from_estimate(
     def interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
         return estimate_interval(estimate(real.features, features, groups), groups)
 
-    def difference(
-        a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
-    ) -> PairedDifference:
-        of_a, of_b = (estimate(real.features, features, groups) for features in (a, b))
-        if not resampled:
-            return value_alone(of_a.value - of_b.value, len(a))
-        return estimate_difference(of_a, of_b, groups)
-
-    return Distance(value, interval, difference, lambda num_features: fewest)
+    return Distance(
+        value,
+        interval,
+        lambda features, real, groups, resampled: estimate(real.features, features, groups),
+        _compared,
+        lambda num_features: fewest,
+    )
 
 
 def _mean_of(values: Callable[[Features, Features], Array], fewest: int) -> Distance:
@@ -143,14 +168,19 @@ def _mean_of(values: Callable[[Features, Features], Array], fewest: int) -> Dist
     def interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
         return mean_interval(values(real.features, features), groups)
 
-    def difference(
-        a: Features, b: Features, real: RealFeatures, groups: Groups, seed: int, resampled: bool
+    def compared(
+        a: Array, b: Array, groups: Groups, seed: int, resampled: bool
     ) -> PairedDifference:
-        of_a, of_b = (values(real.features, features) for features in (a, b))
         resamples = intervals.NUM_RESAMPLES if resampled else 0
-        return paired_difference(of_a, of_b, groups, seed=seed, resamples=resamples)
+        return paired_difference(a, b, groups, seed=seed, resamples=resamples)
 
-    return Distance(value, interval, difference, lambda num_features: fewest)
+    return Distance(
+        value,
+        interval,
+        lambda features, real, groups, resampled: values(real.features, features),
+        compared,
+        lambda num_features: fewest,
+    )
 
 
 DISTANCES = {
@@ -159,15 +189,22 @@ DISTANCES = {
     "frechet": Distance(
         _frechet_value,
         _frechet_interval,
-        _frechet_difference,
+        _frechet_examined,
+        _frechet_compared,
         lambda num_features: num_features + 1,
     ),
-    "frechet_wide": _to_gaussian(
-        wide_distance, wide_interval, wide_difference, lambda num_features: 2
+    # Of the real images the next two take the Gaussian alone; nothing is drawn.
+    "frechet_wide": Distance(
+        lambda features, real: wide_distance(_fixed(real), features),
+        lambda features, real, groups, seed: wide_interval(_fixed(real), features, groups),
+        _wide_examined,
+        _compared,
+        lambda num_features: 2,
     ),
-    "frechet_infinity": _to_gaussian(
-        infinity_value,
-        infinity_interval,
+    "frechet_infinity": Distance(
+        lambda features, real: infinity_value(_fixed(real), features),
+        lambda features, real, groups, seed: infinity_interval(_fixed(real), features, groups),
+        lambda features, real, groups, resampled: infinity_curve(_fixed(real), features, resampled),
         infinity_difference,
         # The fewest of the line's points, half of all, must leave the covariance its rank.
         lambda num_features: 2 * (num_features + 1),

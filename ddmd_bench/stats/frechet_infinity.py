@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate
-from ddmd_bench.stats.influence import estimate_difference, estimate_interval
+from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, value_alone
 
 NUM_POINTS = 15  # the authors' own, as is half of 10,000 for the fewest
@@ -67,18 +67,26 @@ def infinity_interval(real: Factored, features: NDArray[Any], groups: NDArray[An
     return estimate_interval(estimate, groups, line.error)
 
 
+class Curve(NamedTuple):
+    """Of one student, what a difference needs."""
+
+    distances: Array  # [NUM_POINTS]
+    influence: Array  # [n] of the distance at all images; empty where no interval is wanted
+
+
+def infinity_curve(real: Factored, features: NDArray[Any], resampled: bool) -> Curve:
+    """Of features [n, d]; the same subsets for every student of as many images."""
+    influence = wide_estimate(real, features).influence if resampled else np.empty(0)
+    return Curve(_curve(real, features), influence)
+
+
 def infinity_difference(
-    features_a: NDArray[Any],
-    features_b: NDArray[Any],
-    real: Factored,
-    groups: NDArray[Any],
-    resampled: bool,
+    a: Curve, b: Curve, groups: NDArray[Any], seed: int, resampled: bool
 ) -> PairedDifference:
     """a - b with the same subsets, so that the line is fitted to the difference; see above."""
-    n = len(features_a)
-    line = _extrapolated(_curve(real, features_a) - _curve(real, features_b), n)
+    n = len(groups)
+    line = _extrapolated(a.distances - b.distances, n)
     if not resampled:
         return value_alone(line.intercept, n)
-    a = wide_estimate(real, features_a)._replace(value=line.intercept)
-    b = wide_estimate(real, features_b)._replace(value=0.0)
-    return estimate_difference(a, b, groups, line.error)
+    of_a, of_b = Estimate(line.intercept, a.influence), Estimate(0.0, b.influence)
+    return estimate_difference(of_a, of_b, groups, line.error)

@@ -24,19 +24,22 @@ from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
 from ddmd_bench.stats.moments import factored
 
 
-class _Joint(NamedTuple):
+class Joint(NamedTuple):
     """The distance with the influences of all images that are drawn with the prompts."""
 
     estimate: Estimate  # of n + m images: the student's, then the real ones that are drawn
     groups: NDArray[Any]  # [n + m] prompt ids
+    num_images: int  # n
 
 
-def _joint(real: RealFeatures, features: NDArray[Any], groups: NDArray[Any]) -> _Joint:
+def joint(real: RealFeatures, features: NDArray[Any], groups: NDArray[Any]) -> Joint:
     """The distance is symmetric: real images have influences as the student's have."""
     own = gaussian_of(features)
     if real.fixed is not None:
         value = frechet_distance(Gaussian(real.fixed.mean, real.fixed.cov), own)
-        return _Joint(wide_estimate(real.fixed, features)._replace(value=value), groups)
+        return Joint(
+            wide_estimate(real.fixed, features)._replace(value=value), groups, len(features)
+        )
     same_prompts(real.groups, groups)
     theirs = gaussian_of(real.features)
     sides = [
@@ -47,7 +50,7 @@ def _joint(real: RealFeatures, features: NDArray[Any], groups: NDArray[Any]) -> 
     total = sum(map(len, sides))
     influence: Array = np.concatenate([(x - x.mean()) * (total / len(x)) for x in sides])
     estimate = Estimate(frechet_distance(theirs, own), influence)
-    return _Joint(estimate, np.concatenate([groups, real.groups]))
+    return Joint(estimate, np.concatenate([groups, real.groups]), len(features))
 
 
 def many_interval(real: RealFeatures, features: NDArray[Any], groups: NDArray[Any]) -> Interval:
@@ -55,14 +58,12 @@ def many_interval(real: RealFeatures, features: NDArray[Any], groups: NDArray[An
 
     Real images are drawn with their prompts, but for a reference that is fixed.
     """
-    interval = estimate_interval(*_joint(real, features, groups))
-    return interval._replace(low=float(np.maximum(interval.low, 0.0)), n=len(features))
+    found = joint(real, features, groups)
+    interval = estimate_interval(found.estimate, found.groups)
+    return interval._replace(low=float(np.maximum(interval.low, 0.0)), n=found.num_images)
 
 
-def many_difference(
-    a: NDArray[Any], b: NDArray[Any], real: RealFeatures, groups: NDArray[Any]
-) -> PairedDifference:
-    """Distance of a minus distance of b: t-interval over the prompts and the t-test's p."""
-    of_a, of_b = (_joint(real, features, groups) for features in (a, b))
-    found = estimate_difference(of_a.estimate, of_b.estimate, of_a.groups)
-    return found._replace(n=len(a))
+def joint_difference(a: Joint, b: Joint) -> PairedDifference:
+    """a - b of the same prompts and real images: t-interval over the prompts, the t-test's p."""
+    found = estimate_difference(a.estimate, b.estimate, a.groups)
+    return found._replace(n=a.num_images)

@@ -15,8 +15,8 @@ from scipy.linalg.blas import dsyrk, dtrmm
 from scipy.linalg.lapack import dsygst
 
 from ddmd_bench.stats.frechet import Factored
-from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, value_alone
+from ddmd_bench.stats.influence import Estimate, estimate_interval
+from ddmd_bench.stats.intervals import Array, Interval
 
 
 def _positive(values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -122,21 +122,3 @@ def wide_interval(real: Factored, features: NDArray[Any], groups: NDArray[Any]) 
     """
     interval = estimate_interval(wide_estimate(real, features), groups)
     return interval._replace(low=float(np.maximum(interval.low, 0.0)))  # NaN stays
-
-
-def wide_difference(
-    features_a: NDArray[Any],
-    features_b: NDArray[Any],
-    real: Factored,
-    groups: NDArray[Any],
-    resampled: bool,
-) -> PairedDifference:
-    """Distance of a minus distance of b on the same prompts: influences image by image.
-
-    t-interval and the t-test's p over prompts; without `resampled` there is the value alone.
-    """
-    if not resampled:
-        value = wide_distance(real, features_a) - wide_distance(real, features_b)
-        return value_alone(value, len(features_a))
-    a, b = (wide_estimate(real, features) for features in (features_a, features_b))
-    return estimate_difference(a, b, groups)
