@@ -38,9 +38,9 @@ def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def sitting(threads: int) -> Sitting:
     """Of a process that begins to measure now."""
-    from ddmd_bench.files.provenance import provenance
+    from ddmd_bench.files.provenance import maker
 
-    known = provenance()
+    known = maker()
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return Sitting(

@@ -90,10 +90,9 @@ class Backend:
     student from `cond["step"]`, [B], where it is given; it starts as it was.
     """
 
-    sources: tuple[str, ...]  # files of the package that determine its networks' results
     resolution: int  # pixels per side
     latent_shape: tuple[int, int, int]  # C, H, W
-    # What determines the networks, a sha256 or a commit each; in every key.
+    # What determines the networks, a sha256 or a commit each, `vae` that of encoder and decoder.
     weights: Callable[[], Mapping[str, str]]
     check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
     draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts

@@ -9,6 +9,7 @@ import typer
 
 from ddmd_bench.commands.options import (
     Overrides,
+    Redo,
     Reports,
     Runs,
     SuiteName,
@@ -45,6 +46,7 @@ def expect(
     set_: Overrides = None,
     runs: Runs = Path("runs"),
     workers: Workers = 0,
+    redo: Redo = False,
     output: Annotated[Path, typer.Option(help="Folder for <suite>.expected.json.")] = Path(
         "reference_stats"
     ),
@@ -57,7 +59,7 @@ def expect(
     records = []
     for seed in _parse_seeds(seeds):
         plan = planned(suite, [*(set_ or []), f"seeds=[{seed}]"], runs, runs / f"reports-{seed}")
-        raise_problems(run_stages(plan, ALL_STAGES, workers).problems)
+        raise_problems(run_stages(plan, ALL_STAGES, workers, redo).problems)
         with one_thread():
             records.append(make_report(plan))
     console.print(f"expected: {write_expected(records, output)}")

@@ -12,6 +12,7 @@ from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
     Dtype,
     Overrides,
+    Redo,
     Reports,
     Runs,
     Workers,
@@ -60,12 +61,13 @@ def score(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     workers: Workers = 0,
+    redo: Redo = False,
 ) -> None:
     """Measure a folder of images from any generator, or the images of a suite's run."""
     if metrics or Path(target).is_dir():
         _score_images(Path(target), prompts, metrics or [], reference, output, dtype)
     else:
-        run_stage("score", target, set_, runs, reports, workers)
+        run_stage("score", target, set_, runs, reports, workers, redo)
 
 
 def _score_images(

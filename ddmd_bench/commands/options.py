@@ -24,6 +24,9 @@ Overrides = Annotated[
 Runs = Annotated[Path, typer.Option(help="Where the stages keep their files.")]
 Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
 Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
+Redo = Annotated[
+    bool, typer.Option("--redo", help="Make again what another version of the code has made.")
+]
 Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
 
 P = ParamSpec("P")

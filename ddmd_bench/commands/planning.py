@@ -46,13 +46,17 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     )
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.plan import make_plan, suite_downloads
+    from ddmd_bench.planning.superseded import superseded, superseded_lines
 
     made, problems = None, []
     try:
         made = make_plan(suite, runs, reports)
     except BenchError as error:
         problems.append(str(error))
-    _print(_task_lines(made) if made is not None else [])
+    if made is not None:
+        _print(_task_lines(made))
+        every = {task.stage for task in made.tasks.values()}
+        _print(superseded_lines(superseded(made, every)))
     try:
         downloads, outlook = suite_downloads(suite), Outlook(Asked.of(suite), made)
     except BenchError:

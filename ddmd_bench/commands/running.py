@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
     Overrides,
+    Redo,
     Reports,
     Runs,
     SuiteName,
@@ -33,15 +34,23 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
-def run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
-    """Run the stages' unfinished tasks, if all that they need is here and there is room."""
+def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> Outcome:
+    """Run the stages' unfinished tasks, if all that they need is here and there is room.
+
+    What another version of the code has made is made again only with `redo`.
+    """
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
+    from ddmd_bench.planning.superseded import superseded, superseded_lines
     from ddmd_bench.run.tasks import Outcome, run_tasks
 
     if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
         return Outcome(0, [])
+    if not redo and (lines := superseded_lines(superseded(plan, stages))):
+        lines[0] = f"suite {plan.suite.name}: results are " + lines[0]
+        keep = "To keep them, report with the code that made them, or take another --runs"
+        raise BenchError("\n".join([*lines, f"This code computes otherwise. Add --redo. {keep}"]))
     require_here(plan.downloads)
     outlook = Outlook(Asked.of(plan.suite), plan)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
@@ -69,10 +78,11 @@ def run(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     workers: Workers = 0,
+    redo: Redo = False,
 ) -> None:
     """Train, generate, score and report; what is complete is not done again."""
     plan = planned(suite, set_, runs, reports)
-    count, problems = run_stages(plan, ALL_STAGES, workers)
+    count, problems = run_stages(plan, ALL_STAGES, workers, redo)
     complete = sum(task.complete() for task in plan.tasks.values()) - count
     console.print(f"{plan.suite.name}: {count} tasks done, {complete} were complete")
     if plan.report_complete():
@@ -99,6 +109,7 @@ def run_stage(
     runs: Path,
     reports: Path,
     workers: int,
+    redo: bool,
 ) -> None:
     """One stage alone, where what it needs is complete; scorers are examined by `run` only."""
     plan = planned(suite, overrides, runs, reports)
@@ -110,7 +121,7 @@ def run_stage(
                 f"{name} needs what is not there yet: {', '.join(missing)}. "
                 f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
             )
-    count, problems = run_stages(plan, (name,), workers)
+    count, problems = run_stages(plan, (name,), workers, redo)
     console.print(f"{name}: {count} tasks done")
     raise_problems(problems)
 
@@ -124,8 +135,9 @@ def stage_command(name: str, text: str) -> Callable[..., None]:
         runs: Runs = Path("runs"),
         reports: Reports = Path("reports"),
         workers: Workers = 0,
+        redo: Redo = False,
     ) -> None:
-        run_stage(name, suite, set_, runs, reports, workers)
+        run_stage(name, suite, set_, runs, reports, workers, redo)
 
     command.__name__, command.__doc__ = name, text
     return command

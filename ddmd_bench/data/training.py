@@ -20,6 +20,7 @@ from ddmd_bench.data.streams import iter_captions, iter_images
 from ddmd_bench.data.tables import is_local_source, source_path
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import content_key
+from ddmd_bench.files.versions import versions
 from ddmd_bench.hub import Remote, remote_identity
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.suite.settings import DataSource, TrainData
@@ -69,7 +70,8 @@ class TrainingData(NamedTuple):
 
     def folder(self, kind: str) -> Path:
         """Where a kind's items are kept."""
-        return self.root / content_key(data_identity(self.data, self.resolution)[kind])
+        identity = data_identity(self.data, self.resolution)[kind]
+        return self.root / content_key([identity, versions("training data")])
 
     def collect_captions(self, progress: OnItem = lambda done, total: None) -> list[str]:
         """The training captions, streamed from the source where they are not here yet."""

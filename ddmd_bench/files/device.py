@@ -34,6 +34,15 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
+def cuda_versions() -> dict[str, str]:
+    """What a GPU computes with; nothing where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or the one that it came from, says that memory ran out."""
     import torch

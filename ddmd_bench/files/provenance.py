@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, packages, machine, and the sources that determine a stage."""
+"""Where a number comes from: commit, sources, packages, machine, and what was computed in."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.files.device import device_name
+from ddmd_bench.files.device import cuda_versions, device_name
 
 PACKAGE = Path(__file__).parents[1]
 _REPORTED = (
     "ddmd_bench",
     "torch",
     "diffusers",
+    "transformers",
+    "tokenizers",
+    "safetensors",
     "peft",
     "timm",
     "numpy",
@@ -32,7 +35,7 @@ _REPORTED = (
 def source_sha256(*patterns: str) -> str:
     """sha256 over the package's source files that match, names included.
 
-    It is part of a stage's key: a change of the code that determines a result makes a new result.
+    It is in no result's key, which versions are (`files.versions`): it says who made a result.
     """
     digest = hashlib.sha256()
     for pattern in patterns:
@@ -61,21 +64,38 @@ def package_version(package: str) -> str | None:
         return None
 
 
-@cache
-def provenance() -> dict[str, Any]:
-    """Commit, dirty flag, package versions, Python, machine; the same within a process."""
-    # An installed copy has no repository of its own, and must not report a stranger's.
+def package_versions() -> dict[str, str | None]:
+    """Of the packages that values depend on."""
+    return {name: package_version(name) for name in _REPORTED}
+
+
+def commit() -> str | None:
+    """Of this package's own repository; an installed copy has none."""
+    # It must not report a stranger's.
     own = _git("ls-files", "--error-unmatch", "__init__.py") is not None
-    dirty = _git("status", "--porcelain", "--", str(PACKAGE)) if own else None
+    return _git("rev-parse", "HEAD") if own else None
+
+
+def provenance(dtype: str) -> dict[str, Any]:
+    """What made a result, and the dtype that its networks computed in."""
+    return {**maker(), "dtype": dtype}
+
+
+@cache
+def maker() -> dict[str, Any]:
+    """Commit, dirty flag, sources, package versions, Python, machine: one process has one."""
+    found = commit()
+    dirty = _git("status", "--porcelain", "--", str(PACKAGE)) if found is not None else None
     return {
-        "commit": _git("rev-parse", "HEAD") if own else None,
+        "commit": found,
         "dirty": bool(dirty) if dirty is not None else None,
-        "packages": {name: package_version(name) for name in _REPORTED},
+        "sources": source_sha256("**/*.py"),
+        "packages": package_versions(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_count": os.cpu_count(),
         "device": device_name(),
-        "dtype": "float32",
+        **cuda_versions(),
     }
 
 

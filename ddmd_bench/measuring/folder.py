@@ -174,7 +174,7 @@ def score_folder(
         **shortcomings(measured),
         "weights_sha256": weights_sha256(needed_scorers(metrics)),
         "dtype": str(dtype).removeprefix("torch."),
-        "provenance": provenance(),
+        "provenance": provenance(str(dtype).removeprefix("torch.")),
     }
     write_json(output / "aggregates.json", record)
     return record

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from ddmd_bench.files.decoding import Unusable
-from ddmd_bench.files.provenance import source_sha256
 from ddmd_bench.files.records import content_key
+from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, Answer, Item, OnePass
 from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 MetricsOf = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 _IDENTITY = ("prompt_id", "prompt_set", "image_index")
-# A scorer's answer depends on them, and on its weights.
-_SOURCES = (
-    "files/decoding.py",
-    "measuring/one_pass.py",
-    "measuring/encoded_prompts.py",
-    "scorers/**/[!m]*.py",
-)
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ class KeptAnswers:
 def scorer_key(scorer: str, dtype: torch.dtype = torch.float32) -> str:
     """What a scorer's answers depend on beside the image and the prompt."""
     weights = weights_sha256([scorer])
-    return content_key([weights, source_sha256(*_SOURCES), str(dtype)])
+    return content_key([weights, scorer_versions([scorer]), str(dtype)])
 
 
 def whole_prompts(rows: Sequence[Row], size: int = CHUNK_SIZE) -> Iterator[slice]:

@@ -22,7 +22,7 @@ from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import write_npy, write_npz
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
-from ddmd_bench.files.provenance import provenance
+from ddmd_bench.files.provenance import package_versions
 from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.measuring.features import whole_features
 from ddmd_bench.measuring.one_pass import Item
@@ -70,7 +70,7 @@ def build(
         "subset": SUBSET,
         "images_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
         "scorers": {name: _finished(output, name, parts) for name in scorers},
-        "packages": provenance()["packages"],
+        "packages": package_versions(),
     }
     write_json(output / CARD, card)
     shutil.rmtree(work)

@@ -11,21 +11,13 @@ from ddmd_bench.data.prompt_sources import prompt_remotes
 from ddmd_bench.data.prompts import prompts_key
 from ddmd_bench.data.training import data_identity
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.versions import backend_versions, versions
 from ddmd_bench.planning.models import encoder_identity
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
 from ddmd_bench.planning.sizes import DTYPE_BYTES, FLOAT32, RECORD, png_bytes
 from ddmd_bench.planning.task import Tasks
 from ddmd_bench.students.catalogue import PIPELINE
 
-_SOURCES = (
-    "files/records.py",
-    "files/embeddings.py",
-    "data/latents.py",
-    "data/streams.py",
-    "data/pixels.py",
-    "data/training.py",
-    "stages/encode.py",
-)
 _SHARED: TaskKind = ("encode", "")
 
 
@@ -34,7 +26,8 @@ def training_data_inputs(asked: Asked) -> dict[str, Any]:
     data = asked.suite.train_data
     if asked.backend.encoders is None or data is None:
         return {}
-    return {"train_data": data_identity(data, asked.backend.resolution)}
+    identity = data_identity(data, asked.backend.resolution)
+    return {"train_data": identity | {"versions": versions("training data")}}
 
 
 def _problems(asked: Asked) -> Iterator[str]:
@@ -49,17 +42,18 @@ def _problems(asked: Asked) -> Iterator[str]:
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     suite, backend = asked.suite, asked.backend
-    sources, prompts = (*_SOURCES, *backend.sources), prompts_key(asked.prompts)
+    prompts = prompts_key(asked.prompts)
+    computed = versions("encode") | backend_versions(suite.backend)
     if backend.encoders is not None:
         inputs = {"text": encoder_identity(backend), "prompts": prompts}
         inputs |= training_data_inputs(asked)
         if "images" in inputs.get("train_data", {}):
             inputs["vae"] = backend.weights()["vae"]
-        tasks.add("encode", inputs, sources)
+        tasks.add("encode", inputs, computed)
     for name, one in asked.loaded.items():
         own = encoder_identity(BACKENDS[suite.backend](one.model))
         if one.row.format != PIPELINE and own != encoder_identity(backend):
-            tasks.add("encode", {"text": own, "prompts": prompts}, sources, name)
+            tasks.add("encode", {"text": own, "prompts": prompts}, computed, name)
 
 
 def _downloads(asked: Asked) -> Downloads:

@@ -7,20 +7,12 @@ from typing import Any
 
 from ddmd_bench.data.prompts import head_in_proportion, prompts_key
 from ddmd_bench.errors import unknown
-from ddmd_bench.files.provenance import source_sha256
+from ddmd_bench.files.versions import scorer_versions, versions
 from ddmd_bench.measuring.reference import statistics_inputs, statistics_problems
 from ddmd_bench.planning.part import Asked, Part
-from ddmd_bench.planning.scoring import MEASURING_SOURCES
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, needed_scorers, weights_sha256
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.suite.schema import Evaluation
-
-_SOURCES = (
-    *MEASURING_SOURCES,
-    "students/drawing.py",
-    "stats/*.py",
-    "training/evaluation.py",
-)
 
 
 def _problems(asked: Asked) -> Iterator[str]:
@@ -78,11 +70,12 @@ def evaluation_inputs(asked: Asked) -> dict[str, Any]:
     settings, reference = asked.suite.evaluation, asked.suite.reference
     if settings is None:
         return {}
+    scorers = needed_scorers(settings.metrics)
     inputs = {
         **settings.model_dump(mode="json"),
         "prompts": prompts_key(head_in_proportion(asked.prompts, settings.num_prompts)),
-        "scorers": weights_sha256(needed_scorers(settings.metrics)),
-        "sources": source_sha256(*_SOURCES),
+        "scorers": weights_sha256(scorers),
+        "versions": versions("evaluation") | scorer_versions(scorers),
     }
     if any(METRICS[name].kind == "distribution" for name in settings.metrics):
         inputs["reference_images_per_prompt"] = reference.images_per_prompt

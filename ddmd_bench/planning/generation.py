@@ -9,8 +9,9 @@ from typing import Any
 from ddmd_bench.backends import BACKENDS, twice_guided
 from ddmd_bench.data.image_folders import read_listing
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.versions import backend_versions, versions
 from ddmd_bench.hub import Remote, remote_identity
-from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
+from ddmd_bench.planning.models import network_inputs
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
 from ddmd_bench.planning.prompts import asked_of_each
 from ddmd_bench.planning.sizes import RECORD, png_bytes
@@ -18,17 +19,6 @@ from ddmd_bench.planning.task import DOCTOR, ENCODE, NO_SEED, Tasks
 from ddmd_bench.students.catalogue import PIPELINE
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
 from ddmd_bench.suite.students import Student
-
-_SOURCES = (
-    *MODEL_SOURCES,
-    "students/drawing.py",
-    "students/sources.py",
-    "students/networks.py",
-    "students/adapters.py",
-    "stages/generate.py",
-)
-# Only students that were trained elsewhere depend on these.
-_LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py", "data/image_folders.py")
 
 
 def _problems(asked: Asked) -> Iterator[str]:
@@ -58,7 +48,7 @@ def _folder_remote(folder: str) -> Remote:
 
 
 def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
-    """What determines the images of a student that is not trained here, beside its seed."""
+    """What determines a student's images beside its seed and what its training has left."""
     suite, backend, one = asked.suite, asked.backend, asked.loaded.get(name)
     if student.images is not None:
         return {"images": remote_identity(_folder_remote(student.images))}
@@ -68,24 +58,30 @@ def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
     if one is not None:
         base = network_inputs(suite.backend, BACKENDS[suite.backend](one.model))
         return {**base, **dtype, **inputs_of(one.row)}
+    network = {**network_inputs(suite.backend, backend), **dtype}
+    if student.source == "train":
+        return network
     facts = student.model_dump(mode="json", include={"num_inference_steps", "guidance_scale"})
     options = {"source": student.source, **facts, **student.teacher_options()}
-    return {**network_inputs(suite.backend, backend), **dtype, **options}
+    return {**network, **options}
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
-    suite, backend, images = asked.suite, asked.backend, asked_of_each(asked)
+    suite, images = asked.suite, asked_of_each(asked)
     for name, student in suite.students.items():
-        loading = _LOADING_SOURCES if name in asked.loaded else ()
-        sources = (*_SOURCES, *backend.sources, *loading)
+        computed = versions("generate")
+        if name in asked.bases or student.source == "real":
+            computed |= backend_versions(suite.backend)
+        if name in asked.loaded:
+            computed |= versions("loaded")
         trained = student.source == "train"
-        own = {"dtype": backend.dtype} if trained else _inputs(asked, name, student)
+        own = _inputs(asked, name, student)
         for seed in suite.seeds:
             inputs = {**own, **images, "seed": seed}
             if trained:
                 inputs["student"] = tasks.key("train", name, seed)
             needs = [DOCTOR, ENCODE, ("encode", name, NO_SEED), ("train", name, seed)]
-            tasks.add("generate", inputs, sources, name, seed, needs=needs)
+            tasks.add("generate", inputs, computed, name, seed, needs=needs)
 
 
 def _downloads(asked: Asked) -> Downloads:

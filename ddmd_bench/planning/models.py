@@ -6,32 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddmd_bench.backends import Backend
+from ddmd_bench.files.versions import versions
 from ddmd_bench.planning.part import Asked, Downloads, Part
-
-# Files of the package that determine what networks compute, beside the backend's own.
-MODEL_SOURCES = (
-    "files/records.py",
-    *(f"objective/{name}.py" for name in ("process", "sampler", "terms")),
-    "backends/__init__.py",
-    "data/images.py",
-    "students/prepared.py",
-)
 
 
 def encoder_identity(backend: Backend) -> dict[str, str]:
-    """What determines the embedding of a prompt."""
+    """What determines the embedding of a prompt, beside the versions of the code."""
     return dict(backend.encoders.identity()) if backend.encoders is not None else {}
 
 
-def network_inputs(backend_name: str, backend: Backend) -> dict[str, Any]:
-    """What determines a backend's results."""
+def network_inputs(backend_name: str, backend: Backend, *, vae: bool = True) -> dict[str, Any]:
+    """What determines a backend's results; without those that only encoder and decoder have."""
+    weights = {name: value for name, value in backend.weights().items() if vae or name != "vae"}
     inputs: dict[str, Any] = {
         "backend": backend_name,
-        "weights": dict(backend.weights()),
+        "weights": weights,
         "resolution": backend.resolution,
     }
     if backend.encoders is not None:
-        inputs["text"] = encoder_identity(backend)
+        inputs["text"] = {**encoder_identity(backend), "versions": versions("encode")}
     return inputs
 
 

@@ -6,24 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddmd_bench.data.prompts import prompts_key
+from ddmd_bench.files.versions import backend_versions, scorer_versions, versions
 from ddmd_bench.measuring.reference import (
     build_command,
     extractors_of,
     statistics_inputs,
     statistics_problems,
 )
-from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
+from ddmd_bench.planning.models import network_inputs
 from ddmd_bench.planning.part import Asked, Cost, Part, TaskKind
-from ddmd_bench.planning.scoring import MEASURING_SOURCES, bytes_of_answers, known_metrics
+from ddmd_bench.planning.scoring import bytes_of_answers, known_metrics
 from ddmd_bench.planning.task import DOCTOR, Tasks
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
-
-_SOURCES = (
-    *MODEL_SOURCES,
-    *MEASURING_SOURCES,
-    "students/drawing.py",
-    "stages/reference.py",
-)
 
 
 def _problems(asked: Asked) -> Iterator[str]:
@@ -49,13 +43,15 @@ def _protocol(asked: Asked) -> Mapping[str, Any]:
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     suite, backend = asked.suite, asked.backend
     if backend.draw_real is not None:
+        scorers = needed_scorers(suite.metrics)
         inputs = {
             **network_inputs(suite.backend, backend),
             "prompts": prompts_key(asked.prompts),
             "images_per_prompt": suite.reference.images_per_prompt,
-            "scorers": weights_sha256(needed_scorers(suite.metrics)),
+            "scorers": weights_sha256(scorers),
         }
-        tasks.add("reference", inputs, (*_SOURCES, *backend.sources), needs=[DOCTOR])
+        computed = versions("reference") | backend_versions(suite.backend)
+        tasks.add("reference", inputs, computed | scorer_versions(scorers), needs=[DOCTOR])
 
 
 def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from ddmd_bench.errors import unknown
+from ddmd_bench.files.versions import scorer_versions, versions
 from ddmd_bench.measuring.reference import statistics_inputs
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind
 from ddmd_bench.planning.sizes import FLOAT32, RECORD
@@ -21,19 +22,6 @@ from ddmd_bench.scorers import (
     weights_sha256,
 )
 from ddmd_bench.suite.schema import Scoring
-
-# Files of the package that determine what scorers say.
-MEASURING_SOURCES = (
-    "files/decoding.py",
-    "measuring/one_pass.py",
-    "measuring/encoded_prompts.py",
-    "scorers/**/*.py",
-    "measuring/measure.py",
-    "measuring/features.py",
-    "measuring/aggregates.py",
-)
-_DOCTOR_SOURCES = (*MEASURING_SOURCES, "measuring/doctor.py", "stages/doctor.py")
-_SOURCES = ("files/records.py", *MEASURING_SOURCES, "stats/*.py", "stages/score.py")
 
 
 def known_metrics(metrics: Iterable[str]) -> list[str]:
@@ -69,10 +57,12 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     suite = asked.suite
     if examined := outside_scorers(suite.all_metrics):
         asked_of = {"dtype": suite.scoring.dtype, "scorers": weights_sha256(examined)}
-        tasks.add("doctor", asked_of, _DOCTOR_SOURCES)
+        tasks.add("doctor", asked_of, versions("doctor") | scorer_versions(examined))
+    scorers = needed_scorers(suite.metrics)
+    computed = versions("score") | scorer_versions(scorers)
     shared: dict[str, Any] = {
         **statistics_inputs(suite.reference.statistics),
-        "scorers": weights_sha256(needed_scorers(suite.metrics)),
+        "scorers": weights_sha256(scorers),
         "dtype": suite.scoring.dtype,
         "metrics": sorted(suite.metrics),
         "intervals_over": suite.intervals_over,
@@ -82,7 +72,7 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     for name, seed in product(suite.students, suite.seeds):
         inputs = {**shared, "images": tasks.key("generate", name, seed)}
         needs = [REFERENCE, ("generate", name, seed)]
-        tasks.add("score", inputs, _SOURCES, name, seed, needs=needs)
+        tasks.add("score", inputs, computed, name, seed, needs=needs)
 
 
 def _downloads(asked: Asked) -> Downloads:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.files.provenance import source_sha256
 from ddmd_bench.files.records import DONE, FAILED, SCHEMA, content_key, read_done
 
 NO_SEED = -1  # of what is the same for every seed
@@ -63,17 +62,17 @@ class Tasks:
         self,
         stage: str,
         inputs: dict[str, Any],
-        sources: Sequence[str],
+        versions: Mapping[str, int],
         student: str = "",
         seed: int = NO_SEED,
         *,
         needs: Iterable[TaskName] = (),
     ) -> None:
-        """A task that `inputs` and the package's files that match `sources` determine.
+        """A task that `inputs` determine, as this version computes them.
 
         Of what it needs, what the suite does not have is left out.
         """
-        inputs = {"schema": SCHEMA, "sources": source_sha256(*sources), **inputs}
+        inputs = {"schema": SCHEMA, "versions": dict(versions), **inputs}
         key = content_key(inputs)
         label = f"{student}, seed {seed}" if seed != NO_SEED and len(self.seeds) > 1 else student
         folder = self.folder / stage / (f"{student}-{key}" if student else key)

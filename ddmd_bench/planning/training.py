@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
 
+from ddmd_bench.files.versions import backend_versions, versions
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.encoding import training_data_inputs
 from ddmd_bench.planning.evaluation import evaluation_inputs
 from ddmd_bench.planning.generation import operations_of_image
-from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
+from ddmd_bench.planning.models import network_inputs
 from ddmd_bench.planning.operations import training_flops
 from ddmd_bench.planning.part import Asked, Cost, Part, TaskKind, Work
 from ddmd_bench.planning.sizes import training_bytes
 from ddmd_bench.planning.task import DOCTOR, ENCODE, Tasks
-from ddmd_bench.suite.settings import NOT_IN_KEY, TrainData, TrainSettings
+from ddmd_bench.suite.settings import TrainData, TrainSettings
+from ddmd_bench.suite.used import used_settings, uses_real_images
 
 # What a choice needs beside the package's own dependencies: choice -> package.
 OPTIMIZER_PACKAGES = {"adamw_8bit": "bitsandbytes"}
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
-_SOURCES = (
-    *MODEL_SOURCES,
-    "objective/*.py",
-    "students/networks.py",
-    "students/adapters.py",
-    "training/[!e]*.py",  # evaluation.py counts where a suite evaluates
-    "stages/train.py",
-)
 
 
 def _trained(asked: Asked) -> Iterator[tuple[str, str, TrainSettings]]:
@@ -73,19 +66,25 @@ def _missing(key: str, choice: str, package: str) -> str:
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
-    suite, backend = asked.suite, asked.backend
-    shared = {
-        **network_inputs(suite.backend, backend),
-        **training_data_inputs(asked),
-        **evaluation_inputs(asked),
-    }
+    suite, evaluation = asked.suite, evaluation_inputs(asked)
+    computed = versions("train") | backend_versions(suite.backend)
     for name, method, settings in _trained(asked):
-        row = {key: value for key, value in vars(METHODS[method]).items() if key != "title"}
-        told = settings.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        row = METHODS[method]
+        real = uses_real_images(settings, row)
+        data = training_data_inputs(asked)
+        if not real and "train_data" in data:
+            data["train_data"].pop("images", None)
+        asked_of = {
+            # A decoder runs only where the student is evaluated, an encoder where images are read.
+            **network_inputs(suite.backend, asked.backend, vae=real or bool(evaluation)),
+            **data,
+            **evaluation,
+            "method": {key: value for key, value in vars(row).items() if key != "title"},
+            "train": used_settings(settings, row),
+        }
         for seed in suite.seeds:
-            inputs: dict[str, Any] = {**shared, "method": row, "train": told, "seed": seed}
-            sources = (*_SOURCES, *backend.sources)
-            tasks.add("train", inputs, sources, name, seed, needs=[DOCTOR, ENCODE])
+            inputs = {**asked_of, "seed": seed}
+            tasks.add("train", inputs, computed, name, seed, needs=[DOCTOR, ENCODE])
 
 
 def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:

@@ -37,6 +37,10 @@ _SHAPES = (
     "This is a small embedded world of 32-pixel scenes; large models may behave otherwise.",
     "The paper's results at the size of SDXL are not measured here.",
 )
+_OTHER_CODE = (
+    "Parts of this report were made by different {what}; see the provenance at the end of the page."
+)
+_MAKERS = {"sources": "code", "packages": "versions of packages", "device": "devices"}
 _NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
 
 
@@ -59,9 +63,16 @@ def limits(record: dict[str, Any]) -> list[str]:
         seeds,
         *(_SHAPES if embedded else [_SAME_NUMBER]),
         *([_NO_GAN] if methods and not has_gan else []),
+        *_makers(record["provenance"]["varying"]),
         *(line for student in students.values() for line in _not_scored(student)),
         *_truncated(students.values()),
     ]
+
+
+def _makers(varying: Mapping[str, Any]) -> list[str]:
+    """One line where not everything was made alike."""
+    found = [words for field, words in _MAKERS.items() if field in varying]
+    return [_OTHER_CODE.format(what=" and ".join(found))] if found else []
 
 
 def _not_scored(student: dict[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.quiet import keep_quiet
 from ddmd_bench.files.threads import limit_threads, num_cores, threads_of_children
 from ddmd_bench.planning.plan import Plan
+from ddmd_bench.planning.superseded import remember_asked
 from ddmd_bench.planning.task import Task, TaskName
 
 # Nearly all that workers load, whatever the suite; what a library costs is loading it at all.
@@ -188,6 +189,7 @@ def _done(task: Task, plan: Plan, connection: Connection) -> str | None:
     stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
     try:
         stage(plan, task, progress)
+        remember_asked(task)
     except BenchError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - one student's failure is no other's

@@ -53,7 +53,7 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
         "n": len(set(wanted)),
         "encoded": num_encoded,
         "seconds": time.perf_counter() - start,
-        "provenance": provenance(),
+        "provenance": provenance(backend.dtype),
     }
     mark_done(task.folder, record)
 

@@ -49,6 +49,6 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
         "resolution": list(drawn.pixels.shape[-2:]),
         "seconds": seconds,
         "images_per_s": len(rows) / seconds,
-        "provenance": provenance(),
+        "provenance": provenance(backend.dtype),
     }
     mark_done(task.folder, record)

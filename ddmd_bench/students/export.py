@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ddmd_bench.backends import PipelineForm
 from ddmd_bench.data.images import image_ids, image_seed
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.provenance import provenance
+from ddmd_bench.files.provenance import commit
 from ddmd_bench.files.records import read_done, write_whole
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.students.networks import load_student
@@ -108,7 +108,7 @@ def _card(student: SeededStudent, settings: TrainSettings, suite: str, form: Pip
         seed=student.seed,
         settings=settings.model_dump(mode="json"),
         iterations=done.get("num_iterations"),
-        commit=provenance()["commit"],
+        commit=commit(),
         form=form,
         schedule=form.schedule(settings.t_list),
         lora=settings.lora_rank is not None,

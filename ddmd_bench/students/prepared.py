@@ -13,6 +13,7 @@ from ddmd_bench.data.training import TrainingData
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.embeddings import Store
 from ddmd_bench.files.records import content_key
+from ddmd_bench.files.versions import backend_versions, versions
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model
 
@@ -42,7 +43,8 @@ class Prepared:
     def store(self, backend: Backend) -> Store:
         """The embeddings of the backend's text encoders."""
         assert backend.encoders is not None, "only text encoders have a store"
-        return Store(self.embeddings / content_key(dict(backend.encoders.identity())))
+        made_by = versions("encode") | backend_versions(self.suite.backend)
+        return Store(self.embeddings / content_key([dict(backend.encoders.identity()), made_by]))
 
     def collected(self) -> TrainingData | None:
         """The suite's training data, where it names any."""

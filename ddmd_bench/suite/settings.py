@@ -13,9 +13,6 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
-# Do not change what is computed, only how often it is saved.
-NOT_IN_KEY = frozenset({"checkpoint_every"})
-
 
 class Strict(BaseModel):
     """A part of a suite file: unknown keys are errors, values do not change."""

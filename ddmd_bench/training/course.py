@@ -123,7 +123,7 @@ class Course:
             "seconds": float(frame["seconds"].sum()),
             "peak_memory_gib": peak_memory_gib(),
             "best": self.best(),
-            "provenance": provenance(),
+            "provenance": provenance(settings.precision),
         }
         mark_done(folder, record)
         (folder / CHECKPOINT).unlink(missing_ok=True)

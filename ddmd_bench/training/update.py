@@ -24,6 +24,7 @@ from ddmd_bench.objective.regularizers import (
 from ddmd_bench.objective.terms import Cond, Direction, student_direction, student_loss
 from ddmd_bench.students.networks import Network, make_networks
 from ddmd_bench.suite.settings import TrainSettings
+from ddmd_bench.suite.used import has_fake_score
 from ddmd_bench.training.batches import Batch, Batches
 from ddmd_bench.training.discriminator import Discriminator
 from ddmd_bench.training.optimizers import Stepper
@@ -55,16 +56,15 @@ class Training:
         self.backend, self.method, self.settings = backend, method, settings
         self.seed, self.device = seed, device
         self.batches = Batches(backend, method, settings, seed, device)
-        # Without DM a fake score has nothing to tell; with a GAN it carries the discriminator.
-        has_fake_score = method.tau_dm is not None or method.gan
+        tracks = has_fake_score(method)
         roles = ["teacher", "student"]
         roles += ["average"] if settings.ema else []
-        roles += ["fake_score"] if has_fake_score else []
+        roles += ["fake_score"] if tracks else []
         self.networks = make_networks(backend, settings, roles, seed, device)
         student = self.networks["student"].parameters.values()
         self.steppers = {"student": Stepper([(student, settings.learning_rate)], settings)}
         self.discriminator: Discriminator | None = None
-        if has_fake_score:
+        if tracks:
             fake_score = self.networks["fake_score"]
             head: list[torch.nn.Parameter] = []
             if method.gan:

@@ -70,12 +70,6 @@ def make_backend(model: Model) -> Backend:
         return LuminaDenoiser(transformer).requires_grad_(False).eval()
 
     return Backend(
-        sources=(
-            "backends/encoded.py",
-            "backends/pipelines.py",
-            "backends/repository.py",
-            "backends/lumina2/*.py",
-        ),
         resolution=model.resolution,
         latent_shape=_latent_shape(parts, model.resolution),
         weights=parts.weights,

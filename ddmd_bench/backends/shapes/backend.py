@@ -155,7 +155,6 @@ def _check_prompt(prompt: str) -> None:
 def make_backend() -> Backend:
     """The row behind `backend: shapes`."""
     return Backend(
-        sources=("backends/unets.py", "backends/shapes/*.py"),
         resolution=IMAGE_SIZE,
         latent_shape=LATENT_SHAPE,
         weights=lambda: {"teacher": _teacher_sha256()},

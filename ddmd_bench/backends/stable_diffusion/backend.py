@@ -118,14 +118,6 @@ def make_backend(model: Model, family: Family) -> Backend:
         return EpsDenoiser(unet, level).requires_grad_(False).eval()
 
     return Backend(
-        sources=(
-            "backends/unets.py",
-            "backends/encoded.py",
-            "backends/pipelines.py",
-            "backends/repository.py",
-            "backends/weights.py",
-            "backends/stable_diffusion/*.py",
-        ),
         resolution=model.resolution,
         latent_shape=(4, model.resolution // 8, model.resolution // 8),
         weights=parts.weights,
