@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend
@@ -215,6 +216,28 @@ def test_the_first_adapter_that_is_asked_for_answers(backend: Backend, first: st
         changed = networks[first](x_t, t, cond)
         assert not torch.equal(changed, networks["teacher"](x_t, t, cond))
         assert torch.equal(changed, networks[first](x_t, t, cond))
+
+
+def test_an_adapter_is_selected_as_peft_selects_it(backend: Backend) -> None:
+    networks = make_training(backend, "dmd", lora_rank=2).networks
+    for role, network in networks.items():
+        for k, parameter in enumerate(network.parameters.values()):
+            nn.init.constant_(parameter, 0.01 * (len(role) + k % 3))
+    x_t, t, cond = batch_of(backend)
+    module = networks["teacher"].module
+    layers = [m for m in module.modules() if isinstance(m, BaseTunerLayer)]
+    for role in ("student", "teacher", "fake_score", "student", "average"):
+        with torch.no_grad():
+            ours = networks[role](x_t, t, cond)
+        assert all(p.requires_grad for p in networks["student"].parameters.values())
+        for layer in layers:
+            layer.enable_adapters(role != "teacher")
+            if role != "teacher":
+                layer.set_adapter(role)
+        assert torch.equal(module(x_t, t, cond), ours)
+        for network in networks.values():  # as they were before peft's own way
+            for parameter in network.parameters.values():
+                parameter.requires_grad_(True)
 
 
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 2}], ids=["full", "lora"])

@@ -65,17 +65,15 @@ class Network:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Passes inside, forward and backward, reach the input but not these parameters."""
-        self._freeze(True)
+        self._require_gradients(False)
         try:
             yield
         finally:
-            self._freeze(False)
+            self._require_gradients(True)
 
-    def _freeze(self, frozen: bool) -> None:
-        if self.adapters is not None and self.adapter is not None:
-            (self.adapters.frozen.add if frozen else self.adapters.frozen.discard)(self.adapter)
+    def _require_gradients(self, required: bool) -> None:
         for parameter in self.parameters.values():
-            parameter.requires_grad_(not frozen)
+            parameter.requires_grad_(required)
 
     def state(self) -> dict[str, Tensor]:
         """Values of the trained parameters."""
