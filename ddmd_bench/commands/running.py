@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
     from ddmd_bench.run.tasks import Outcome
 
+_IN_USE = "Wait for it, end it, or take another folder: --runs"
 ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
 
 
@@ -39,6 +40,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
 
     What another version of the code has made is made again only with `redo`.
     """
+    from ddmd_bench.files.locks import locked
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
@@ -57,7 +59,9 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     if "train" in stages:
         problems += gpu_problems(outlook)
     raise_problems(problems)
-    with progress_shown(console) as on_event:
+    # Two runs in one folder would do everything twice, and write the same files.
+    alone = locked(plan.runs / plan.suite.name, _IN_USE)
+    with alone, progress_shown(console) as on_event:
         return run_tasks(plan, stages, on_event, workers)
 
 

@@ -1,0 +1,60 @@
+"""One process at a time in a folder: a lock that ends with its holder, however that ends.
+
+The kernel holds it (flock), so that a process that was killed leaves none behind; beside it stands
+who holds it. On a network file system this needs one that hands locks on, as NFS since version 4.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import read_json, write_json
+
+LOCK = "lock"
+
+
+@contextmanager
+def locked(folder: Path, remedy: str = "") -> Iterator[None]:
+    """Hold the folder's lock, when it is free; with a remedy, now or an error that ends with it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"{LOCK}.json"
+    try:
+        lock = FileLock(folder / LOCK).acquire(timeout=0 if remedy else -1)
+    except Timeout:
+        raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
+    with lock:
+        write_json(holder, _this_process())
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def _shown(holder: Path) -> str:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it has just come or gone
+        found = read_json(holder)
+        return (
+            f"process {found['process']} on {found['host']} since {found['since']} "
+            f"({found['command']})"
+        )
+    return "another process"
