@@ -65,13 +65,13 @@ def test_images_of_two_sizes_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "2.png").unlink(), "names .*2.png, which is not there"),
-        (lambda f: (f / "2.png").write_text("no image"), "2.png: cannot be read as an image"),
-        (lambda f: (f / "metadata.jsonl").unlink(), "expected a folder of images with a metadata"),
-        (lambda f: (f / "metadata.jsonl").write_text("{"), "not JSON lines"),
+        (lambda f: (f / "2.png").unlink(), "2.png: there is no such file"),
+        (lambda f: (f / "2.png").write_text("no image"), "2.png: it has no format of images"),
+        (lambda f: (f / "metadata.jsonl").unlink(), "expected images with one of metadata"),
+        (lambda f: (f / "metadata.jsonl").write_text("{"), "line 1 is not JSON"),
         (
             lambda f: (f / "metadata.jsonl").write_text("{}"),
-            "line 1: expected file_name and",
+            "row 0 has no file_name; it has: nothing",
         ),
     ],
 )

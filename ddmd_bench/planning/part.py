@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.backends.facts import Facts, facts_of
 from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.data.training import data_identity
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
 from ddmd_bench.planning.task import Tasks
@@ -62,6 +63,12 @@ class Asked:
             own = one is not None and one.model != self.suite.model
             found[name] = BACKENDS[self.suite.backend](one.model) if one and own else self.backend
         return found
+
+    @cached_property
+    def training_data(self) -> Mapping[str, Any]:
+        """What determines captions and real images to train on; each file is looked at once."""
+        data = self.suite.train_data
+        return data_identity(data, self.backend.resolution) if data else {}
 
     def facts(self, base: Backend | None = None) -> Facts:
         """Of the networks of a backend, the suite's own by default; each is looked at once."""
