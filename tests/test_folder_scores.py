@@ -148,6 +148,10 @@ def test_prompts_are_stripped_and_lines_end_where_files_say(folder: Path) -> Non
         by_name = {row["file_name"]: row["prompt"] for row in found.rows}
         assert by_name == dict(zip(names, (text.strip() for text in texts), strict=True))
         assert found.not_listed == ()
+    table["category"] = [1, 1, 1, 2, 2, 2]
+    table.to_parquet(folder / "p.parquet")
+    found = read_folder(folder, folder / "p.parquet", ["prompt_accuracy"])
+    assert sorted(row["prompt_set"] for row in found.rows) == [*"111222"]
     table["prompt"] = [*texts[:5], " \u3000"]
     table.to_csv(folder / "p.csv", index=False)
     with pytest.raises(BenchError, match=r"1 of 6 images have an empty prompt, e\.g\. deep/5"):

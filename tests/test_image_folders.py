@@ -81,6 +81,13 @@ def test_images_of_two_sizes_are_refused(folder: Path) -> None:
             lambda f: (f / "metadata.jsonl").write_text("{}"),
             "row 0 has no file_name; it has: nothing",
         ),
+        (
+            lambda f: write_jsonl(
+                f / "metadata.jsonl",
+                [{"file_name": "0.png", "prompt": p.text} for p in PROMPTS for _ in range(2)],
+            ),
+            "0.png stands for two images",
+        ),
     ],
 )
 def test_a_spoilt_folder_says_what_is_wrong(folder: Path, spoil: object, message: str) -> None:

@@ -420,6 +420,9 @@ data = DataSource(source="some/prompts", column="prompt", split="test")
 say(lambda: list(iter_captions(data, skip=1)))
 data = DataSource(source="some/photographs", revision=commit)
 say(lambda: [[name, encoded.hex()] for name, encoded in iter_encoded_images(data, skip=1)])
+for split in (None, "test"):
+    data = DataSource(source="some/splits", column="prompt", split=split, revision=commit)
+    say(lambda: list(iter_captions(data)))
 """
 
 
@@ -441,6 +444,8 @@ def test_what_the_hub_has_and_what_the_cache_keeps_of_it(tmp_path: Path) -> None
     card, rows = b"---\nlicense: cc0-1.0\n---\n", b"prompt,category\none,x\ntwo,y\none,z\n"
     files = {"README.md": card, "test.csv": rows}
     hub.add("datasets/some/prompts", files, known_as=COMMIT)
+    splits = {f"{split}.csv": f"prompt\nof {split}\n".encode() for split in ("train", "test")}
+    hub.add("datasets/some/splits", splits, known_as=COMMIT)
     for k in range(2):
         Image.new("RGB", (3, 3), (k, 0, 0)).save(tmp_path / f"{k}.png")
     photographs = {f"{k}.png": (tmp_path / f"{k}.png").read_bytes() for k in range(2)}
@@ -468,6 +473,9 @@ def test_what_the_hub_has_and_what_the_cache_keeps_of_it(tmp_path: Path) -> None
         assert online[k] == [STAND_INS[name][1], COMMIT]
     assert online[10] == [[1, "two"], [2, "one"]]
     assert online[11] == [["some/photographs, row 1", photographs["1.png"].hex()]]
+
+    assert online[12] == "some/splits: it has several splits; give one of: train, test"
+    assert online[13] == [[0, "of test"]]
 
     assert [offline[k] for k in (0, *range(6, 11))] == [online[k] for k in (0, *range(6, 11))]
     assert "no network, and it is not in the cache" in offline[3]

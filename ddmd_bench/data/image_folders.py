@@ -127,6 +127,7 @@ def read_listing(
 
     Prompts of the same text have a row of their own for each image, in the order of their ids.
     """
+    folder = folder.expanduser()
     if not folder.is_dir():
         raise BenchError(f"{folder}: no such folder of images")
     by_text: dict[str, list[Path]] = defaultdict(list)
@@ -145,6 +146,9 @@ def read_listing(
             f"{folder}: {len(lacking)} of {len(needed)} prompts lack images, e.g. {first_text!r} "
             f"has {len(by_text[first_text])} of {needed[first_text]}"
         )
+    if len(set(files.values())) < len(files):
+        twice, _ = Counter(files.values()).most_common(1)[0]
+        raise BenchError(f"{folder}: {twice.name} stands for two images; name each image once")
     _require_one_size(require_images(folder, files.values()))
     return files
 

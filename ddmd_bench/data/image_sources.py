@@ -179,7 +179,7 @@ def _decoded_of_hub(value: Any) -> PilImage:
     """Of any address that `datasets` knows."""
     from datasets import Image
 
-    if value and (value["bytes"] is not None or value["path"].startswith("hf://")):
+    if value and (value["bytes"] is not None or (value["path"] or "").startswith("hf://")):
         value = {"bytes": _bytes_of(value), "path": None}
     decoded: PilImage = Image().decode_example(value)
     return decoded

@@ -141,8 +141,10 @@ def _by_name(prompts: Path) -> list[_Listed]:
                 f"row {k}"
             )
         column = column or text_column(str(prompts), list(row), None)
-        text, group = (text_of(str(prompts), c, k, row.get(c)) for c in (column, "category"))
-        listed.append(_Listed(name, text, group or GROUP))
+        text, group = text_of(str(prompts), column, k, row.get(column)), row.get("category")
+        listed.append(
+            _Listed(name, text, GROUP if group is None else stripped(str(group)) or GROUP)
+        )
     if not listed:
         raise BenchError(f"{prompts}: no rows")
     if any(one.group == "all" for one in listed):
