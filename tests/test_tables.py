@@ -140,6 +140,18 @@ def test_columns_are_called_without_marks_and_spaces(tmp_path: Path) -> None:
     ]
 
 
+def test_quotes_of_a_tsv_are_around_a_value_or_belong_to_it(tmp_path: Path) -> None:
+    """PartiPrompts has the second row; what is in quotes as CSV has it is the first."""
+    rows = ['"with ""two"" and a\ttab"\t1', '"G I G G L E" painted\t2', 'a "NA" sign\t"3"', "\t4"]
+    (tmp_path / "p.tsv").write_text("\n".join(["prompt\tn", *rows]))
+    assert [tuple(row.values()) for row in rows_of(tmp_path / "p.tsv")] == [
+        ('with "two" and a\ttab', "1"),
+        ('"G I G G L E" painted', "2"),
+        ('a "NA" sign', "3"),
+        ("", "4"),
+    ]
+
+
 def test_parquet_is_read_from_any_row_and_by_columns(tmp_path: Path) -> None:
     table = pd.DataFrame({"n": range(500), "prompt": [f"text {k}" for k in range(500)]})
     table.to_parquet(tmp_path / "p.parquet", row_group_size=150)
