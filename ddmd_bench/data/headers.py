@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddmd_bench.files.decoding import Undecodable, upright
-from ddmd_bench.files.memory import remembered
+from ddmd_bench.files.remembered import remembered
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ddmd_bench.files.memory import remember, remembered
+from ddmd_bench.files.remembered import remember, remembered
 from ddmd_bench.files.records import file_sha256
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

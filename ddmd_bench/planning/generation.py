@@ -21,6 +21,7 @@ from ddmd_bench.students.catalogue import PIPELINE
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
 from ddmd_bench.suite.students import Student
 
+_FOLDER_SOURCES = ("data/image_folders.py", "files/decoding.py")  # of a student's folder of images
 _SOURCES = (
     *MODEL_SOURCES,
     "students/drawing.py",
@@ -29,9 +30,8 @@ _SOURCES = (
     "students/adapters.py",
     "stages/generate.py",
 )
-# Only students that were trained elsewhere depend on these, and those of a folder of images.
-_LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py")
-_FOLDER_SOURCES = ("data/image_folders.py", "files/decoding.py")
+# Only students that were trained elsewhere depend on these.
+_LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py", "data/image_folders.py")
 
 
 def _problems(asked: Asked) -> Iterator[str]:

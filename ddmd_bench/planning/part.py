@@ -53,6 +53,12 @@ class Asked:
         return sum(p.num_prompts * p.images_per_prompt for p in self.suite.prompts.values())
 
     @cached_property
+    def training_data(self) -> Mapping[str, Any]:
+        """What determines captions and real images to train on; each file is looked at once."""
+        data = self.suite.train_data
+        return data_identity(data, self.backend.resolution) if data else {}
+
+    @cached_property
     def bases(self) -> Mapping[str, Backend]:
         """The backend in which each student is sampled, by name; none for a whole pipeline."""
         found = {}
@@ -63,12 +69,6 @@ class Asked:
             own = one is not None and one.model != self.suite.model
             found[name] = BACKENDS[self.suite.backend](one.model) if one and own else self.backend
         return found
-
-    @cached_property
-    def training_data(self) -> Mapping[str, Any]:
-        """What determines captions and real images to train on; each file is looked at once."""
-        data = self.suite.train_data
-        return data_identity(data, self.backend.resolution) if data else {}
 
     def facts(self, base: Backend | None = None) -> Facts:
         """Of the networks of a backend, the suite's own by default; each is looked at once."""

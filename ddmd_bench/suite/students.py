@@ -38,7 +38,7 @@ class Student(Strict):
     # A row of `ddmd_bench.students.catalogue.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
-    # A folder of images whose metadata (metadata.jsonl, .csv) give each file_name its prompt.
+    # A folder of images with a metadata.jsonl that gives each file_name its prompt.
     images: str | None = None
     num_inference_steps: Positive | None = None
     guidance_scale: Annotated[float, Field(ge=1)] | None = None
