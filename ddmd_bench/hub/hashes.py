@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ddmd_bench.files.remembered import remember, remembered
 from ddmd_bench.files.records import file_sha256
+from ddmd_bench.files.remembered import remember, remembered
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")

@@ -76,8 +76,8 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     suite, backend, images = asked.suite, asked.backend, asked_of_each(asked)
     for name, student in suite.students.items():
         loading = _LOADING_SOURCES if name in asked.loaded else ()
-        loading = _FOLDER_SOURCES if student.images is not None else loading
         sources = (*_SOURCES, *backend.sources, *loading)
+        sources += _FOLDER_SOURCES if student.images is not None else ()
         trained = student.source == "train"
         own = {"dtype": backend.dtype} if trained else _inputs(asked, name, student)
         for seed in suite.seeds:
