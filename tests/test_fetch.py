@@ -164,7 +164,7 @@ def test_training_data_that_may_change_is_refused_before_a_download(tmp_path: Pa
     suite = {**SUITE, "train_data": {"prompts": unpinned}}
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(suite))
-    with pytest.raises(BenchError, match=r"train_data: tiny/captions.* need a revision"):
+    with pytest.raises(BenchError, match=r"train_data.prompts: tiny/captions.* need a revision"):
         suite_downloads(load_suite(str(path)))
     with pytest.raises(BenchError, match=r"prompts\.drawbench[\s\S]*need a revision"):
         make_plan(load_suite(str(path)), tmp_path / "runs", tmp_path / "reports")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.data.streams import iter_encoded_images
+from ddmd_bench.data.image_sources import iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import write_npy, write_npz
 from ddmd_bench.files.decoding import upright

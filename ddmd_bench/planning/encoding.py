@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.prompt_sources import prompt_remotes
 from ddmd_bench.data.prompts import prompts_key
-from ddmd_bench.data.training import data_identity
-from ddmd_bench.errors import BenchError
+from ddmd_bench.data.training import READING_SOURCES
+from ddmd_bench.data.training_checks import data_problems
 from ddmd_bench.planning.models import encoder_identity
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
 from ddmd_bench.planning.sizes import DTYPE_BYTES, FLOAT32, RECORD, png_bytes
@@ -18,12 +18,10 @@ from ddmd_bench.planning.task import Tasks
 from ddmd_bench.students.catalogue import PIPELINE
 
 _SOURCES = (
+    *READING_SOURCES,
     "files/records.py",
     "files/embeddings.py",
     "data/latents.py",
-    "data/streams.py",
-    "data/pixels.py",
-    "data/training.py",
     "stages/encode.py",
 )
 _SHARED: TaskKind = ("encode", "")
@@ -31,20 +29,15 @@ _SHARED: TaskKind = ("encode", "")
 
 def training_data_inputs(asked: Asked) -> dict[str, Any]:
     """What determines the captions and real images that students train on."""
-    data = asked.suite.train_data
-    if asked.backend.encoders is None or data is None:
+    if asked.backend.encoders is None or asked.suite.train_data is None:
         return {}
-    return {"train_data": data_identity(data, asked.backend.resolution)}
+    return {"train_data": asked.training_data}
 
 
-def _problems(asked: Asked) -> Iterator[str]:
-    """What keeps training data from being the same in every run, known before a download."""
+def _problems(asked: Asked) -> Iterable[str]:
+    """What training data lack, or keeps them from being the same in every run."""
     data = asked.suite.train_data
-    try:
-        if data is not None:
-            data_identity(data, asked.backend.resolution)
-    except BenchError as error:
-        yield f"train_data: {error}"
+    return data_problems(data) if data is not None else ()
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:

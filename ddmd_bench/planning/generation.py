@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS, twice_guided
+from ddmd_bench.data.headers import headers_of
 from ddmd_bench.data.image_folders import read_listing
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import Remote, remote_identity
+from ddmd_bench.files.records import content_key
+from ddmd_bench.hub import Remote
 from ddmd_bench.planning.models import MODEL_SOURCES, network_inputs
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
 from ddmd_bench.planning.prompts import asked_of_each
@@ -19,6 +21,7 @@ from ddmd_bench.students.catalogue import PIPELINE
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
 from ddmd_bench.suite.students import Student
 
+_FOLDER_SOURCES = ("data/image_folders.py", "files/decoding.py")  # of a student's folder of images
 _SOURCES = (
     *MODEL_SOURCES,
     "students/drawing.py",
@@ -51,17 +54,13 @@ def _folder_problems(asked: Asked, name: str, folder: str) -> Iterator[str]:
         yield f"students.{name}: {error}"
 
 
-def _folder_remote(folder: str) -> Remote:
-    """A folder of images as a source of files."""
-    place = folder if folder.startswith(("/", "./", "../", "~")) else f"./{folder}"
-    return Remote(place, None, ("*",), kind="dataset", what="images")
-
-
 def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
     """What determines the images of a student that is not trained here, beside its seed."""
     suite, backend, one = asked.suite, asked.backend, asked.loaded.get(name)
     if student.images is not None:
-        return {"images": remote_identity(_folder_remote(student.images))}
+        files = read_listing(Path(student.images), asked.prompts, suite.images_per_prompt())
+        headers = headers_of(files.values())
+        return {"images": content_key([[*of, headers[file].sha256] for of, file in files.items()])}
     dtype = {"dtype": backend.dtype}
     if one is not None and one.row.format == PIPELINE:
         return {**dtype, **inputs_of(one.row)}
@@ -78,6 +77,7 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     for name, student in suite.students.items():
         loading = _LOADING_SOURCES if name in asked.loaded else ()
         sources = (*_SOURCES, *backend.sources, *loading)
+        sources += _FOLDER_SOURCES if student.images is not None else ()
         trained = student.source == "train"
         own = {"dtype": backend.dtype} if trained else _inputs(asked, name, student)
         for seed in suite.seeds:

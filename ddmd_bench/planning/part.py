@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.backends.facts import Facts, facts_of
 from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.data.training import data_identity
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
 from ddmd_bench.planning.task import Tasks
@@ -50,6 +51,12 @@ class Asked:
     def num_images(self) -> int:
         """Images of one student."""
         return sum(p.num_prompts * p.images_per_prompt for p in self.suite.prompts.values())
+
+    @cached_property
+    def training_data(self) -> Mapping[str, Any]:
+        """What determines captions and real images to train on; each file is looked at once."""
+        data = self.suite.train_data
+        return data_identity(data, self.backend.resolution) if data else {}
 
     @cached_property
     def bases(self) -> Mapping[str, Backend]:
