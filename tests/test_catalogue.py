@@ -77,6 +77,7 @@ def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert torch.equal(loaded.vae.quant_conv.weight, base.vae.quant_conv.weight)
     assert {"student", "base"} <= inputs_of(row).keys()
+    base.unet.save_pretrained(tmp_path / "base" / "unet")
     with pytest.raises(BenchError, match="names no class of diffusers for transformer, found None"):
         load_whole_pipeline(replace(row, component="transformer"), torch.float32)
 

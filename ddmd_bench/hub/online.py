@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
-from ddmd_bench.hub.cache import absent, damage, find, storage
-from ddmd_bench.hub.remote import Remote, is_local, no_such_file, unmatched, wanted
+from ddmd_bench.hub.cache import absent, damage, find, pipeline_index, storage
+from ddmd_bench.hub.layout import PIPELINE_INDEX, chosen
+from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences
 from ddmd_bench.hub.sentences import failures, sentence, unreachable
 
 
@@ -47,7 +49,10 @@ class Offer:
 
 
 def ask_hub(remote: Remote) -> Offer:
-    """One request, which unlike the listing of a tree is not tried again for half a minute."""
+    """The listing, and of a whole pipeline the list of its parts, a file of a kilobyte.
+
+    One request for the listing, which unlike that of a tree is not tried again for half a minute.
+    """
     from huggingface_hub import HfApi, ModelInfo, constants
 
     info = HfApi().repo_info(
@@ -62,10 +67,28 @@ def ask_hub(remote: Remote) -> Offer:
         file.rfilename: Offered(file.size or 0, file.lfs.sha256 if file.lfs else None)
         for file in info.siblings or ()
     }
-    place = f"{remote.what}: {remote.place}"
-    lacking = [no_such_file(place, file, listed) for file in unmatched(remote.files, listed)]
-    files = {name: listed[name] for name in wanted(remote.files, listed)}
-    return Offer(info.sha or "", files, tuple(lacking), bool(info.gated))
+    commit = info.sha or ""
+    whole = remote.layout is not None and remote.layout.networks is None
+    index = _offered_index(remote, commit) if whole and PIPELINE_INDEX in listed else None
+    read = chosen(remote.files, remote.layout, listed, index)
+    lacking = lacking_sentences(remote, read, listed)
+    files = {name: listed[name] for name in read.files}
+    return Offer(commit, files, tuple(lacking), bool(info.gated))
+
+
+def _offered_index(remote: Remote, commit: str) -> dict[str, Any] | None:
+    """A pipeline's list of its parts; leaves nothing in the cache, since a plan fetches nothing."""
+    from huggingface_hub import hf_hub_download
+
+    with TemporaryDirectory() as folder:
+        path = hf_hub_download(
+            remote.repository,
+            PIPELINE_INDEX,
+            repo_type=remote.kind,
+            revision=commit,
+            cache_dir=folder,
+        )
+        return pipeline_index(Path(path))
 
 
 def _check_access(remote: Remote, offer: Offer) -> None:

@@ -46,7 +46,9 @@ class StudentWeights:
     sampling: Sampling
     revision: str | None = None
     file: str | None = None  # in the repository; the repository itself where None
+    variant: str | None = None  # of a pipeline's weights; None: its plain ones, or the only one
     base: str | None = SDXL_BASE
+    base_revision: str | None = None  # of a base that is another repository
     # Of a pipeline, the part that the weights are, a folder in diffusers' format named by `file`;
     # the rest is the base's. None: the repository is the whole pipeline.
     component: str | None = None

@@ -20,12 +20,20 @@ class Checkpoint(Strict):
     file: str | None = None
     # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
     format: Literal["unet", "lora", "pipeline"]
+    # Of a pipeline's weights, e.g. fp16; its plain ones, or the only one, where it is left out.
+    variant: str | None = None
     lora_scale: float = 1.0
     scheduler: str = "own"
     num_inference_steps: Positive
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
     embedded_guidance_scale: float | None = None
+
+    @model_validator(mode="after")
+    def _variant_of_a_pipeline(self) -> Checkpoint:
+        if self.variant is not None and self.format != "pipeline":
+            raise ValueError(f"variant is of format pipeline; of a {self.format} name the file")
+        return self
 
 
 class Student(Strict):
