@@ -19,8 +19,10 @@ from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from
 from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
 from ddmd_bench.planning.downloads import require_here
 from ddmd_bench.planning.part import Downloads
-from ddmd_bench.students.catalogue import PUBLISHED, Sampling, StudentWeights, local_weights
+from ddmd_bench.students.catalogue import SDXL_BASE, Sampling, StudentWeights, local_weights
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, load_whole_pipeline, remote_of
+from ddmd_bench.students.listing import page, settings_of
+from ddmd_bench.students.published import PUBLISHED
 from tests.tiny_sdxl import SCHEDULER, make_pipeline
 from tests.tiny_students import lcm_unet
 
@@ -42,8 +44,8 @@ def test_a_row_is_whole(name: str) -> None:
     row = PUBLISHED[name]
     sampling = row.sampling
     assert row.format in (FORMATS if row.backend == "sdxl" else {"pipeline"})
-    assert row.source.strip().count(" ") > 5  # a sentence
-    assert row.revision is None or len(row.revision) == 40
+    for commit in (row.revision, row.base_revision):
+        assert commit is None or len(commit) == 40
     assert row.repository.count("/") == 1
     assert (row.file is not None) == (row.backend == "sdxl" or row.component is not None)
     assert sampling.guidance_scale >= 1  # ours: 1 is none
@@ -54,6 +56,31 @@ def test_a_row_is_whole(name: str) -> None:
     assert len(scheduler.timesteps) == sampling.num_inference_steps
     if sampling.timesteps is not None:
         assert scheduler.timesteps.tolist() == list(sampling.timesteps)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_setting_of_a_row_was_seen_somewhere(name: str) -> None:
+    row = PUBLISHED[name]
+    assert set(settings_of(row)) <= row.seen_in.keys()
+    assert row.seen_in.keys() <= {*settings_of(row), "lora_scale"}
+    assert all(place.count(" ") >= 2 for place in row.seen_in.values())  # words, not a mark
+    assert (row.revision is None) == row.seen_in["revision"].startswith("none: ")
+    # A base of another repository is pinned as the student is.
+    other = row.base not in (None, row.repository, SDXL_BASE)
+    assert (row.base_revision is not None) == other
+
+
+def test_the_page_of_published_students_is_the_catalogue() -> None:
+    """python -m ddmd_bench published > docs/published_students.md"""
+    written = Path(__file__).parents[1] / "docs" / "published_students.md"
+    assert written.read_text() == page()
+    assert len([line for line in page().splitlines() if line.startswith("| `")]) == len(PUBLISHED)
+
+
+def test_a_base_of_its_own_is_taken_at_its_commit() -> None:
+    base = base_remote(PUBLISHED["senseflow_flux"])
+    assert base is not None
+    assert base.place == "black-forest-labs/FLUX.1-dev@3de623fc3c33"
 
 
 def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
@@ -237,6 +264,13 @@ CASES: dict[str, tuple[Sampling, str, dict[str, Any], dict[str, Any]]] = {
     ),
     "hyper_sd": (
         PUBLISHED["hyper_sd_lora"].sampling, "DDIMScheduler", TRAILING, {"guidance_scale": 0},
+    ),
+    "hyper_sd_1step_lora": (  # eta as on its card, which acts on nothing in one step
+        PUBLISHED["hyper_sd_1step_lora"].sampling, "TCDScheduler", {},
+        {"guidance_scale": 0, "eta": 1.0},
+    ),
+    "pcm_normalcfg": (
+        PUBLISHED["pcm_normalcfg"].sampling, "TCDScheduler", TRAILING, {"guidance_scale": 7.5},
     ),
     "pcm": (PUBLISHED["pcm"].sampling, "TCDScheduler", TRAILING, {"guidance_scale": 0}),
     "turbo": (

@@ -1,7 +1,8 @@
 """What is fetched of a repository in diffusers' format: what loading it reads, and no more.
 
 The repositories hold what real ones hold beside their parts: single-file checkpoints, other
-precisions, ONNX, OpenVINO and Flax, a second VAE. diffusers' own download from the same Hub is the reference.
+precisions, ONNX, OpenVINO and Flax, a second VAE. What diffusers' own download brings from the same
+Hub is what is compared with.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which files of a repository in diffusers' format its loaders read, by their names alone.
 
 A part of a model is a folder. A network's is read as its configuration and one of the sets of
-weights that may lie in it: of a precision (a *variant*) or of none, safetensors or .bin, one file or
-shards with an index; everything else, tokenizers among it, is read whole. The rules are those of
+weights that may lie in it: of a precision (a *variant*) or of none, safetensors or .bin, one file
+or shards with an index; everything else, tokenizers among it, is read whole. The rules are those of
 diffusers 0.42 and transformers 5 for a folder: `ModelMixin.from_pretrained`,
 `_get_resolved_checkpoint_files`. A .bin is read where nothing else is there, as they do, by
 `torch.load(weights_only=True)`, which runs no code.

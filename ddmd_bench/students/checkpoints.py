@@ -11,12 +11,12 @@ from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity, variant_of
 from ddmd_bench.students.catalogue import (
     PIPELINE,
-    PUBLISHED,
     SDXL_BASE,
     Sampling,
     StudentWeights,
     local_weights,
 )
+from ddmd_bench.students.published import PUBLISHED
 from ddmd_bench.suite.students import Checkpoint, Student
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
             given.guidance_scale,
             given.embedded_guidance_scale,
         ),
-        source="the suite",
     )
 
 
@@ -108,7 +107,7 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
 
 def inputs_of(row: StudentWeights) -> dict[str, Any]:
     """What determines a published student's images beside the backend."""
-    told = {k: v for k, v in asdict(row).items() if k not in ("title", "source", "repository")}
+    told = {k: v for k, v in asdict(row).items() if k not in ("title", "seen_in", "repository")}
     if row.component is None:
         del told["component"]
     base = base_remote(row)

@@ -43,7 +43,7 @@ class Student(Strict):
     title: str = ""
     method: str | None = None
     train: dict[str, Any] = Field(default_factory=dict)
-    # A row of `ddmd_bench.students.catalogue.PUBLISHED`.
+    # A row of `ddmd_bench.students.published.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
     # A folder of images with a metadata.jsonl that gives each file_name its prompt.
