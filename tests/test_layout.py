@@ -23,9 +23,9 @@ from tiny_sdxl import make_pipeline
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import Layout, download, folder_of, look, remote_identity, variant_of
+from ddmd_bench.hub import Layout, Remote, download, folder_of, look, remote_identity, variant_of
 from ddmd_bench.hub.layout import chosen
-from ddmd_bench.planning.downloads import download_lines
+from ddmd_bench.planning.downloads import bytes_to_come, download_lines, look_at
 from ddmd_bench.students.catalogue import Sampling, StudentWeights
 from ddmd_bench.students.checkpoints import base_remote, load_whole_pipeline, remote_of
 from ddmd_bench.suite.settings import Model
@@ -240,6 +240,11 @@ def test_sizes_are_told_before(saved: Saved, hub: Hub) -> None:
     expected = ALWAYS | tokenizers(files) | weights()
     size = sum(len(files[name]) for name in expected) / 1e6
     assert download_lines([remote_of(ROW)]) == [f"tiny: tiny/sdxl@main  to download {size:.3f} MB"]
+    part = Remote("tiny/sdxl", None, ("unet/*.safetensors",), "model", "a part of it")
+    looks = look_at([remote_of(ROW), part])
+    other = {name: data for name, data in files.items() if name.startswith("unet/")}
+    more = sum(len(other[n]) for n in other if n.endswith(".safetensors") and n not in expected)
+    assert bytes_to_come(looks) == round(size * 1e6) + more  # what both want, once
     download(remote_of(ROW))
     assert download_lines([remote_of(ROW)]) == ["tiny: tiny/sdxl@main  complete"]
 

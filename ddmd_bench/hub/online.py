@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -28,6 +29,7 @@ class Look:
     size: Size
     problems: tuple[str, ...]
     reached: bool = True  # False: the Hub was asked, and nothing answered
+    to_come: Mapping[str, int] = field(default_factory=dict)  # bytes of each file, by its place
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,9 @@ def look(remote: Remote, ask: bool = True) -> Look:
         said = (sentence(remote, error), *halves, *faults)
         return Look(unknown, said, reached=not unreachable(error))
     total = sum(file.size for file in offer.files.values())
-    size = Size(total, total - bytes_here(remote, offer))
-    return Look(size, (*offer.problems, *faults))
+    to_come = _to_come(remote, offer)
+    size = Size(total, sum(to_come.values()))
+    return Look(size, (*offer.problems, *faults), to_come=to_come)
 
 
 def partial_of(remote: Remote, sha256: str) -> Path:
@@ -141,14 +144,20 @@ def size_of(path: Path) -> int:
 
 def bytes_here(remote: Remote, offer: Offer) -> int:
     """How many of the offered bytes need not be fetched, halves of large files included."""
-    snapshot, here = storage(remote) / "snapshots" / offer.commit, 0
+    total = sum(file.size for file in offer.files.values())
+    return total - sum(_to_come(remote, offer).values())
+
+
+def _to_come(remote: Remote, offer: Offer) -> dict[str, int]:
+    """What is left of each offered file, by the place that it will have."""
+    snapshot, left = storage(remote) / "snapshots" / offer.commit, dict[str, int]()
     for name, file in offer.files.items():
         blob = storage(remote) / "blobs" / (file.sha256 or "")
         if (snapshot / name).is_file() or (file.sha256 and blob.is_file()):
-            here += file.size
-        elif file.sha256:
-            here += min(size_of(partial_of(remote, file.sha256)), file.size)
-    return here
+            continue
+        here = size_of(partial_of(remote, file.sha256)) if file.sha256 else 0
+        left[str(snapshot / name)] = max(file.size - here, 0)
+    return left
 
 
 def _half_downloaded(remote: Remote) -> list[str]:
