@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
 from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding
+from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
@@ -73,7 +75,7 @@ def test_every_setting_of_a_row_was_seen_somewhere(name: str) -> None:
 def test_the_page_of_published_students_is_the_catalogue() -> None:
     """python -m ddmd_bench published > docs/published_students.md"""
     written = Path(__file__).parents[1] / "docs" / "published_students.md"
-    assert written.read_text() == page()
+    assert written.read_text() == page() == CliRunner().invoke(app, ["published"]).output
     assert len([line for line in page().splitlines() if line.startswith("| `")]) == len(PUBLISHED)
 
 

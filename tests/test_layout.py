@@ -19,16 +19,27 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import constants, hf_api
+from pydantic import ValidationError
 from tiny_sdxl import make_pipeline
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import Layout, Remote, download, folder_of, look, remote_identity, variant_of
+from ddmd_bench.hub import (
+    Layout,
+    Remote,
+    cache,
+    download,
+    folder_of,
+    look,
+    remote_identity,
+    variant_of,
+)
 from ddmd_bench.hub.layout import chosen
 from ddmd_bench.planning.downloads import bytes_to_come, download_lines, look_at
 from ddmd_bench.students.catalogue import Sampling, StudentWeights
 from ddmd_bench.students.checkpoints import base_remote, load_whole_pipeline, remote_of
 from ddmd_bench.suite.settings import Model
+from ddmd_bench.suite.students import Checkpoint
 from tests.hub_server import Hub, client_of
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -325,3 +336,47 @@ def test_the_identity_of_a_folder_is_that_of_what_is_read(saved: Saved, tmp_path
     assert remote_identity(remote) == before
     (own / "tokenizer_2" / "more.txt").write_bytes(b"read")
     assert remote_identity(remote) != before
+
+
+def test_a_cache_that_another_client_filled_is_read_without_a_listing(
+    saved: Saved, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("tiny/sdxl", saved.files("shards"))
+    remote = remote_of(ROW)
+    folder = download(remote)
+    monkeypatch.setattr(cache, "_listed_sizes", lambda remote, commit: None)
+    asked = len(hub.requests)
+    assert look(remote).problems == ()
+    shard = next(folder.glob("unet/*-00002-of-*.safetensors"))
+    shard.unlink()
+    [problem] = look(remote).problems
+    assert f"names {shard.name}, which is not beside it" in problem
+    (folder / "vae" / "config.json").unlink()
+    with pytest.raises(BenchError, match=r"not all of it: vae/config.json"):
+        folder_of(remote)
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"format": "lora", "variant": "fp16"}, "variant is of format pipeline; of a lora name"),
+        ({"format": "pipeline", "file": "unet.safetensors"}, "leave file out"),
+    ],
+)
+def test_files_are_named_as_their_format_has_them(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Checkpoint.model_validate({"repository": "a/b", "num_inference_steps": 2, **given})
+
+
+def test_one_file_is_no_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    remote = remote_of(replace(ROW, repository=str(tmp_path / "model.safetensors")))
+    assert look(remote).problems == (
+        f"tiny: {tmp_path}/model.safetensors is no folder; expected one with model_index.json",
+    )
+
+
+def test_a_layout_without_networks_is_its_files_alone() -> None:
+    names = ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    assert chosen(("unet/*.json",), Layout(()), names, None).files == names[:1]

@@ -55,14 +55,15 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
 
 def remote_of(row: StudentWeights) -> Remote:
     """The files that hold the student's own weights."""
+    if row.format == PIPELINE:
+        part = (row.file,) if row.component is not None and row.file else None
+        whole = Layout(part, variant=row.variant)
+        return Remote(row.repository, row.revision, (), "model", row.title, whole)
     local = local_weights(replace(row, file=None))
     if local is not None and local.is_file():
         return Remote(str(local.parent), None, (local.name,), kind="model", what=row.title)
-    files, layout = ((row.file,) if row.file else ()), None
-    if row.format == PIPELINE:
-        part = (row.file,) if row.component and row.file else None
-        files, layout = (), Layout(part, variant=row.variant)
-    return Remote(row.repository, row.revision, files, kind="model", what=row.title, layout=layout)
+    files = (row.file,) if row.file else ("*.json", "*.safetensors")
+    return Remote(row.repository, row.revision, files, kind="model", what=row.title)
 
 
 def weights_path(row: StudentWeights) -> Path:

@@ -64,7 +64,7 @@ def _row(name: str, row: StudentWeights) -> tuple[str, ...]:
         str(sampling.num_inference_steps),
         ", ".join(map(str, sampling.timesteps or ())),
         guidance if told is None else f"{told:g}, told to the network",
-        str(row.resolution),
+        str(row.resolution or "the suite's"),
     )
 
 

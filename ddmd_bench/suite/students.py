@@ -30,9 +30,11 @@ class Checkpoint(Strict):
     embedded_guidance_scale: float | None = None
 
     @model_validator(mode="after")
-    def _variant_of_a_pipeline(self) -> Checkpoint:
+    def _files_of_its_format(self) -> Checkpoint:
         if self.variant is not None and self.format != "pipeline":
             raise ValueError(f"variant is of format pipeline; of a {self.format} name the file")
+        if self.file is not None and self.format == "pipeline":
+            raise ValueError("a pipeline is a whole repository or folder; leave file out")
         return self
 
 
