@@ -243,6 +243,11 @@ def test_a_backends_parts_are_those_of_its_variant(saved: Saved, hub: Hub) -> No
             assert read == ALWAYS | tokenizers(files) | weights()
         else:  # beside the plain ones that are here by now
             assert read == ALWAYS | tokenizers(files) | weights() | weights(".fp16")
+    hub.add("tiny/fp16", saved.files("fp16"))
+    backend = BACKENDS["sdxl"](Model(repository="tiny/fp16", resolution=64))
+    [problem] = look(backend.remotes[0]).problems  # its loader would not find them
+    assert "no file 'unet/*model.safetensors'" in problem
+    assert "give fp16 as variant" in problem
 
 
 def test_sizes_are_told_before(saved: Saved, hub: Hub) -> None:
