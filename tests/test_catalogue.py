@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -83,6 +84,21 @@ def test_a_base_of_its_own_is_taken_at_its_commit() -> None:
     base = base_remote(PUBLISHED["senseflow_flux"])
     assert base is not None
     assert base.place == "black-forest-labs/FLUX.1-dev@3de623fc3c33"
+
+
+def test_senseflow_is_sampled_at_the_levels_that_it_was_trained_at() -> None:
+    """FLUX.1 dev's scheduler at 1024 pixels against the steps of SenseFlow's own trainer."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    row = PUBLISHED["senseflow_flux"]
+    assert row.resolution == 1024
+    steps, tokens = row.sampling.num_inference_steps, (1024 // 16) ** 2
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.set_timesteps(
+        sigmas=np.linspace(1, 1 / steps, steps), mu=calculate_shift(tokens, max_shift=1.15)
+    )
+    assert [int(t) for t in scheduler.timesteps] == [1000, 904, 759, 512]
 
 
 def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:

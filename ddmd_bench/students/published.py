@@ -105,6 +105,7 @@ _FLUX_DEV = (
     "vae/diffusion_pytorch_model.safetensors (candle-gen-flux)"
 )
 _SENSEFLOW_CARD = "card of domiso/SenseFlow: takes the place of FLUX.1 dev's transformer, "
+_SENSEFLOW_TRAINER = "senseflow/trainer/trainer_flux_senseflow.py of XingtongGe/SenseFlow (GitHub)"
 _Z_IMAGE = "example of ZImagePipeline in diffusers 0.42"
 
 PUBLISHED: dict[str, StudentWeights] = {
@@ -211,13 +212,14 @@ PUBLISHED: dict[str, StudentWeights] = {
             **_seen(
                 f"{_SENSEFLOW_CARD}Euler, 4 to 8 steps",
                 "scheduler",
-                "num_inference_steps",
                 revision="none: of its commits only the first seven digits were seen",
             ),
-            # The line of the card was not seen.
-            "guidance_scale": "README of XingtongGe/SenseFlow (GitHub): trained with "
-            "guidance_embeds false, so without an input for it; public code that samples it has 0",
-            "resolution": "README of XingtongGe/SenseFlow (GitHub): images of 1024 x 1024",
+            # FLUX.1 dev's scheduler gives the same four at 1024 pixels.
+            "num_inference_steps": f"{_SENSEFLOW_TRAINER}: at timesteps 1000, 904, 759, 512",
+            # The card's own line was not seen; public code that samples it has guidance_scale 0.
+            "guidance_scale": f"{_SENSEFLOW_TRAINER}: its network has guidance_embeds false, so no "
+            "input for it",
+            "resolution": f"{_SENSEFLOW_TRAINER}: 1024",
             "base_revision": _FLUX_DEV,
         },
     ),
