@@ -8,19 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
 from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding
+from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
 from ddmd_bench.planning.downloads import require_here
 from ddmd_bench.planning.part import Downloads
-from ddmd_bench.students.catalogue import PUBLISHED, Sampling, StudentWeights, local_weights
+from ddmd_bench.students.catalogue import SDXL_BASE, Sampling, StudentWeights, local_weights
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, load_whole_pipeline, remote_of
+from ddmd_bench.students.listing import page, settings_of
+from ddmd_bench.students.published import PUBLISHED
 from tests.tiny_sdxl import SCHEDULER, make_pipeline
 from tests.tiny_students import lcm_unet
 
@@ -42,8 +47,8 @@ def test_a_row_is_whole(name: str) -> None:
     row = PUBLISHED[name]
     sampling = row.sampling
     assert row.format in (FORMATS if row.backend == "sdxl" else {"pipeline"})
-    assert row.source.strip().count(" ") > 5  # a sentence
-    assert row.revision is None or len(row.revision) == 40
+    for commit in (row.revision, row.base_revision):
+        assert commit is None or len(commit) == 40
     assert row.repository.count("/") == 1
     assert (row.file is not None) == (row.backend == "sdxl" or row.component is not None)
     assert sampling.guidance_scale >= 1  # ours: 1 is none
@@ -54,6 +59,46 @@ def test_a_row_is_whole(name: str) -> None:
     assert len(scheduler.timesteps) == sampling.num_inference_steps
     if sampling.timesteps is not None:
         assert scheduler.timesteps.tolist() == list(sampling.timesteps)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_setting_of_a_row_was_seen_somewhere(name: str) -> None:
+    row = PUBLISHED[name]
+    assert set(settings_of(row)) <= row.seen_in.keys()
+    assert row.seen_in.keys() <= {*settings_of(row), "lora_scale"}
+    assert all(place.count(" ") >= 2 for place in row.seen_in.values())  # words, not a mark
+    assert (row.revision is None) == row.seen_in["revision"].startswith("none: ")
+    # A base of another repository is pinned as the student is.
+    other = row.base not in (None, row.repository, SDXL_BASE)
+    assert (row.base_revision is not None) == other
+
+
+def test_the_page_of_published_students_is_the_catalogue() -> None:
+    """python -m ddmd_bench published > docs/published_students.md"""
+    written = Path(__file__).parents[1] / "docs" / "published_students.md"
+    assert written.read_text() == page() == CliRunner().invoke(app, ["published"]).output
+    assert len([line for line in page().splitlines() if line.startswith("| `")]) == len(PUBLISHED)
+
+
+def test_a_base_of_its_own_is_taken_at_its_commit() -> None:
+    base = base_remote(PUBLISHED["senseflow_flux"])
+    assert base is not None
+    assert base.place == "black-forest-labs/FLUX.1-dev@3de623fc3c33"
+
+
+def test_senseflow_is_sampled_at_the_levels_that_it_was_trained_at() -> None:
+    """FLUX.1 dev's scheduler at 1024 pixels against the steps of SenseFlow's own trainer."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    row = PUBLISHED["senseflow_flux"]
+    assert row.resolution == 1024
+    steps, tokens = row.sampling.num_inference_steps, (1024 // 16) ** 2
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.set_timesteps(
+        sigmas=np.linspace(1, 1 / steps, steps), mu=calculate_shift(tokens, max_shift=1.15)
+    )
+    assert [int(t) for t in scheduler.timesteps] == [1000, 904, 759, 512]
 
 
 def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
@@ -77,6 +122,7 @@ def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     assert torch.equal(loaded.vae.quant_conv.weight, base.vae.quant_conv.weight)
     assert {"student", "base"} <= inputs_of(row).keys()
+    base.unet.save_pretrained(tmp_path / "base" / "unet")
     with pytest.raises(BenchError, match="names no class of diffusers for transformer, found None"):
         load_whole_pipeline(replace(row, component="transformer"), torch.float32)
 
@@ -236,6 +282,13 @@ CASES: dict[str, tuple[Sampling, str, dict[str, Any], dict[str, Any]]] = {
     ),
     "hyper_sd": (
         PUBLISHED["hyper_sd_lora"].sampling, "DDIMScheduler", TRAILING, {"guidance_scale": 0},
+    ),
+    "hyper_sd_1step_lora": (  # eta as on its card, which acts on nothing in one step
+        PUBLISHED["hyper_sd_1step_lora"].sampling, "TCDScheduler", {},
+        {"guidance_scale": 0, "eta": 1.0},
+    ),
+    "pcm_normalcfg": (
+        PUBLISHED["pcm_normalcfg"].sampling, "TCDScheduler", TRAILING, {"guidance_scale": 7.5},
     ),
     "pcm": (PUBLISHED["pcm"].sampling, "TCDScheduler", TRAILING, {"guidance_scale": 0}),
     "turbo": (

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Remote, folder_of, is_local, remote_identity
+from ddmd_bench.hub import Layout, Remote, folder_of, is_local, remote_identity
 from ddmd_bench.suite.settings import Model
 
 INDEX = "model_index.json"
@@ -54,24 +54,20 @@ def parts_of(
     assert model.repository is not None, "backends have a default"
     repository, revision = model.repository, model.revision
 
-    def remote(what: str, *files: str) -> Remote:
-        return Remote(repository, revision, files, kind="model", what=what)
-
-    def weights(*folders: str) -> list[str]:
-        # Shards end in -00001-of-00002.safetensors, a variant's in .fp16.safetensors.
-        mark = f"*.{model.variant}*.safetensors" if model.variant else "*model*.safetensors"
-        return [f"{folder}/{name}" for folder in folders for name in ("*.json", mark)]
+    def remote(what: str, networks: tuple[str, ...], *files: str) -> Remote:
+        layout = Layout(networks, variant=model.variant)
+        return Remote(repository, revision, files, kind="model", what=what, layout=layout)
 
     if model.vae is None:
-        vae = remote("VAE", *weights("vae"))
+        vae = remote("VAE", ("vae",))
     else:
         files = ("config.json", "diffusion_pytorch_model.safetensors")
         vae = Remote(model.vae, model.vae_revision, files, kind="model", what="VAE")
     return Parts(
         model,
         network,
-        remote(network, INDEX, "scheduler/*.json", *weights(network)),
-        remote("text encoders", INDEX, *weights(*encoders), *(f"{name}/*" for name in tokenizers)),
+        remote(network, (network,), INDEX, "scheduler/*.json"),
+        remote("text encoders", encoders, INDEX, *(f"{name}/*" for name in tokenizers)),
         vae,
     )
 

@@ -35,7 +35,7 @@ def plan(
 def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
     from ddmd_bench.hub.cache import hub_cache
-    from ddmd_bench.planning.downloads import lines_of, look_at, weights_lines
+    from ddmd_bench.planning.downloads import bytes_to_come, lines_of, look_at, weights_lines
     from ddmd_bench.planning.outlook import (
         Outlook,
         disk_lines,
@@ -46,6 +46,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     )
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.plan import make_plan, suite_downloads
+    from ddmd_bench.run.workers import slots
 
     made, problems = None, []
     try:
@@ -54,7 +55,8 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
         problems.append(str(error))
     _print(_task_lines(made) if made is not None else [])
     try:
-        downloads, outlook = suite_downloads(suite), Outlook(Asked.of(suite), made)
+        downloads = suite_downloads(suite)
+        outlook = Outlook(Asked.of(suite), made, len(slots()))
     except BenchError:
         raise_problems(problems)  # its own is among them
         raise
@@ -62,8 +64,8 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     # Where nothing answered, a missing file is no problem yet: `fetch` will tell.
     problems += [problem for seen in looks if seen.reached for problem in seen.problems]
     problems += gpu_problems(outlook)
-    missing = sum(seen.size.missing or 0 for seen in looks)
-    problems += disk_problems({runs: sum(outlook.disk().values()), hub_cache(): missing})
+    to_come = bytes_to_come(looks)
+    problems += disk_problems({runs: sum(outlook.disk().values()), hub_cache(): to_come})
     lines = lines_of(downloads.remotes, looks) + weights_lines(downloads.weights)
     _print(lines or ["no downloads"])
     _print(memory_lines(outlook))

@@ -39,11 +39,12 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int) -> Outcome:
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.run.tasks import Outcome, run_tasks
+    from ddmd_bench.run.workers import slots
 
     if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
         return Outcome(0, [])
     require_here(plan.downloads)
-    outlook = Outlook(Asked.of(plan.suite), plan)
+    outlook = Outlook(Asked.of(plan.suite), plan, len(slots(workers)))
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
         problems += gpu_problems(outlook)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Remote, folder_of, remote_identity
+from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity, variant_of
 from ddmd_bench.students.catalogue import (
-    PUBLISHED,
+    PIPELINE,
     SDXL_BASE,
     Sampling,
     StudentWeights,
     local_weights,
 )
+from ddmd_bench.students.published import PUBLISHED
 from ddmd_bench.suite.students import Checkpoint, Student
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
         repository=given.repository,
         revision=given.revision,
         file=given.file,
+        variant=given.variant,
         lora_scale=given.lora_scale,
         base=given.repository if given.format == "pipeline" else SDXL_BASE,
         sampling=Sampling(
@@ -48,18 +50,19 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
             given.guidance_scale,
             given.embedded_guidance_scale,
         ),
-        source="the suite",
     )
 
 
 def remote_of(row: StudentWeights) -> Remote:
     """The files that hold the student's own weights."""
+    if row.format == PIPELINE:
+        part = (row.file,) if row.component is not None and row.file else None
+        whole = Layout(part, variant=row.variant)
+        return Remote(row.repository, row.revision, (), "model", row.title, whole)
     local = local_weights(replace(row, file=None))
     if local is not None and local.is_file():
         return Remote(str(local.parent), None, (local.name,), kind="model", what=row.title)
-    files: tuple[str, ...] = (row.file,) if row.file else ("*.json", "*.safetensors", "tokenizer/*")
-    if row.component is not None:
-        files = (f"{row.file}/*.json", f"{row.file}/*.safetensors")
+    files = (row.file,) if row.file else ("*.json", "*.safetensors")
     return Remote(row.repository, row.revision, files, kind="model", what=row.title)
 
 
@@ -70,17 +73,14 @@ def weights_path(row: StudentWeights) -> Path:
     return folder / remote.files[0] if row.file or len(remote.files) == 1 else folder
 
 
-# A pipeline but for its network, which is a student's own; not the files of other programs at the
-# top of a repository.
-_REST = ("model_index.json", "scheduler/*", "text_encoder*", "tokenizer*", "vae/*")
-
-
 def base_remote(row: StudentWeights) -> Remote | None:
     """What a student that is one part of a pipeline takes from its base; None for any other."""
     if row.component is None:
         return None
     assert row.base is not None, "a component has a base"
-    return Remote(row.base, None, _REST, kind="model", what=f"the rest of {row.title}")
+    rest = Layout(without=(row.component,), variant=row.variant)
+    what = f"the rest of {row.title}"
+    return Remote(row.base, row.base_revision, (), kind="model", what=what, layout=rest)
 
 
 def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
@@ -88,9 +88,12 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
     import diffusers
 
     base = base_remote(row)
+    folder, told = (
+        folder_of(base or remote_of(row)),
+        {"variant": variant_of(base or remote_of(row))},
+    )
     if base is None or row.component is None:
-        return diffusers.DiffusionPipeline.from_pretrained(folder_of(remote_of(row)), dtype=dtype)
-    folder = folder_of(base)
+        return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told)
     named = read_json(folder / "model_index.json").get(row.component)
     if not named or named[0] != "diffusers":
         raise BenchError(
@@ -100,12 +103,12 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
         folder_of(remote_of(row)) / (row.file or ""), dtype=dtype
     )
     part = {row.component: network}
-    return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **part)
+    return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told, **part)
 
 
 def inputs_of(row: StudentWeights) -> dict[str, Any]:
     """What determines a published student's images beside the backend."""
-    told = {k: v for k, v in asdict(row).items() if k not in ("title", "source", "repository")}
+    told = {k: v for k, v in asdict(row).items() if k not in ("title", "seen_in", "repository")}
     if row.component is None:
         del told["component"]
     base = base_remote(row)

@@ -20,12 +20,22 @@ class Checkpoint(Strict):
     file: str | None = None
     # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
     format: Literal["unet", "lora", "pipeline"]
+    # Of a pipeline's weights, e.g. fp16; its plain ones, or the only one, where it is left out.
+    variant: str | None = None
     lora_scale: float = 1.0
     scheduler: str = "own"
     num_inference_steps: Positive
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
     embedded_guidance_scale: float | None = None
+
+    @model_validator(mode="after")
+    def _files_of_its_format(self) -> Checkpoint:
+        if self.variant is not None and self.format != "pipeline":
+            raise ValueError(f"variant is of format pipeline; of a {self.format} name the file")
+        if self.file is not None and self.format == "pipeline":
+            raise ValueError("a pipeline is a whole repository or folder; leave file out")
+        return self
 
 
 class Student(Strict):
@@ -35,7 +45,7 @@ class Student(Strict):
     title: str = ""
     method: str | None = None
     train: dict[str, Any] = Field(default_factory=dict)
-    # A row of `ddmd_bench.students.catalogue.PUBLISHED`.
+    # A row of `ddmd_bench.students.published.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
     # A folder of images with a metadata.jsonl that gives each file_name its prompt.
