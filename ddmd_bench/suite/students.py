@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ddmd_bench.errors import unknown
 from ddmd_bench.objective.methods import METHODS
@@ -18,14 +18,24 @@ class Checkpoint(Strict):
     repository: str
     revision: str | None = None
     file: str | None = None
-    # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
-    format: Literal["unet", "lora", "pipeline"]
+    # unet or transformer: the whole network; lora: on the suite's base; pipeline: a whole diffusers
+    # pipeline of any kind, sampled by itself.
+    format: Literal["unet", "transformer", "lora", "pipeline"]
     lora_scale: float = 1.0
     scheduler: str = "own"
     num_inference_steps: Positive
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
     embedded_guidance_scale: float | None = None
+
+
+class Adapter(Strict):
+    """A LoRA that is fused into a student trained elsewhere, beside its own weights."""
+
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+    scale: FiniteFloat = 1.0
 
 
 class Student(Strict):
@@ -38,6 +48,8 @@ class Student(Strict):
     # A row of `ddmd_bench.students.catalogue.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
+    # On top of published or other weights, fused in this order.
+    adapters: tuple[Adapter, ...] = ()
     # A folder of images with a metadata.jsonl that gives each file_name its prompt.
     images: str | None = None
     num_inference_steps: Positive | None = None
@@ -64,6 +76,8 @@ class Student(Strict):
         allowed |= {
             "train": {"train"},
             "teacher": {"cfg_trunc_ratio", "cfg_normalization"},
+            "published": {"adapters"},
+            "checkpoint": {"adapters"},
         }.get(self.source, set())
         given = {k for k in self.model_fields_set if getattr(self, k) is not None}
         if missing := needed.get(self.source, set()) - given:
