@@ -27,8 +27,9 @@ Layers = tuple[
 NUM_NAMED = 3  # keys that an error spells out
 KOHYA = "lora_unet_"  # before a layer's name, its dots underscores, whatever the network
 ORIGINAL = "diffusion_model."  # before names of the authors' own code
-# Ends of keys -> which tensor of a layer it is. The third pair is of diffusers' first attention
-# processors, `to_q_lora.down`, the last that of kohya's trainer.
+# The projections of an attention, whose processors held its LoRA at first: `to_q_lora.down`.
+PROCESSED = ("to_q", "to_k", "to_v", "to_out")
+# Ends of keys -> which tensor of a layer it is. The fourth pair is that of kohya's trainer.
 ENDS = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -125,7 +126,9 @@ def _of_key(key: str, names: Mapping[str, Layers]) -> tuple[Layers, str]:
     """The layers of a key, () where it names none, and which tensor of theirs it is."""
     for end, side in ENDS.items():
         name = key.removesuffix(end).replace(".processor.", ".")
-        if key.endswith(end) and name in names:
+        if not key.endswith(end) or (end.startswith("_") and not name.endswith(PROCESSED)):
+            continue
+        if name in names:
             return names[name], side
     return (), ""
 

@@ -21,10 +21,10 @@ class NetworkClass:
     # What the weights alone say of the architecture.
     settings_of: Callable[[Mapping[str, Tensor]], dict[str, Any]] = lambda state: {}
 
-    def empty(self, config: Mapping[str, Any]) -> Any:
+    def empty(self, config: Mapping[str, Any], **changed: Any) -> Any:
         """The architecture, its parameters without memory; what it computes beside them is here."""
         import diffusers
         from accelerate import init_empty_weights
 
         with init_empty_weights():
-            return getattr(diffusers, self.name).from_config(dict(config))
+            return getattr(diffusers, self.name).from_config(dict(config), **changed)

@@ -42,7 +42,7 @@ def architecture(
     """The empty network that weights fill to the last tensor; these may be on the meta device."""
     if place.is_dir():
         _check_config(kind, base, place)
-    network = kind.empty({**base, **kind.settings_of(state)})
+    network = kind.empty(base, **kind.settings_of(state))
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
     if found != expected:
