@@ -8,7 +8,6 @@ from typing import Any
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.backends.schedulers import SCHEDULERS
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.hub import is_local
 from ddmd_bench.students.catalogue import PIPELINE, SDXL_BASE, StudentWeights
 from ddmd_bench.students.checkpoints import lora_remotes, remote_of, row_of
 from ddmd_bench.suite.schema import Suite
@@ -40,8 +39,7 @@ def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
 def _check(suite: Suite, row: StudentWeights) -> None:
     if row.sampling.scheduler not in SCHEDULERS:
         raise BenchError(unknown("scheduler", row.sampling.scheduler, SCHEDULERS))
-    for remote in (remote_of(row), *lora_remotes(row)):  # raises what is wrong with a place
-        is_local(remote.repository)
+    remote_of(row), lora_remotes(row)  # raise what is wrong with a place
     if row.format == PIPELINE:
         return
     if row.backend not in ("", suite.backend):

@@ -15,7 +15,7 @@ from ddmd_bench.backends.weight_files import (
     network_files,
 )
 from ddmd_bench.errors import BenchError
-from ddmd_bench.hub import Remote
+from ddmd_bench.hub import Remote, is_local
 
 # The weights of a network in full precision, or their index and shards; no variant.
 _FULL_PRECISION = f"{NETWORK}[.-][s0]*"
@@ -25,6 +25,8 @@ def local_place(repository: str, file: str | None, title: str) -> Path | None:
     """The weights of a repository that is a local file or folder; None for one on the Hub."""
     place = Path(repository).expanduser()
     if not place.exists():
+        if is_local(repository):
+            raise BenchError(f"{title}: there is no file or folder {repository}")
         return None
     found = place / file if file else place
     if not found.exists():
