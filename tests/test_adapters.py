@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from tiny_lumina2 import write_repository as write_lumina2
 from tiny_sd15 import write_repository as write_sd15
 from tiny_sdxl import write_repository as write_sdxl
-from tiny_students import ATTENTION, student_state
+from tiny_students import ATTENTION, kohya, student_state
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.errors import BenchError
@@ -267,7 +267,7 @@ def test_a_published_student_takes_loras() -> None:
 # ---- On a whole pipeline, by its own loader.
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:Already found")  # of diffusers' own, which is compared with
 def test_loras_join_a_pipeline_as_diffusers_has_it(world: Any) -> None:
     folder, backend, network, _ = world
     scales = dict(zip(LORAS, (0.4, -0.7), strict=True))
@@ -281,7 +281,28 @@ def test_loras_join_a_pipeline_as_diffusers_has_it(world: Any) -> None:
     assert relative(output(own), of_diffusers(backend, network, folder, scales)) < 1e-6
 
 
-@pytest.mark.filterwarnings("ignore")
+def test_the_text_encoders_of_a_pipeline_are_its_own(tmp_path: Path) -> None:
+    """Other than those that a suite's students share: its LoRA may change them."""
+    pipeline = FAMILIES["sdxl"].make_pipeline()
+    before = {key: value.clone() for key, value in pipeline.text_encoder.state_dict().items()}
+    state = kohya(pairs_of(pipeline.unet, ATTENTION))
+    for encoder in ("lora_te1", "lora_te2"):
+        for kind in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            layer = f"{encoder}_text_model_encoder_layers_0_self_attn_{kind}"
+            state[f"{layer}.lora_down.weight"] = torch.ones(4, 32)
+            state[f"{layer}.lora_up.weight"] = torch.ones(32, 4)
+            state[f"{layer}.alpha"] = torch.tensor(2.0)
+    save_file(state, tmp_path / "lora.safetensors")
+    fuse_into_pipeline(pipeline, [(tmp_path, 0.5)])
+    after = pipeline.text_encoder.state_dict()
+    assert after.keys() == before.keys()
+    changes = {key: after[key] - value for key, value in before.items()}
+    changed = {key: change for key, change in changes.items() if change.any()}
+    assert len(changed) == 4
+    for change in changed.values():  # 0.5 * alpha / rank * the product of four ones
+        assert torch.allclose(change, torch.ones(32, 32))
+
+
 def test_a_pipeline_that_passes_over_a_key_is_refused(world: Any) -> None:
     folder, backend, network, _ = world
     component = FAMILIES[backend].kind.component

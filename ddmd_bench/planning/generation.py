@@ -46,6 +46,7 @@ _LOADING_SOURCES = (
     "data/image_folders.py",
     "students/checkpoints.py",
     "students/pipeline_loras.py",
+    "students/places.py",
 )
 
 

@@ -6,7 +6,9 @@ again in one of the pipeline's parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,29 @@ def fuse_into_pipeline(pipeline: Any, loras: Sequence[tuple[Path, float]]) -> No
     names = []
     for number, (place, _) in enumerate(loras):
         names.append(f"lora_{number}")
-        _load(pipeline, lora_file(place) if place.is_dir() else place, names[-1])
+        with _quiet():
+            _load(pipeline, lora_file(place) if place.is_dir() else place, names[-1])
     pipeline.set_adapters(names, [scale for _, scale in loras])
     try:
         pipeline.fuse_lora(adapter_names=names, safe_fusing=True)
     except ValueError as error:  # NaN or infinity in the sum
         raise BenchError(f"{loras[-1][0]}: cannot be fused: {error}") from error
     pipeline.unload_lora_weights()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While a LoRA loads: what it does not change, and that it is not the first, is as it may be."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _load(pipeline: Any, path: Path, name: str) -> None:
