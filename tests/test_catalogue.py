@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +13,22 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from ddmd_bench.backends import BACKENDS
 from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
-from ddmd_bench.backends.stable_diffusion.formats import FORMATS, guidance_embedding
+from ddmd_bench.backends.stable_diffusion.formats import guidance_embedding
 from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub import Remote
+from ddmd_bench.hub.remote import wanted
 from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
 from ddmd_bench.planning.downloads import require_here
 from ddmd_bench.planning.part import Downloads
-from ddmd_bench.students.catalogue import SDXL_BASE, Sampling, StudentWeights, local_weights
+from ddmd_bench.students.catalogue import SDXL_BASE, Sampling, StudentWeights
 from ddmd_bench.students.checkpoints import base_remote, inputs_of, load_whole_pipeline, remote_of
 from ddmd_bench.students.listing import page, settings_of
 from ddmd_bench.students.published import PUBLISHED
+from ddmd_bench.suite.settings import Model
 from tests.tiny_sdxl import SCHEDULER, make_pipeline
 from tests.tiny_students import lcm_unet
 
@@ -46,7 +49,8 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 def test_a_row_is_whole(name: str) -> None:
     row = PUBLISHED[name]
     sampling = row.sampling
-    assert row.format in (FORMATS if row.backend == "sdxl" else {"pipeline"})
+    formats = BACKENDS["sdxl"](Model()).formats
+    assert row.format in (formats if row.backend == "sdxl" else {"pipeline"})
     for commit in (row.revision, row.base_revision):
         assert commit is None or len(commit) == 40
     assert row.repository.count("/") == 1
@@ -182,13 +186,56 @@ def test_a_row_of_ones_own_may_be_a_path(tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     file.write_bytes(b"")
     row = StudentWeights("mine", "sdxl", "lora", str(file), Sampling("lcm", 4))
-    assert local_weights(row) == file
-    in_folder = dataclasses.replace(row, repository=str(tmp_path), file="mine.safetensors")
-    assert local_weights(in_folder) == file
-    assert local_weights(dataclasses.replace(in_folder, file=None)) == tmp_path
-    assert local_weights(PUBLISHED["dmd2"]) is None
+    here = Remote(str(tmp_path), None, ("mine.safetensors",), "model", "mine")
+    in_folder = replace(row, repository=str(tmp_path), file="mine.safetensors")
+    for given in (row, in_folder, replace(in_folder, file=None), replace(row, format="unet")):
+        assert remote_of(given) == here
     with pytest.raises(BenchError, match=r"no 'other.bin'.*mine.safetensors"):
-        local_weights(dataclasses.replace(in_folder, file="other.bin"))
+        remote_of(replace(in_folder, file="other.bin"))
+
+
+PEFT = ("adapter_model.safetensors", "adapter_config.json")
+FULL = "diffusion_pytorch_model[.-][s0]*"  # no variant; the index and its shards
+
+
+@pytest.mark.parametrize(
+    ("format", "file", "expected"),
+    [
+        ("lora", None, ("pytorch_lora_weights.safetensors",)),
+        ("lora", "a/b.safetensors", ("a/b.safetensors",)),
+        ("lora", "a", ("a/pytorch_lora_weights.safetensors",)),
+        ("lora", "a/adapter_model.safetensors", tuple(f"a/{name}" for name in PEFT)),
+        ("unet", None, ("config.json", FULL)),
+        ("transformer", "transformer", ("transformer/config.json", f"transformer/{FULL}")),
+        ("unet", "x.bin", ("x.bin",)),
+    ],
+)
+def test_what_is_fetched_of_the_hub_is_what_is_read(
+    format: str, file: str | None, expected: tuple[str, ...]
+) -> None:
+    row = StudentWeights("", "", format, "owner/name", Sampling("lcm", 4), file=file)
+    assert remote_of(row).files == expected
+
+
+def test_the_pattern_of_a_network_leaves_variants_out() -> None:
+    name = "diffusion_pytorch_model"
+    kept = [f"{name}.safetensors", f"{name}-00001-of-00002.safetensors"]
+    kept.append(f"{name}.safetensors.index.json")
+    others = [f"{name}.fp16.safetensors", f"{name}.bin", f"{name}.non_ema.safetensors"]
+    others += [f"{name}.fp16-00001-of-00002.safetensors", f"{name}.msgpack"]
+    assert wanted((FULL,), kept + others) == kept
+
+
+@pytest.mark.parametrize("options", [{}, {"variant": "fp16"}, {"max_shard_size": "100KB"}])
+def test_a_folder_of_a_network_is_all_that_its_loader_reads(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    make_pipeline().unet.save_pretrained(tmp_path, **options)
+    (tmp_path / "optimizer.bin").write_bytes(b"")
+    row = StudentWeights("", "", "unet", str(tmp_path), Sampling("lcm", 4))
+    names = {path.name for path in tmp_path.iterdir()} - {"optimizer.bin"}
+    assert set(remote_of(row).files) == names
+    require_here(Downloads((remote_of(row),)))
 
 
 # ---- Sampling, against diffusers' pipeline.

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ddmd_bench.objective.terms import Cond
 
 
+Loras = Sequence[tuple[Path, float]]  # a file or folder each, with its scale
+
+
 class SampleTeacher(Protocol):
     """How a backend draws from its teacher."""
 
@@ -53,6 +56,14 @@ class Encoders:
     collate: Callable[[Sequence[Mapping[str, Tensor]]], Cond]
     # On a device: images [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w].
     load_image_encoder: Callable[[str], Callable[[Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A part of a model, as planning sees it."""
+
+    weights: Callable[[], Mapping[str, str]]  # what determines it, a sha256 or a commit each
+    remotes: tuple[Remote, ...]
 
 
 @dataclass(frozen=True)
@@ -120,12 +131,17 @@ class Backend:
     # Steps, guidance and options of a teacher -> passes of its network for one image.
     teacher_evaluations: Callable[..., int] = twice_guided
     dtype: str = "float32"  # of networks while they are sampled
-    # A published student's file, its format and the scale of a LoRA -> a network with `predict`, as
-    # schedulers call it; and the configuration that those schedulers start from.
-    load_checkpoint: Callable[[Path, str, float], nn.Module] | None = None
+    # How a suite names the weights of students that were trained elsewhere -> whether those are the
+    # whole network, so that the base's own is needed by none of them.
+    formats: Mapping[str, bool] = field(default_factory=dict)
+    # A whole network's file, or None for the base's own, and LoRAs with their scales, fused in
+    # order -> a network with `predict`, as schedulers call it; and what those start from.
+    load_student: Callable[[Path | None, Loras], nn.Module] | None = None
+    check_student: Callable[[Path | None, Loras], None] | None = None  # raises what that would
     scheduler_config: Callable[[], dict[str, Any]] | None = None
     pipeline: PipelineForm | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
+    without_network: Base | None = None  # of those, what students of a whole network need
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 
 

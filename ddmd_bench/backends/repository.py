@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddmd_bench.backends import Base
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import Layout, Remote, folder_of, is_local, remote_identity
@@ -21,12 +22,20 @@ class Parts:
     model: Model  # as a suite names it, with the backend's defaults
     network: str  # the folder of the denoising network
     main: Remote  # the denoising network and the scheduler
+    shell: Remote  # the same without the network's weights
     text: Remote  # text encoders and tokenizers
     vae: Remote
 
     def weights(self) -> dict[str, str]:
         """What determines the networks: a commit, or a folder's hash, each."""
         return {self.network: remote_identity(self.main), "vae": remote_identity(self.vae)}
+
+    def without_network(self) -> Base:
+        """What a student of a whole network takes of the model."""
+        return Base(
+            lambda: {"shell": remote_identity(self.shell), "vae": remote_identity(self.vae)},
+            (self.shell, self.text, self.vae),
+        )
 
     def vae_folder(self) -> Path:
         """The VAE's own folder: a repository of its own, or a part of the main one."""
@@ -42,8 +51,14 @@ class Parts:
 
     def scheduler_config(self) -> dict[str, Any]:
         """The repository's scheduler_config.json."""
-        path = folder_of(self.main) / "scheduler" / "scheduler_config.json"
-        config: dict[str, Any] = read_json(path)
+        return self._config("scheduler/scheduler_config.json")
+
+    def network_config(self) -> dict[str, Any]:
+        """The denoising network's config.json, for which its weights need not be here."""
+        return self._config(f"{self.network}/config.json")
+
+    def _config(self, name: str) -> dict[str, Any]:
+        config: dict[str, Any] = read_json(folder_of(self.shell) / name)
         return config
 
 
@@ -63,10 +78,12 @@ def parts_of(
     else:
         files = ("config.json", "diffusion_pytorch_model.safetensors")
         vae = Remote(model.vae, model.vae_revision, files, kind="model", what="VAE")
+    shell = (INDEX, "scheduler/*.json", f"{network}/config.json")
     return Parts(
         model,
         network,
         remote(network, (network,), INDEX, "scheduler/*.json"),
+        remote(f"{network}'s settings", (), *shell),
         remote("text encoders", encoders, INDEX, *(f"{name}/*" for name in tokenizers)),
         vae,
     )

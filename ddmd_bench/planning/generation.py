@@ -18,7 +18,8 @@ from ddmd_bench.planning.prompts import asked_of_each
 from ddmd_bench.planning.sizes import RECORD, png_bytes
 from ddmd_bench.planning.task import DOCTOR, ENCODE, NO_SEED, Tasks
 from ddmd_bench.students.catalogue import PIPELINE
-from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
+from ddmd_bench.students.checkpoints import base_remote, inputs_of, lora_remotes, remote_of
+from ddmd_bench.students.verdicts import weights_problem
 from ddmd_bench.suite.students import Student
 
 _FOLDER_SOURCES = ("data/image_folders.py", "files/decoding.py")  # of a student's folder of images
@@ -32,16 +33,34 @@ _SOURCES = (
 )
 # Only students that were trained elsewhere depend on these.
 _LOADING_SOURCES = (
-    "backends/schedulers.py",
-    "backends/weights.py",
+    *(
+        f"backends/{name}.py"
+        for name in (
+            "lora_files",
+            "loras",
+            "network_class",
+            "schedulers",
+            "student_weights",
+            "weight_files",
+            "weights",
+            "whole_networks",
+        )
+    ),
     "data/image_folders.py",
     "hub/layout.py",
+    "students/checkpoints.py",
+    "students/pipeline_loras.py",
+    "students/places.py",
 )
 
 
 def _problems(asked: Asked) -> Iterator[str]:
     suite, backend = asked.suite, asked.backend
     yield from asked.refused
+    for name, one in asked.loaded.items():
+        base = BACKENDS[suite.backend](one.model)
+        if (problem := weights_problem(one.row, base)) is not None:
+            yield f"students.{name}: {problem}"
     for name, student in suite.students.items():
         if student.images is not None:
             yield from _folder_problems(asked, name, student.images)
@@ -70,7 +89,8 @@ def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
     if one is not None and one.row.format == PIPELINE:
         return {**dtype, **inputs_of(one.row)}
     if one is not None:
-        base = network_inputs(suite.backend, BACKENDS[suite.backend](one.model))
+        own_base = BACKENDS[suite.backend](one.model)
+        base = network_inputs(suite.backend, own_base, asked.needs_network(name))
         return {**base, **dtype, **inputs_of(one.row)}
     facts = student.model_dump(mode="json", include={"num_inference_steps", "guidance_scale"})
     options = {"source": student.source, **facts, **student.teacher_options()}
@@ -97,10 +117,9 @@ def _downloads(asked: Asked) -> Downloads:
     found: list[Remote] = []
     for one in asked.loaded.values():
         found.append(remote_of(one.row))
+        found += lora_remotes(one.row)
         if (base := base_remote(one.row)) is not None:
             found.append(base)
-        if one.row.format != PIPELINE:
-            found += BACKENDS[asked.suite.backend](one.model).remotes
     return Downloads(tuple(found))
 
 

@@ -70,6 +70,14 @@ class Asked:
             found[name] = BACKENDS[self.suite.backend](one.model) if one and own else self.backend
         return found
 
+    def needs_network(self, name: str) -> bool:
+        """Whether a student starts from its base's own network, or is that; a whole one does not.
+
+        A student without a base needs none.
+        """
+        one = self.loaded.get(name)
+        return name in self.bases and not (one and self.bases[name].formats[one.row.format])
+
     def facts(self, base: Backend | None = None) -> Facts:
         """Of the networks of a backend, the suite's own by default; each is looked at once."""
         base = base or self.backend

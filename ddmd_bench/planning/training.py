@@ -73,13 +73,15 @@ def _missing(key: str, choice: str, package: str) -> str:
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
-    suite, backend = asked.suite, asked.backend
+    suite, backend, trained = asked.suite, asked.backend, list(_trained(asked))
+    if not trained:  # then the base's network need not be here
+        return
     shared = {
         **network_inputs(suite.backend, backend),
         **training_data_inputs(asked),
         **evaluation_inputs(asked),
     }
-    for name, method, settings in _trained(asked):
+    for name, method, settings in trained:
         row = {key: value for key, value in vars(METHODS[method]).items() if key != "title"}
         told = settings.model_dump(mode="json", exclude=set(NOT_IN_KEY))
         for seed in suite.seeds:

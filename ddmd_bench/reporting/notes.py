@@ -59,9 +59,23 @@ def limits(record: dict[str, Any]) -> list[str]:
         seeds,
         *(_SHAPES if embedded else [_SAME_NUMBER]),
         *([_NO_GAN] if methods and not has_gan else []),
+        *(_loras(students[name]["title"], row) for name, row in _stacked(suite)),
         *(line for student in students.values() for line in _not_scored(student)),
         *_truncated(students.values()),
     ]
+
+
+def _stacked(suite: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The students with LoRAs on top of their weights."""
+    return ((name, row) for name, row in suite["students"].items() if row.get("adapters"))
+
+
+def _loras(title: str, student: Mapping[str, Any]) -> str:
+    named = (
+        f"{one['repository']}{'/' + one['file'] if one['file'] else ''} at {one['scale']:g}"
+        for one in student["adapters"]
+    )
+    return f"{title} is drawn with LoRAs on top of its weights: {', '.join(named)}."
 
 
 def _not_scored(student: dict[str, Any]) -> Iterator[str]:

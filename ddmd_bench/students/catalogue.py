@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from ddmd_bench.errors import BenchError
 
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 PIPELINE = "pipeline"  # a format: a whole diffusers pipeline, sampled by its own rules
@@ -33,11 +30,23 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class StackedLora:
+    """A LoRA on top of a student's weights."""
+
+    repository: str  # as a student's
+    revision: str | None = None
+    file: str | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class StudentWeights:
     """One student. `base` is the repository of all that the weights do not hold.
 
-    backend: the family, "sdxl" or "pipeline" (a whole diffusers pipeline of another architecture).
-    format: a key of `backends.stable_diffusion.formats.FORMATS`, or "pipeline".
+    backend: the family that a published one belongs to, "pipeline" for a whole diffusers pipeline
+    of any architecture, "" for weights that a suite names, which are of its own family.
+    format: of `Backend.formats` ("unet" or "transformer", a whole network, and "lora"), or
+    "pipeline".
     """
 
     title: str
@@ -54,18 +63,7 @@ class StudentWeights:
     # the rest is the base's. None: the repository is the whole pipeline.
     component: str | None = None
     lora_scale: float = 1.0
+    adapters: tuple[StackedLora, ...] = ()  # fused in this order
     resolution: int = 1024
     # Where each setting was seen, by its name; of a suite's own checkpoint nowhere.
     seen_in: Mapping[str, str] = field(default_factory=dict)
-
-
-def local_weights(row: StudentWeights) -> Path | None:
-    """The weights of a row whose repository is a local file or folder; None for one on the Hub."""
-    place = Path(row.repository).expanduser()
-    if not place.exists():
-        return None
-    found = place / row.file if row.file else place
-    if not found.exists():
-        inside = ", ".join(sorted(p.name for p in place.iterdir())[:8]) if place.is_dir() else "-"
-        raise BenchError(f"{row.title}: no {row.file!r} in {place}; it holds: {inside}")
-    return found

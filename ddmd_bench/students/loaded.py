@@ -9,7 +9,7 @@ from ddmd_bench.backends import BACKENDS
 from ddmd_bench.backends.schedulers import SCHEDULERS
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.students.catalogue import PIPELINE, SDXL_BASE, StudentWeights
-from ddmd_bench.students.checkpoints import row_of
+from ddmd_bench.students.checkpoints import lora_remotes, remote_of, row_of
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model
 
@@ -39,6 +39,7 @@ def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
 def _check(suite: Suite, row: StudentWeights) -> None:
     if row.sampling.scheduler not in SCHEDULERS:
         raise BenchError(unknown("scheduler", row.sampling.scheduler, SCHEDULERS))
+    remote_of(row), lora_remotes(row)  # raise what is wrong with a place
     if row.format == PIPELINE:
         return
     if row.backend not in ("", suite.backend):
@@ -46,8 +47,17 @@ def _check(suite: Suite, row: StudentWeights) -> None:
             f"{row.title} is a student of backend {row.backend}, and this is a suite of "
             f"{suite.backend}. Put it in a suite with backend: {row.backend}"
         )
-    if BACKENDS[suite.backend](suite.model).load_checkpoint is None:
+    backend = BACKENDS[suite.backend](suite.model)
+    if not backend.formats:
         raise BenchError(f"backend {suite.backend} loads no published weights")
+    if row.format not in backend.formats:
+        known = (*backend.formats, PIPELINE)
+        raise BenchError(unknown(f"format of backend {suite.backend}", row.format, known))
+    if row.lora_scale != 1 and backend.formats[row.format]:
+        raise BenchError(
+            f"lora_scale: {row.lora_scale} with format {row.format}, a whole network, which has "
+            "none. LoRAs on top of it have a scale each, under adapters"
+        )
 
 
 def _model_of(suite: Suite, row: StudentWeights) -> Model:

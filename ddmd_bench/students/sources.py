@@ -21,9 +21,10 @@ from ddmd_bench.data.images import ImageId, image_generator, image_noises
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
-from ddmd_bench.students.checkpoints import load_whole_pipeline, weights_path
+from ddmd_bench.students.checkpoints import load_network, load_whole_pipeline, lora_paths
 from ddmd_bench.students.drawing import DrawImages, conditioning, few_step_draw
 from ddmd_bench.students.networks import load_student
+from ddmd_bench.students.pipeline_loras import fuse_into_pipeline
 from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
 
 
@@ -84,12 +85,10 @@ def _loaded(student: SeededStudent, backend: Backend, device: str) -> ImageSourc
 
 def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
     """A published network in the backend's own frame, under the scheduler that its row names."""
-    assert backend.load_checkpoint is not None, "plan refuses a backend without"
     assert backend.scheduler_config is not None
     sampling, scale = row.sampling, row.sampling.guidance_scale
     num_steps, config = sampling.num_inference_steps, backend.scheduler_config()
-    loaded = backend.load_checkpoint(weights_path(row), row.format, row.lora_scale)
-    network: Any = _ready(loaded, backend, device)
+    network: Any = _ready(load_network(row, backend), backend, device)
     told = {"embedded_guidance_scale": sampling.embedded_guidance_scale}
 
     def draw(images: Sequence[ImageId]) -> Tensor:
@@ -123,7 +122,9 @@ def own_noise(
 
 def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
     """A whole pipeline of another architecture, sampled by its own rules."""
-    pipeline = load_whole_pipeline(row, getattr(torch, backend.dtype)).to(device)
+    pipeline = load_whole_pipeline(row, getattr(torch, backend.dtype))
+    fuse_into_pipeline(pipeline, lora_paths(row))
+    pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ddmd_bench.errors import unknown
 from ddmd_bench.objective.methods import METHODS
@@ -18,8 +18,9 @@ class Checkpoint(Strict):
     repository: str
     revision: str | None = None
     file: str | None = None
-    # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
-    format: Literal["unet", "lora", "pipeline"]
+    # unet or transformer: the whole network; lora: on the suite's base; pipeline: a whole diffusers
+    # pipeline of any kind, sampled by itself.
+    format: Literal["unet", "transformer", "lora", "pipeline"]
     # Of a pipeline's weights, e.g. fp16; its plain ones, or the only one, where it is left out.
     variant: str | None = None
     lora_scale: float = 1.0
@@ -38,6 +39,15 @@ class Checkpoint(Strict):
         return self
 
 
+class Adapter(Strict):
+    """A LoRA that is fused into a student trained elsewhere, beside its own weights."""
+
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+    scale: FiniteFloat = 1.0
+
+
 class Student(Strict):
     """One student: distilled by a method, the teacher, published or other weights, images."""
 
@@ -48,6 +58,8 @@ class Student(Strict):
     # A row of `ddmd_bench.students.published.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
+    # On top of published or other weights, fused in this order.
+    adapters: tuple[Adapter, ...] = ()
     # A folder of images with a metadata.jsonl that gives each file_name its prompt.
     images: str | None = None
     num_inference_steps: Positive | None = None
@@ -74,6 +86,8 @@ class Student(Strict):
         allowed |= {
             "train": {"train"},
             "teacher": {"cfg_trunc_ratio", "cfg_normalization"},
+            "published": {"adapters"},
+            "checkpoint": {"adapters"},
         }.get(self.source, set())
         given = {k for k in self.model_fields_set if getattr(self, k) is not None}
         if missing := needed.get(self.source, set()) - given:

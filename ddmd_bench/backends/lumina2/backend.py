@@ -14,12 +14,16 @@ from ddmd_bench.backends.lumina2.encoders import MAX_TOKENS, collate, prompt_enc
 from ddmd_bench.backends.lumina2.networks import (
     LORA_TARGETS,
     LuminaDenoiser,
+    ScheduledLumina,
     add_step_embedding,
     bottleneck,
 )
+from ddmd_bench.backends.lumina2.original_names import original_names
+from ddmd_bench.backends.network_class import NetworkClass
 from ddmd_bench.backends.pipelines import decode, load_network, load_pipeline
 from ddmd_bench.backends.repository import Parts, local_config, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
+from ddmd_bench.backends.student_weights import check_student, student_network
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import flow_level, guided, velocity_weight
 from ddmd_bench.objective.sampler import scheduler_sample
@@ -54,6 +58,12 @@ LUMINA2_VAE: dict[str, Any] = {
     "latent_channels": 16,
     "layers_per_block": 2,
 }
+TRANSFORMER = NetworkClass(
+    "Lumina2Transformer2DModel",
+    "transformer",
+    original_names,
+    free_settings=frozenset({"sample_size"}),
+)
 # What the model card calls the pipeline with.
 TEACHER_OPTIONS: dict[str, Any] = {"cfg_trunc_ratio": 0.25, "cfg_normalization": True}
 
@@ -110,7 +120,14 @@ def make_backend(model: Model) -> Backend:
             scheduler_config=parts.scheduler_config,
             load=partial(load_pipeline, parts, "Lumina2Pipeline"),
         ),
+        formats={"transformer": True, "lora": False},
+        load_student=lambda whole, loras: ScheduledLumina(
+            student_network(parts, TRANSFORMER, whole, loras)
+        ),
+        check_student=partial(check_student, parts, TRANSFORMER),
+        scheduler_config=parts.scheduler_config,
         remotes=(parts.main, parts.text, parts.vae),
+        without_network=parts.without_network(),
         encoders=encoders_of(parts, prompt_encoder, collate),
     )
 

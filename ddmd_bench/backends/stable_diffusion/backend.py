@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +21,9 @@ from ddmd_bench.backends.stable_diffusion.encoders import (
     sd15_prompt_encoder,
     sdxl_prompt_encoder,
 )
-from ddmd_bench.backends.stable_diffusion.formats import load_unet
+from ddmd_bench.backends.stable_diffusion.formats import UNET
 from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
+from ddmd_bench.backends.student_weights import check_student, student_network
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
 from ddmd_bench.objective.process import (
     NoiseLevel,
@@ -157,9 +157,11 @@ def make_backend(model: Model, family: Family) -> Backend:
             scheduler_config=parts.scheduler_config,
             load=partial(load_pipeline, parts, family.pipeline),
         ),
-        load_checkpoint=lambda path, format, scale: with_checkpoint(
-            load_teacher(), path, format, scale
+        formats={"unet": True, "lora": False},
+        load_student=lambda whole, loras: EpsDenoiser(
+            student_network(parts, UNET, whole, loras), level
         ),
+        check_student=partial(check_student, parts, UNET),
         scheduler_config=parts.scheduler_config,
         encoders=encoders_of(
             parts,
@@ -167,6 +169,7 @@ def make_backend(model: Model, family: Family) -> Backend:
             collate_with_size(model.resolution) if family.has_size else collate,
         ),
         remotes=(parts.main, parts.text, parts.vae),
+        without_network=parts.without_network(),
     )
 
 
@@ -184,12 +187,6 @@ def _skeleton(parts: Parts, family: Family) -> Skeleton:
     vae = on_meta("AutoencoderKL", parts.vae, parts.vae_config(), VAE)
     # The levels scale its input and output: they are no part of what a skeleton tells.
     return Skeleton(EpsDenoiser(unet, flow_level), cond, vae)
-
-
-def with_checkpoint(base: nn.Module, path: Path, format: str, scale: float) -> nn.Module:
-    """A network of the base's architecture with a checkpoint's weights."""
-    assert isinstance(base, EpsDenoiser)
-    return EpsDenoiser(load_unet(base.unet, path, format, scale), base.level)
 
 
 def _unet_of(denoiser: nn.Module) -> Any:
