@@ -36,9 +36,13 @@ class SampleTeacher(Protocol):
         cond: Cond,
         uncond: Cond,
         noise: Tensor,
+        generators: list[torch.Generator] | None = None,
         **options: Any,
     ) -> Tensor:
-        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`."""
+        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`.
+
+        generators: one an image, for a scheduler that adds noise again.
+        """
 
 
 @dataclass(frozen=True)

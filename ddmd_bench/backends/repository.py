@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Remote, folder_of, is_local, remote_identity
+from ddmd_bench.hub import Remote, folder_of, remote_identity
 from ddmd_bench.suite.settings import Model
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Parts:
     main: Remote  # the denoising network and the scheduler
     text: Remote  # text encoders and tokenizers
     vae: Remote
+    # What the family's pipeline sets in any scheduler that it is given.
+    scheduler_overrides: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the family's pipeline decodes in float32 where the VAE asks for it.
+    upcasts_vae: bool = False
 
     def weights(self) -> dict[str, str]:
         """What determines the networks: a commit, or a folder's hash, each."""
@@ -41,10 +46,16 @@ class Parts:
         return self.vae.repository == self.main.repository
 
     def scheduler_config(self) -> dict[str, Any]:
-        """The repository's scheduler_config.json."""
-        path = folder_of(self.main) / "scheduler" / "scheduler_config.json"
-        config: dict[str, Any] = read_json(path)
-        return config
+        """The repository's scheduler_config.json, with the class that its index names."""
+        folder = folder_of(self.main)
+        config = read_json(folder / SCHEDULER)
+        return {**with_class(config, read_json(folder / INDEX)), **self.scheduler_overrides}
+
+
+def with_class(scheduler: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings; its class is the index's to say, as for `from_pretrained`."""
+    named = index.get("scheduler") or (None, scheduler.get("_class_name"))
+    return {**scheduler, "_class_name": named[1]}
 
 
 def parts_of(
@@ -74,19 +85,6 @@ def parts_of(
         remote("text encoders", INDEX, *weights(*encoders), *(f"{name}/*" for name in tokenizers)),
         vae,
     )
-
-
-def local_config(repository: str, name: str) -> dict[str, Any] | None:
-    """A configuration of a local repository, without its weights; None of one on the Hub."""
-    if not is_local(repository):
-        return None
-    path = Path(repository).expanduser() / name
-    if not path.is_file():
-        raise BenchError(
-            f"model: {repository} has no {name}; expected a folder in diffusers' format"
-        )
-    config: dict[str, Any] = read_json(path)
-    return config
 
 
 def with_defaults(model: Model, defaults: Model) -> Model:

@@ -9,7 +9,7 @@ Imports: errors, files.
 
 from __future__ import annotations
 
-from ddmd_bench.hub.cache import folder_of, remote_identity
+from ddmd_bench.hub.cache import file_here, folder_of, remote_identity
 from ddmd_bench.hub.online import Look, Size, look
 from ddmd_bench.hub.remote import Remote, is_local
 from ddmd_bench.hub.transfer import OnBytes, download
@@ -20,6 +20,7 @@ __all__ = [
     "Remote",
     "Size",
     "download",
+    "file_here",
     "folder_of",
     "is_local",
     "look",

@@ -60,6 +60,13 @@ def find(remote: Remote) -> Found:
     return Found(folder, files, tuple(missing), sizes)
 
 
+def file_here(remote: Remote, name: str) -> Path | None:
+    """One file of a remote, where it is on this machine; cheaper than `find`."""
+    folder = _folder(remote)
+    path = folder / name if folder is not None else None
+    return path if path is not None and path.is_file() else None
+
+
 def _folder(remote: Remote) -> Path | None:
     if is_local(remote.repository):
         folder = Path(remote.repository).expanduser()
