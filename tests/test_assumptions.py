@@ -13,23 +13,23 @@ import tiny_lumina2
 import tiny_sd15
 import tiny_sdxl
 import torch
-from repositories import (
+from changed_repositories import (
     PROMPTS,
     SCHEDULER,
     Changes,
     by_diffusers,
     by_the_harness,
     changed,
+    generators,
     with_vae,
-    without,
 )
 from tiny_sdxl import RESOLUTION
 from torch import Tensor
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.backends.pipelines import vae_on
-from ddmd_bench.backends.repository import parts_of
+from ddmd_bench.backends.schedulers import make_scheduler
 from ddmd_bench.backends.stable_diffusion.assumptions import PREDICTION_TYPES, SCHEDULERS
+from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.suite.settings import Model
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
@@ -82,6 +82,17 @@ OBEYED: dict[str, tuple[str, Changes]] = {
         {
             "model_index.json": {"scheduler": ["diffusers", "DDIMScheduler"]},
             SCHEDULER: {"clip_sample": True},
+        },
+    ),
+    "spacing and sigmas": (
+        "sdxl",
+        {SCHEDULER: {"timestep_spacing": "trailing", "use_karras_sigmas": True}},
+    ),
+    "thresholds": (
+        "sdxl",
+        {
+            "model_index.json": {"scheduler": ["diffusers", "DDIMScheduler"]},
+            SCHEDULER: {"thresholding": True},
         },
     ),
     "shorter prompts": (
@@ -147,6 +158,19 @@ def test_a_vae_of_another_factor(
     assert backend.encoders.load_image_encoder("cpu")(images).shape[1:] == backend.latent_shape
 
 
+def test_latents_of_more_channels(repositories: dict[str, Path], tmp_path: Path) -> None:
+    folder = with_vae(repositories["sdxl"], tmp_path / "changed", 4, latent_channels=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        unet = diffusers.UNet2DConditionModel(
+            **tiny_sdxl.UNET | {"in_channels": 16, "out_channels": 16}
+        )
+    unet.save_pretrained(folder / "unet")
+    backend = backend_of("sdxl", folder)
+    assert backend.latent_shape == (16, 8, 8)
+    assert_same(backend, folder)
+
+
 def test_latents_that_no_block_of_the_unet_halves(
     repositories: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -157,9 +181,7 @@ def test_latents_that_no_block_of_the_unet_halves(
     assert_same(backend, folder, height=72, width=72)
 
 
-def test_lumina_with_a_vae_of_another_factor(
-    repositories: dict[str, Path], tmp_path: Path
-) -> None:
+def test_lumina_with_a_vae_of_another_factor(repositories: dict[str, Path], tmp_path: Path) -> None:
     """Its pipeline takes every VAE for an eightfold one: a larger size is asked of it."""
     folder = with_vae(
         repositories["lumina2"], tmp_path / "changed", 3, latent_channels=16, shift_factor=0.1
@@ -236,6 +258,44 @@ def test_a_repository_has_a_size_of_its_own(repositories: dict[str, Path], tmp_p
     assert backend_of("sd15", folder, resolution=None).resolution == 768  # Stable Diffusion 2.1
     assert backend_of("sd15", folder).resolution == RESOLUTION
     assert BACKENDS["sd15"](Model()).resolution == 512
+
+
+LOADED = {
+    "lcm": "LCMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "ddim": "DDIMScheduler",
+    "tcd": "TCDScheduler",
+}
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_checkpoint_is_sampled_as_the_repository_predicts(
+    name: str, repositories: dict[str, Path], tmp_path: Path
+) -> None:
+    """A whole UNet beside a repository of v, under the schedulers of published students."""
+    folder = changed(repositories["sdxl"], tmp_path / "changed", {SCHEDULER: ZERO_SNR})
+    backend = backend_of("sdxl", folder)
+    assert backend.encoders is not None
+    assert backend.load_checkpoint is not None
+    assert backend.scheduler_config is not None
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    kind = getattr(diffusers, LOADED[name])
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config, clip_sample=False)
+    expected = pipeline(
+        PROMPTS, num_inference_steps=4, guidance_scale=0.0, height=RESOLUTION, width=RESOLUTION,
+        generator=generators(), output_type="latent",
+    ).images  # fmt: skip
+    network: Any = backend.load_checkpoint(folder / "unet", "unet", 1.0)
+    cond = backend.encoders.collate(backend.encoders.load_prompt_encoder("cpu")(PROMPTS))
+    draws = generators()
+    found = scheduler_sample(
+        lambda x, timestep, k: network.predict(x, timestep, cond),
+        make_scheduler(name, backend.scheduler_config(), 4),
+        torch.stack([torch.randn(backend.latent_shape, generator=g) for g in draws]),
+        draws,
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 # The objective's side.

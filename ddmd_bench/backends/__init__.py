@@ -128,6 +128,7 @@ class Backend:
     # schedulers call it; and the configuration that those schedulers start from.
     load_checkpoint: Callable[[Path, str, float], nn.Module] | None = None
     scheduler_config: Callable[[], dict[str, Any]] | None = None
+    prediction_type: str = "velocity"  # of its networks, as diffusers' schedulers name it
     pipeline: PipelineForm | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side

@@ -18,7 +18,7 @@ from ddmd_bench.hub import Remote, file_here, is_local
 from ddmd_bench.suite.settings import Model
 
 Config = Mapping[str, Any]
-# The backend of each pipeline of diffusers; Lumina-Image-2.0 is published under the second name.
+# The backend of each pipeline of diffusers; the last is an older name of Lumina2Pipeline.
 PIPELINES = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusionPipeline": "sd15",
@@ -52,7 +52,10 @@ NO_STATISTICS = tuple(
 
 
 def configurations(
-    parts: Parts, published: Mapping[str, Config], encoders: Sequence[str], tokenizers: Sequence[str]
+    parts: Parts,
+    published: Mapping[str, Config],
+    encoders: Sequence[str],
+    tokenizers: Sequence[str],
 ) -> dict[str, Said]:
     """What the parts of a model say, by name: network, scheduler, vae, index, text encoders.
 

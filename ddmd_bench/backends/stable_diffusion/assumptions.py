@@ -1,4 +1,4 @@
-"""What a Stable Diffusion repository must say of itself to be taught by, and drawn, as diffusers does.
+"""What a repository of Stable Diffusion must say of itself to be drawn as diffusers draws it.
 
 The noise levels are those of `LCMScheduler` in the repository's own settings, which draws an
 exported student; the teacher is sampled by the class that the repository names.
@@ -116,9 +116,7 @@ WITHOUT_SIZE = (
     Rule("network", "addition_embed_type", (None,), "it is another family's"),
     *NO_STATISTICS,
 )
-WITH_SIZE = (
-    Rule("network", "addition_embed_type", ("text_time",), "it is another family's"),
-)
+WITH_SIZE = (Rule("network", "addition_embed_type", ("text_time",), "it is another family's"),)
 
 
 def problems(
@@ -146,7 +144,10 @@ def _schedule(scheduler: Said) -> Iterator[str]:
         return
     silent = [k for k in ("beta_start", "beta_end", "beta_schedule") if k not in config]
     if silent and config.get("trained_betas") is None:
-        yield f"{place} does not say {', '.join(silent)}; diffusers' classes differ in what they suppose"
+        yield (
+            f"{place} does not say {', '.join(silent)}, and diffusers' classes differ in what they "
+            "suppose. State the values that the network was trained with"
+        )
         return
     row = SCHEDULERS.get(config["_class_name"])
     if config.get("rescale_betas_zero_snr") and row is not None and not row.zero_snr:
@@ -182,9 +183,9 @@ def _widths(said: Mapping[str, Said], has_size: bool) -> Iterator[str]:
     """Text embeddings that the UNet does not read."""
     place, unet, _ = said["network"]
     encoders = [said[name].values for name in ("text_encoder", "text_encoder_2") if name in said]
-    widths = [encoder.get("hidden_size") for encoder in encoders]
+    widths = [encoder["hidden_size"] for encoder in encoders if "hidden_size" in encoder]
     reads = unet.get("cross_attention_dim", 1280)
-    if all(isinstance(width, int) for width in widths) and reads != sum(widths):
+    if len(widths) == len(encoders) and reads != sum(widths):
         yield f"{place} reads embeddings of width {reads}, the text encoders give {sum(widths)}"
     pooled = encoders[-1].get("projection_dim")
     if has_size and isinstance(pooled, int):

@@ -188,6 +188,7 @@ def make_backend(model: Model, family: Family) -> Backend:
             load_teacher(), path, format, scale
         ),
         scheduler_config=parts.scheduler_config,
+        prediction_type=said["scheduler"].values.get("prediction_type", "epsilon"),
         encoders=encoders_of(
             parts,
             family.load_prompt_encoder,
