@@ -58,25 +58,28 @@ def generators() -> list[torch.Generator]:
 
 
 def by_diffusers(
-    folder: Path, steps: int, guidance_scale: float, prompts: Sequence[str] = PROMPTS, **call: Any
-) -> tuple[Tensor, Tensor]:
+    folder: Path,
+    steps: int,
+    guidance_scale: float,
+    kinds: Sequence[str] = ("latent", "pt"),
+    **call: Any,
+) -> list[Tensor]:
     """Latents and images [B, 3, H, W] in [0, 1] of the repository's own pipeline."""
     from diffusers import DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
-    latents, images = (
+    return [
         pipeline(
-            list(prompts),
+            PROMPTS,
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
             generator=generators(),
             output_type=kind,
             **{"height": RESOLUTION, "width": RESOLUTION, **call},
         ).images
-        for kind in ("latent", "pt")
-    )
-    return latents, images
+        for kind in kinds
+    ]
 
 
 def by_the_harness(

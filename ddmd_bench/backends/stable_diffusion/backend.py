@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -10,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ddmd_bench.backends import Backend, PipelineForm, twice_guided
+from ddmd_bench.backends import Backend, PipelineForm
 from ddmd_bench.backends.assumptions import Said, configurations, refuse, resolution_of, vae_factor
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
 from ddmd_bench.backends.pipelines import PromptEncoder, decode, load_network, load_pipeline
 from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
-from ddmd_bench.backends.stable_diffusion.assumptions import SCHEDULERS, problems
+from ddmd_bench.backends.stable_diffusion.assumptions import problems
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
@@ -27,16 +26,9 @@ from ddmd_bench.backends.stable_diffusion.encoders import (
 )
 from ddmd_bench.backends.stable_diffusion.formats import load_unet
 from ddmd_bench.backends.stable_diffusion.networks import PREDICTIONS, Frame, UNetDenoiser
+from ddmd_bench.backends.stable_diffusion.teacher import evaluations, frame_of, sample_teacher
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
-from ddmd_bench.objective.process import (
-    NoiseLevel,
-    ddpm_index,
-    ddpm_level,
-    flow_level,
-    guided,
-)
-from ddmd_bench.objective.sampler import scheduler_sample
-from ddmd_bench.objective.terms import Cond
+from ddmd_bench.objective.process import ddpm_index, flow_level
 from ddmd_bench.suite.settings import Model
 
 
@@ -134,7 +126,7 @@ def make_backend(model: Model, family: Family) -> Backend:
     resolution = resolution_of(model, given, said)
     refuse(problems(said, family.backend, (*text[0], *text[1]), resolution, family.has_size))
     side = resolution // vae_factor(said["vae"].values)
-    frame = _frame(parts, said["scheduler"].values)
+    frame = frame_of(parts, said["scheduler"].values)
 
     def load_teacher() -> nn.Module:
         unet = load_network(parts, "UNet2DConditionModel")
@@ -159,8 +151,8 @@ def make_backend(model: Model, family: Family) -> Backend:
         denoising_weight=frame.prediction.weight,
         load_teacher=load_teacher,
         skeleton=cache(partial(_skeleton, parts, family)),
-        sample_teacher=partial(_sample_teacher, parts),
-        teacher_evaluations=partial(_evaluations, said["scheduler"].values),
+        sample_teacher=partial(sample_teacher, parts),
+        teacher_evaluations=partial(evaluations, said["scheduler"].values),
         add_step_embedding=lambda denoiser, num: add_step_embedding(_unet_of(denoiser), num),
         bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
         lora_targets=LORA_TARGETS,
@@ -231,67 +223,3 @@ def _rules_of_text(index: Said) -> dict[str, str]:
     """What determines embeddings beside the files of text encoders: nothing, as SDXL has it."""
     zeros = index.values.get("force_zeros_for_empty_prompt", True)
     return {} if zeros else {"no_prompt": "encoded"}
-
-
-def _scheduler(parts: Parts) -> Any:
-    """The repository's own scheduler, of the class that it names, as its pipeline uses it."""
-    import diffusers
-
-    config = parts.scheduler_config()
-    kind = getattr(diffusers, config["_class_name"])
-    known = inspect.signature(kind.__init__).parameters
-    return kind.from_config({k: v for k, v in config.items() if k in known or k[0] == "_"})
-
-
-def _frame(parts: Parts, scheduler: Mapping[str, Any]) -> Frame:
-    """The levels of the schedule are read when they are first asked for."""
-
-    def schedule() -> Callable[[Tensor], NoiseLevel]:
-        from diffusers import LCMScheduler
-
-        # Where the terminal SNR is zero alpha is 0; other classes keep it a little above.
-        return ddpm_level(LCMScheduler.from_config(parts.scheduler_config()).alphas_cumprod)
-
-    level = cache(schedule)
-    return Frame(
-        lambda t: level()(t),
-        PREDICTIONS[scheduler.get("prediction_type", "epsilon")],
-        scheduler.get("num_train_timesteps", 1000),
-    )
-
-
-def _evaluations(
-    scheduler: Mapping[str, Any], num_inference_steps: int, guidance_scale: float, **options: Any
-) -> int:
-    """Passes of the network for one image of the teacher, by its scheduler's order."""
-    row = SCHEDULERS[scheduler["_class_name"]]
-    return twice_guided(row.evaluations(num_inference_steps, scheduler), guidance_scale)
-
-
-def _sample_teacher(
-    parts: Parts,
-    teacher: nn.Module,
-    num_inference_steps: int,
-    guidance_scale: float,
-    cond: Cond,
-    uncond: Cond,
-    noise: Tensor,
-    generators: list[torch.Generator] | None = None,
-    **options: Any,
-) -> Tensor:
-    """The repository's scheduler with guidance, as diffusers' pipeline samples."""
-    assert not options, "plan refuses what teacher_options does not name"
-    assert isinstance(teacher, UNetDenoiser)
-    scheduler = _scheduler(parts)
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
-
-    # Both branches in one batch, as the pipeline runs them: rounding depends on the batch.
-    both = {name: torch.cat([uncond[name], cond[name]]) for name in cond}
-
-    def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
-        if guidance_scale == 1:
-            return teacher.predict(x, timestep, cond)
-        without, given = teacher.predict(torch.cat([x, x]), timestep, both).chunk(2)
-        return guided(without, given, guidance_scale)
-
-    return scheduler_sample(predict, scheduler, noise, generators)
