@@ -19,7 +19,7 @@ from ddmd_bench.backends.stable_diffusion.formats import guidance_embedding
 from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.hub import Remote
-from ddmd_bench.hub.remote import wanted
+from ddmd_bench.hub.layout import chosen
 from ddmd_bench.objective.process import ddpm_index, ddpm_level, guided, x0_from_eps
 from ddmd_bench.objective.sampler import few_step_sample, scheduler_sample
 from ddmd_bench.planning.downloads import require_here
@@ -223,7 +223,7 @@ def test_the_pattern_of_a_network_leaves_variants_out() -> None:
     kept.append(f"{name}.safetensors.index.json")
     others = [f"{name}.fp16.safetensors", f"{name}.bin", f"{name}.non_ema.safetensors"]
     others += [f"{name}.fp16-00001-of-00002.safetensors", f"{name}.msgpack"]
-    assert wanted((FULL,), kept + others) == kept
+    assert chosen((FULL,), None, kept + others, None).files == kept
 
 
 @pytest.mark.parametrize("options", [{}, {"variant": "fp16"}, {"max_shard_size": "100KB"}])

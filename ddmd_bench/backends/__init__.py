@@ -39,9 +39,13 @@ class SampleTeacher(Protocol):
         cond: Cond,
         uncond: Cond,
         noise: Tensor,
+        generators: list[torch.Generator] | None = None,
         **options: Any,
     ) -> Tensor:
-        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`."""
+        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`.
+
+        generators: one an image, for a scheduler that adds noise again.
+        """
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class Backend:
     load_student: Callable[[Path | None, Loras], nn.Module] | None = None
     check_student: Callable[[Path | None, Loras], None] | None = None  # raises what that would
     scheduler_config: Callable[[], dict[str, Any]] | None = None
+    prediction_type: str = "velocity"  # of its networks, as diffusers' schedulers name it
     pipeline: PipelineForm | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
     without_network: Base | None = None  # of those, what students of a whole network need

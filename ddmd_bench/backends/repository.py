@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ddmd_bench.backends import Base
-from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Layout, Remote, folder_of, is_local, remote_identity
+from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity
 from ddmd_bench.suite.settings import Model
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Parts:
     shell: Remote  # the same without the network's weights
     text: Remote  # text encoders and tokenizers
     vae: Remote
+    # What the family's pipeline sets in any scheduler that it is given.
+    scheduler_overrides: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the family's pipeline decodes in float32 where the VAE asks for it.
+    upcasts_vae: bool = False
 
     def weights(self) -> dict[str, str]:
         """What determines the networks: a commit, or a folder's hash, each."""
@@ -50,8 +55,9 @@ class Parts:
         return self.vae.repository == self.main.repository
 
     def scheduler_config(self) -> dict[str, Any]:
-        """The repository's scheduler_config.json."""
-        return self._config("scheduler/scheduler_config.json")
+        """The repository's scheduler_config.json, with the class that its index names."""
+        found = with_class(self._config(SCHEDULER), self._config(INDEX))
+        return {**found, **self.scheduler_overrides}
 
     def network_config(self) -> dict[str, Any]:
         """The denoising network's config.json, for which its weights need not be here."""
@@ -60,6 +66,12 @@ class Parts:
     def _config(self, name: str) -> dict[str, Any]:
         config: dict[str, Any] = read_json(folder_of(self.shell) / name)
         return config
+
+
+def with_class(scheduler: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings; its class is the index's to say, as for `from_pretrained`."""
+    named = index.get("scheduler") or (None, scheduler.get("_class_name"))
+    return {**scheduler, "_class_name": named[1]}
 
 
 def parts_of(
@@ -87,19 +99,6 @@ def parts_of(
         remote("text encoders", encoders, INDEX, *(f"{name}/*" for name in tokenizers)),
         vae,
     )
-
-
-def local_config(repository: str, name: str) -> dict[str, Any] | None:
-    """A configuration of a local repository, without its weights; None of one on the Hub."""
-    if not is_local(repository):
-        return None
-    path = Path(repository).expanduser() / name
-    if not path.is_file():
-        raise BenchError(
-            f"model: {repository} has no {name}; expected a folder in diffusers' format"
-        )
-    config: dict[str, Any] = read_json(path)
-    return config
 
 
 def with_defaults(model: Model, defaults: Model) -> Model:

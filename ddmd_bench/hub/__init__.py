@@ -9,7 +9,7 @@ Imports: errors, files.
 
 from __future__ import annotations
 
-from ddmd_bench.hub.cache import folder_of, remote_identity, variant_of
+from ddmd_bench.hub.cache import file_here, folder_of, remote_identity, variant_of
 from ddmd_bench.hub.layout import Layout
 from ddmd_bench.hub.online import Look, Size, look
 from ddmd_bench.hub.remote import Remote, is_local
@@ -22,6 +22,7 @@ __all__ = [
     "Remote",
     "Size",
     "download",
+    "file_here",
     "folder_of",
     "is_local",
     "look",

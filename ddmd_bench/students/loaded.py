@@ -30,7 +30,9 @@ def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
             row = row_of(student)
             if row is not None:
                 _check(suite, row)
-                found[name] = LoadedStudent(row, _model_of(suite, row))
+                model = _model_of(suite, row)
+                _check_base(suite, row, model, published=student.source == "published")
+                found[name] = LoadedStudent(row, model)
         except BenchError as error:
             problems.append(f"students.{name}: {error}")
     return found, problems
@@ -57,6 +59,18 @@ def _check(suite: Suite, row: StudentWeights) -> None:
         raise BenchError(
             f"lora_scale: {row.lora_scale} with format {row.format}, a whole network, which has "
             "none. LoRAs on top of it have a scale each, under adapters"
+        )
+
+
+def _check_base(suite: Suite, row: StudentWeights, model: Model, *, published: bool) -> None:
+    """What the student is put into, which its own repository may not allow."""
+    if row.format == PIPELINE:
+        return
+    predicted = BACKENDS[suite.backend](model).prediction_type
+    if published and predicted != "epsilon":
+        raise BenchError(
+            f"{row.title} was trained to predict eps, and {model.repository} has prediction_type: "
+            f"{predicted}, by which it would be sampled. Put it in a suite of SDXL base 1.0"
         )
 
 

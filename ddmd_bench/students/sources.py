@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ddmd_bench.backends import Backend, twice_guided
 from ddmd_bench.backends.schedulers import make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
-from ddmd_bench.data.images import ImageId, image_generator, image_noises
+from ddmd_bench.data.images import ImageId, image_generator
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
@@ -65,11 +65,11 @@ def _teacher(student: SeededStudent, backend: Backend, device: str) -> ImageSour
     teacher = _ready(backend.load_teacher(), backend, device)
 
     def draw(images: Sequence[ImageId]) -> Tensor:
-        (noise,) = image_noises(student.seed, images, 1, backend.latent_shape)
+        generators, noise = own_noise(student.seed, images, backend.latent_shape)
         cond = conditioning(backend, [i.prompt.text for i in images], device)
         uncond = conditioning(backend, [""] * len(images), device)
         latents = backend.sample_teacher(
-            teacher, num_steps, scale, cond, uncond, noise.to(device), **options
+            teacher, num_steps, scale, cond, uncond, noise.to(device), generators, **options
         )
         return backend.decode(latents)
 
