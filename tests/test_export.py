@@ -28,7 +28,7 @@ STUDENTS = {
 
 def exported(plan: Plan, student: str, folder: Path) -> Path:
     backend = plan.prepared().opened(student)
-    return export(plan.trained(student, 0), plan.suite.name, backend, folder)
+    return export(plan.trained(student, 0), plan.suite, backend, folder)
 
 
 def quiet(done: int, total: int) -> None:

@@ -53,3 +53,14 @@ class Adapters:
             for parameter in own.values():
                 parameter.requires_grad_(adapter not in self.frozen)
         self.selected = name
+
+    def fuse(self) -> None:
+        """Add the selected adapter to the base's weights, as a LoRA from elsewhere is loaded.
+
+        Its own network from then on: no other can be selected.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for layer in self.base.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge(safe_merge=True)

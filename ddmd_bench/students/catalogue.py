@@ -29,6 +29,17 @@ class Sampling:
     guidance_scale: float = 1.0
     # The scale that a network with a guidance embedding is told, in diffusers' convention.
     embedded_guidance_scale: float | None = None
+    sigmas: tuple[float, ...] | None = None  # of flow matching, in place of timesteps
+
+    def words(self) -> str:
+        """How the student is sampled, for people."""
+        given = {"timesteps": self.timesteps, "sigmas": self.sigmas}
+        levels = [f"{kind} {', '.join(map(str, v))}" for kind, v in given.items() if v is not None]
+        guided = f"guidance {self.guidance_scale:g}" if self.guidance_scale != 1 else "no guidance"
+        told = self.embedded_guidance_scale
+        embedded = [] if told is None else [f"told guidance {told:g}"]
+        steps = f"{self.num_inference_steps} step{'s' * (self.num_inference_steps > 1)}"
+        return ", ".join([f"scheduler {self.scheduler}", steps, *levels, guided, *embedded])
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class StudentWeights:
     # the rest is the base's. None: the repository is the whole pipeline.
     component: str | None = None
     lora_scale: float = 1.0
-    resolution: int = 1024
+    resolution: int | None = None  # pixels per side of its protocol; None: as the suite draws
     source: str = ""  # where the settings come from
 
 
@@ -230,7 +241,9 @@ PUBLISHED: dict[str, StudentWeights] = {
         base="black-forest-labs/FLUX.1-dev",
         component="transformer",
         # Their students of SDXL are not published: the repository has FLUX and SD 3.5 alone.
-        sampling=Sampling("own", 4),
+        # FLUX.1 dev's network is told its guidance: the call's guidance_scale.
+        sampling=Sampling("own", 4, embedded_guidance_scale=0.0),
+        resolution=1024,
         source="README of XingtongGe/SenseFlow and card of domiso/SenseFlow: the folder takes the "
         "place of FLUX.1 dev's transformer, 4 to 8 Euler steps at 1024 pixels; guidance_scale 0 as "
         "public code that samples it has it, since the card's own line was not seen",
@@ -244,6 +257,7 @@ PUBLISHED: dict[str, StudentWeights] = {
         # 8 in a diffusers whose pipeline makes sigmas from 1 to 1/8; older ones need 9, of which
         # the last does nothing.
         sampling=Sampling("own", 8),
+        resolution=1024,
         source="Example of diffusers' ZImagePipeline (0.42): 8 steps, guidance_scale 0.0",
     ),
 }

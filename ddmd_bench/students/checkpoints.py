@@ -39,14 +39,16 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
         repository=given.repository,
         revision=given.revision,
         file=given.file,
-        lora_scale=given.lora_scale,
+        lora_scale=1.0 if given.lora_scale is None else given.lora_scale,
+        resolution=given.resolution,
         base=given.repository if given.format == "pipeline" else SDXL_BASE,
         sampling=Sampling(
             given.scheduler,
-            given.num_inference_steps,
+            given.num_steps,
             given.timesteps,
             given.guidance_scale,
             given.embedded_guidance_scale,
+            given.sigmas,
         ),
         source="the suite",
     )
@@ -68,6 +70,24 @@ def weights_path(row: StudentWeights) -> Path:
     remote = remote_of(row)
     folder = folder_of(remote)
     return folder / remote.files[0] if row.file or len(remote.files) == 1 else folder
+
+
+def reads_guidance(row: StudentWeights) -> bool | None:
+    """Whether a whole UNet is told its guidance; None where its file is not here, or a pickle."""
+    from safetensors import SafetensorError, safe_open
+
+    from ddmd_bench.backends.stable_diffusion.formats import GUIDANCE_INPUT
+
+    try:
+        path = weights_path(row)
+        if path.is_dir():
+            return read_json(path / "config.json").get("time_cond_proj_dim") is not None
+        if path.suffix != ".safetensors":
+            return None
+        with safe_open(path, "np") as file:
+            return GUIDANCE_INPUT in file.keys()  # noqa: SIM118, it is no dict
+    except (BenchError, SafetensorError, OSError, ValueError):
+        return None  # absent or damaged: said with all other downloads
 
 
 # A pipeline but for its network, which is a student's own; not the files of other programs at the

@@ -21,9 +21,10 @@ from ddmd_bench.data.images import ImageId, image_generator, image_noises
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
-from ddmd_bench.students.checkpoints import load_whole_pipeline, weights_path
+from ddmd_bench.students.checkpoints import weights_path
 from ddmd_bench.students.drawing import DrawImages, conditioning, few_step_draw
 from ddmd_bench.students.networks import load_student
+from ddmd_bench.students.pipelines import pipeline_draw
 from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
 
 
@@ -90,7 +91,9 @@ def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -
     num_steps, config = sampling.num_inference_steps, backend.scheduler_config()
     loaded = backend.load_checkpoint(weights_path(row), row.format, row.lora_scale)
     network: Any = _ready(loaded, backend, device)
-    told = {"embedded_guidance_scale": sampling.embedded_guidance_scale}
+    embedded = sampling.embedded_guidance_scale
+    told = {} if embedded is None else {"embedded_guidance_scale": embedded}
+    levels = sampling.timesteps, sampling.sigmas
 
     def draw(images: Sequence[ImageId]) -> Tensor:
         generators, noise = own_noise(seed, images, backend.latent_shape)
@@ -99,7 +102,7 @@ def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -
             conditioning(backend, prompts, device) for prompts in (texts, [""] * len(images))
         )
         # diffusers' schedulers keep their place: a new one for each batch.
-        scheduler = make_scheduler(sampling.scheduler, config, num_steps, sampling.timesteps)
+        scheduler = make_scheduler(sampling.scheduler, config, num_steps, *levels)
         scheduler.timesteps = scheduler.timesteps.to(device)
 
         def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
@@ -122,27 +125,12 @@ def own_noise(
 
 
 def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
-    """A whole pipeline of another architecture, sampled by its own rules."""
-    pipeline = load_whole_pipeline(row, getattr(torch, backend.dtype)).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
-
-    def draw(images: Sequence[ImageId]) -> Tensor:
-        result = pipeline(
-            prompt=[i.prompt.text for i in images],
-            num_inference_steps=num_steps,
-            # 1 is no guidance here; a pipeline skips its second pass at any value up to 1, and
-            # Z-Image's only at 0.
-            guidance_scale=0.0 if scale == 1 else scale,
-            height=row.resolution,
-            width=row.resolution,
-            generator=[image_generator(seed, i) for i in images],
-            output_type="pt",
-        )
-        pixels: Tensor = result.images.float() * 2 - 1
-        return pixels
-
-    return ImageSource(draw, num_steps, twice_guided(num_steps, scale), clipped=True)
+    """A whole pipeline, called as diffusers' users call it."""
+    draw, clipped = pipeline_draw(row, seed, getattr(torch, backend.dtype), device)
+    sampling = row.sampling
+    num_steps = sampling.num_inference_steps
+    evaluations = twice_guided(num_steps, sampling.guidance_scale)
+    return ImageSource(draw, num_steps, evaluations, clipped)
 
 
 def _images(student: SeededStudent, backend: Backend, device: str) -> ImageSource:

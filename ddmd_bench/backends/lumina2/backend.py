@@ -98,9 +98,7 @@ def make_backend(model: Model) -> Backend:
         pipeline=PipelineForm(
             pipeline="Lumina2Pipeline",
             network=parts.network,
-            scheduler="FlowMatchLCMScheduler",
-            # The student's levels are given as they are.
-            scheduler_options={"shift": 1.0},
+            scheduler="flow_lcm",
             schedule=lambda t_list: {"sigmas": list(t_list)},
             global_noise=True,
             no_guidance=1.0,

@@ -146,8 +146,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         pipeline=PipelineForm(
             pipeline=family.pipeline,
             network=parts.network,
-            scheduler="LCMScheduler",
-            scheduler_options={},
+            scheduler="lcm_unscaled",
             schedule=lambda t_list: {"timesteps": ddpm_index(torch.tensor(t_list)).tolist()},
             global_noise=False,
             no_guidance=0.0,
