@@ -27,7 +27,6 @@ FAMILIES = {
     "sd15": tiny_sd15.write_repository,
     "lumina2": tiny_lumina2.write_repository,
 }
-# Of several lengths, and as many that the last batch is a smaller one.
 PROMPTS = ["a red cat", "a small star on the left of a tree", "five letters"]
 STUDENTS = {
     "full": {"method": "ca_only"},
@@ -64,7 +63,15 @@ def trained(backend: str, folder: Path, **model: Any) -> Plan:
         "title": "Tiny",
         "backend": backend,
         "model": {"repository": str(repository), "resolution": 64, "images_at_once": 4, **model},
-        "prompts": {"some": {"source": str(folder / "prompts.txt"), "num_prompts": len(PROMPTS)}},
+        "prompts": {
+            "some": {
+                "source": str(folder / "prompts.txt"),
+                "num_prompts": len(PROMPTS),
+                # Text is encoded in batches of four, here as in a pipeline: a product's last bits
+                # depend on their number.
+                "images_per_prompt": 4,
+            }
+        },
         "train_data": {"prompts": {"source": str(folder / "captions.txt"), "num_prompts": 2}},
         "train": {"num_iterations": 2, "t_list": [1.0, 0.6, 0.35], "batch_size": 3},
         "students": STUDENTS,
@@ -165,10 +172,12 @@ def test_a_student_comes_back_as_it_was(plan: Plan, student: str, tmp_path: Path
     found = snippets((folder / "README.md").read_text())
     network = plan.prepared().backend().pipeline.network
     alone = {"full": network, "lora": "lora"}[student]
-    expected = {"full": {"pipeline"}, "lora": set()}[student] | ({alone} if can_load(plan) else set())
+    expected = {"full": {"pipeline"}, "lora": set()}[student] | (
+        {alone} if can_load(plan) else set()
+    )
     assert found.keys() == expected
     own = pngs(plan, student)
-    assert len(own) == 2 * len(PROMPTS)
+    assert len(own) == 4 * len(PROMPTS)
     for kind, lines in found.items():
         (tmp_path / kind).mkdir()
         assert brought_back(plan, lines, tmp_path / kind, folder) == own, kind

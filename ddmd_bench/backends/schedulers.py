@@ -70,7 +70,7 @@ def make_scheduler(
     cannot follow, or would change, are an error, as is another number of steps than was asked for.
     """
     scheduler = new_scheduler(name, config)
-    explicit = explicit_steps(timesteps, sigmas)
+    explicit = explicit_steps(timesteps, sigmas) or _equal_levels(scheduler, num_inference_steps)
     if explicit:
         (kind,) = explicit
         _set_explicit(scheduler, name, num_inference_steps, kind, explicit[kind])
@@ -95,14 +95,24 @@ def explicit_steps(
     return {kind: list(values) for kind, values in given.items() if values is not None}
 
 
+def _equal_levels(scheduler: Any, num_steps: int) -> dict[str, list[float]]:
+    """Of flow matching 1 to 1/N, as Lumina2Pipeline asks for them; {} leaves it to the scheduler.
+
+    Such a scheduler's own levels would be shifted twice.
+    """
+    takes = "sigmas" in inspect.signature(scheduler.set_timesteps).parameters
+    if not (takes and _flows(type(scheduler).__name__)):
+        return {}
+    return {"sigmas": [1 - k / num_steps for k in range(num_steps)]}
+
+
 def new_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """A scheduler of `SCHEDULERS` whose timesteps are not set yet."""
     import diffusers
 
     if name not in SCHEDULERS:
         raise BenchError(unknown("scheduler", name, SCHEDULERS))
-    row = SCHEDULERS[name]
-    class_name = row.class_name or config.get("_class_name")
+    row, class_name = SCHEDULERS[name], class_of(name, config)
     if class_name is None or not hasattr(diffusers, class_name):
         raise BenchError(
             f"scheduler {name!r}: the repository's scheduler_config.json names the class "
@@ -122,6 +132,11 @@ def new_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     if row.step:
         scheduler.step = functools.partial(scheduler.step, **row.step)
     return scheduler
+
+
+def class_of(name: str, config: Mapping[str, Any]) -> str | None:
+    """The class of diffusers behind a row of `SCHEDULERS`; None where nothing names it."""
+    return SCHEDULERS[name].class_name or config.get("_class_name")
 
 
 def _flows(class_name: str) -> bool:

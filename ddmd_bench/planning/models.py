@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddmd_bench.backends import Backend
+from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.part import Asked, Downloads, Part
+from ddmd_bench.students.loaded import check_size
 
 # Files of the package that determine what networks compute, beside the backend's own.
 MODEL_SOURCES = (
@@ -39,4 +41,13 @@ def _protocol(asked: Asked) -> Mapping[str, Any]:
     return {"backend": asked.suite.backend, "resolution": asked.backend.resolution}
 
 
-MODELS = Part(protocol=_protocol, downloads=lambda asked: Downloads(asked.backend.remotes))
+def _problems(asked: Asked) -> Iterator[str]:
+    try:
+        check_size(asked.backend)
+    except BenchError as error:
+        yield f"model.{error}"
+
+
+MODELS = Part(
+    _problems, protocol=_protocol, downloads=lambda asked: Downloads(asked.backend.remotes)
+)

@@ -31,15 +31,16 @@ class Sampling:
     embedded_guidance_scale: float | None = None
     sigmas: tuple[float, ...] | None = None  # of flow matching, in place of timesteps
 
-    def words(self) -> str:
-        """How the student is sampled, for people."""
+    def words(self, class_name: str | None = None) -> str:
+        """How the student is sampled, for people; class_name: of the scheduler, where known."""
         given = {"timesteps": self.timesteps, "sigmas": self.sigmas}
         levels = [f"{kind} {', '.join(map(str, v))}" for kind, v in given.items() if v is not None]
         guided = f"guidance {self.guidance_scale:g}" if self.guidance_scale != 1 else "no guidance"
         told = self.embedded_guidance_scale
         embedded = [] if told is None else [f"told guidance {told:g}"]
         steps = f"{self.num_inference_steps} step{'s' * (self.num_inference_steps > 1)}"
-        return ", ".join([f"scheduler {self.scheduler}", steps, *levels, guided, *embedded])
+        scheduler = f"{self.scheduler} ({class_name})" if class_name else self.scheduler
+        return ", ".join([f"scheduler {scheduler}", steps, *levels, guided, *embedded])
 
 
 @dataclass(frozen=True)

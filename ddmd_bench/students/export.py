@@ -95,9 +95,7 @@ def _save_lora(
     getattr(diffusers, form.pipeline).save_lora_weights(folder, safe_serialization=True, **options)
 
 
-def _card(
-    student: SeededStudent, settings: TrainSettings, suite: Suite, backend: Backend
-) -> str:
+def _card(student: SeededStudent, settings: TrainSettings, suite: Suite, backend: Backend) -> str:
     form = backend.pipeline
     assert form is not None
     (image, *_) = image_ids(student.prompts, student.images_per_prompt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,16 @@ from ddmd_bench.students.drawing import DrawImages
 from ddmd_bench.students.pipeline_calls import call_options, read_files
 
 
-def pipeline_draw(
-    row: StudentWeights, seed: int, dtype: torch.dtype, device: str
-) -> tuple[DrawImages, bool]:
-    """How a whole pipeline draws images, and whether they come clipped.
+class PipelineDraw(NamedTuple):
+    """Draws images of a batch; whether they come clipped; the class that samples."""
+
+    draw: DrawImages
+    clipped: bool
+    scheduler: str
+
+
+def pipeline_draw(row: StudentWeights, seed: int, dtype: torch.dtype, device: str) -> PipelineDraw:
+    """How a whole pipeline draws images.
 
     Each image's generator gives its initial noise, and then all that its scheduler draws.
     """
@@ -53,7 +59,7 @@ def pipeline_draw(
             )
         return pixels * 2 - 1 if clipped else pixels
 
-    return draw, clipped
+    return PipelineDraw(draw, clipped, type(scheduler).__name__)
 
 
 def _unclipped(pipeline: Any) -> bool:
@@ -61,7 +67,7 @@ def _unclipped(pipeline: Any) -> bool:
 
     So they are rounded to 8 bits as those of all students are, and what was clipped is counted.
     """
-    processor = getattr(pipeline, "image_processor", None)
+    processor: Any = getattr(pipeline, "image_processor", None)
     if not hasattr(processor, "denormalize"):
         return False
     processor.denormalize = lambda images: images

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, twice_guided
-from ddmd_bench.backends.schedulers import make_scheduler
+from ddmd_bench.backends.schedulers import class_of, make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
 from ddmd_bench.data.images import ImageId, image_generator, image_noises
 from ddmd_bench.objective.process import guided
@@ -35,6 +35,7 @@ class ImageSource(NamedTuple):
     num_inference_steps: int
     network_evaluations: int
     clipped: bool = False  # whether what left the range of an image was lost before we saw it
+    sampled: str = ""  # how, for people; '' where nothing is sampled
 
 
 def _ready(network: nn.Module, backend: Backend, device: str) -> nn.Module:
@@ -54,7 +55,8 @@ def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSour
     state, t_list = trained_weights(student), student.settings.t_list
     network = _ready(load_student(backend, student.settings, state, device), backend, device)
     draw = few_step_draw(network, backend, t_list, student.seed, device)
-    return ImageSource(draw, len(t_list), len(t_list))
+    sampled = f"x0 and re-noising, t {', '.join(map(str, t_list))}, no guidance"
+    return ImageSource(draw, len(t_list), len(t_list), sampled=sampled)
 
 
 def _teacher(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
@@ -73,7 +75,12 @@ def _teacher(student: SeededStudent, backend: Backend, device: str) -> ImageSour
         )
         return backend.decode(latents)
 
-    return ImageSource(draw, num_steps, backend.teacher_evaluations(num_steps, scale, **options))
+    sampled = ", ".join(
+        [f"its own sampling, {num_steps} steps, guidance {scale:g}"]
+        + [f"{option} {value}" for option, value in options.items()]
+    )
+    evaluations = backend.teacher_evaluations(num_steps, scale, **options)
+    return ImageSource(draw, num_steps, evaluations, sampled=sampled)
 
 
 def _loaded(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
@@ -113,7 +120,8 @@ def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -
 
         return backend.decode(scheduler_sample(predict, scheduler, noise.to(device), generators))
 
-    return ImageSource(draw, num_steps, twice_guided(num_steps, scale))
+    sampled = sampling.words(class_of(sampling.scheduler, config))
+    return ImageSource(draw, num_steps, twice_guided(num_steps, scale), sampled=sampled)
 
 
 def own_noise(
@@ -126,11 +134,12 @@ def own_noise(
 
 def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
     """A whole pipeline, called as diffusers' users call it."""
-    draw, clipped = pipeline_draw(row, seed, getattr(torch, backend.dtype), device)
+    drawn = pipeline_draw(row, seed, getattr(torch, backend.dtype), device)
     sampling = row.sampling
     num_steps = sampling.num_inference_steps
     evaluations = twice_guided(num_steps, sampling.guidance_scale)
-    return ImageSource(draw, num_steps, evaluations, clipped)
+    sampled = sampling.words(drawn.scheduler)
+    return ImageSource(drawn.draw, num_steps, evaluations, drawn.clipped, sampled)
 
 
 def _images(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
