@@ -181,3 +181,16 @@ def test_a_student_comes_back_as_it_was(plan: Plan, student: str, tmp_path: Path
     for kind, lines in found.items():
         (tmp_path / kind).mkdir()
         assert brought_back(plan, lines, tmp_path / kind, folder) == own, kind
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_half_precision_comes_back_by_its_network_alone(tmp_path: Path) -> None:
+    """A pipeline rounds its latents between the steps, which no student of a suite does."""
+    plan = trained("sd15", tmp_path, dtype="bfloat16")
+    for student in STUDENTS:
+        folder = exported(plan, student, tmp_path / f"exported_{student}")
+        own = pngs(plan, student)
+        for kind, lines in snippets((folder / "README.md").read_text()).items():
+            (tmp_path / f"{student}_{kind}").mkdir()
+            back = brought_back(plan, lines, tmp_path / f"{student}_{kind}", folder)
+            assert (back == own) == (kind != "pipeline"), kind
