@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_flux
 import tiny_lumina2
 import tiny_sd15
 import tiny_sdxl
@@ -32,6 +33,7 @@ WRITERS = {
     "sdxl": tiny_sdxl.write_repository,
     "sd15": tiny_sd15.write_repository,
     "lumina2": tiny_lumina2.write_repository,
+    "flux": tiny_flux.write_repository,
 }
 IMAGES = [
     ImageId(Prompt(f"some/{k}", "some", text), 0)
@@ -259,6 +261,13 @@ ACTS: dict[str, tuple[str, Sampling, int, dict[str, Any]]] = {
         "sd15", Sampling("lcm", 2, (999, 399)), 64, {"timesteps": [999, 399]},
     ),
     "sigmas": ("lumina2", Sampling("own", 2, sigmas=(1.0, 0.4)), 64, {"sigmas": [1.0, 0.4]}),
+    "told and real": (
+        "flux", Sampling("own", 2, None, 2.0, 3.5), 64,
+        {
+            "num_inference_steps": 2, "guidance_scale": 3.5, "true_cfg_scale": 2.0,
+            "negative_prompt": ["", ""],
+        },
+    ),
     "noise of its own": ("lumina2", FLOW_LCM, 64, {"sigmas": list(FLOW_LCM.sigmas or ())}),
 }  # fmt: skip
 
@@ -297,7 +306,10 @@ def test_an_option_acts_as_diffusers_says(case: str, repositories: dict[str, Pat
     expected = by_diffusers(repositories[name], sampling, size, call)
     assert found.shape == (2, 3, size, size)
     assert float(((found / 2 + 0.5).clamp(0, 1) - expected).abs().max()) < 1e-5
-    plain = drawn(repositories[name], Sampling("own", sampling.num_inference_steps), size)
+    plainly = Sampling("own", sampling.num_inference_steps)
+    if sampling.embedded_guidance_scale is not None:
+        plainly = replace(plainly, embedded_guidance_scale=0.0)
+    plain = drawn(repositories[name], plainly, size)
     other = float((plain - found).abs().max())
     assert (other > 1e-3) == (
         sampling.scheduler != "own" or sampling.guidance_scale != 1 or "sigmas" in call
