@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ddmd_bench.backends import PipelineForm
@@ -22,6 +21,7 @@ from ddmd_bench.files.records import read_done, write_whole
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
+from ddmd_bench.students.snippets import suite_lines
 from ddmd_bench.students.sources import trained_weights
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import TrainSettings
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ddmd_bench.backends import Backend
 
 
-HERE = "path/to/this/folder"
 ONE_FILE = "1TB"
 
 
@@ -50,7 +49,9 @@ def export(student: SeededStudent, suite: Suite, backend: Backend, folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     save = _save_pipeline if student.settings.lora_rank is None else _save_lora
     save(backend, backend.pipeline, student.settings, trained_weights(student), folder)
-    write_whole(folder / "README.md", _card(student, student.settings, suite, backend))
+    write_whole(
+        folder / "README.md", _card(student, student.settings, suite, backend, backend.pipeline)
+    )
     return folder
 
 
@@ -95,9 +96,13 @@ def _save_lora(
     getattr(diffusers, form.pipeline).save_lora_weights(folder, safe_serialization=True, **options)
 
 
-def _card(student: SeededStudent, settings: TrainSettings, suite: Suite, backend: Backend) -> str:
-    form = backend.pipeline
-    assert form is not None
+def _card(
+    student: SeededStudent,
+    settings: TrainSettings,
+    suite: Suite,
+    backend: Backend,
+    form: PipelineForm,
+) -> str:
     (image, *_) = image_ids(student.prompts, student.images_per_prompt)
     done = read_done(trained_folder(student)) or {}
     environment = Environment(
@@ -125,42 +130,5 @@ def _card(student: SeededStudent, settings: TrainSettings, suite: Suite, backend
         prompt=image.prompt.text,
         image_seed=image_seed(student.seed, image),
         resolution=form.resolution,
-        snippets=_snippets(student, settings, suite, backend),
+        snippets=suite_lines(student, settings, suite, backend, form),
     )
-
-
-def _snippets(
-    student: SeededStudent, settings: TrainSettings, suite: Suite, backend: Backend
-) -> dict[str, str]:
-    """Lines of a suite, by the format that each brings the student back in."""
-    form = backend.pipeline
-    assert form is not None
-    model = suite.model.model_dump(mode="json", exclude_unset=True)
-    common = {"repository": HERE}
-    sampled = {**form.schedule(settings.t_list), "resolution": form.resolution}
-    ours = {"scheduler": form.scheduler}
-    formats: dict[str, dict[str, Any]] = {}
-    if settings.lora_rank is None:
-        formats["pipeline"] = {"scheduler": "own"}
-        file = f"{form.network}/diffusion_pytorch_model.safetensors"
-        if backend.load_checkpoint is not None:
-            formats[form.network] = {"file": file, **ours}
-    elif backend.load_checkpoint is not None:
-        formats["lora"] = {"file": "pytorch_lora_weights.safetensors", **ours}
-    return {
-        kind: yaml.safe_dump(
-            {
-                "backend": suite.backend,
-                **({"model": model} if model else {}),
-                "students": {
-                    student.name: {
-                        "source": "checkpoint",
-                        "checkpoint": {**common, "format": kind, **own, **sampled},
-                    }
-                },
-            },
-            sort_keys=False,
-            default_flow_style=None,
-        )
-        for kind, own in formats.items()
-    }
