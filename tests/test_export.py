@@ -29,7 +29,7 @@ FAMILIES = {
 }
 PROMPTS = ["a red cat", "a small star on the left of a tree", "five letters"]
 STUDENTS = {
-    "full": {"method": "ca_only"},
+    "full": {"method": "ca_only", "train": {"learning_rate": 0.01}},
     "lora": {"method": "ca_only", "train": {"lora_rank": 2, "learning_rate": 0.01}},
 }
 

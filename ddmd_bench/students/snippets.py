@@ -36,18 +36,18 @@ def suite_lines(
     known = {PIPELINE, *([] if backend.load_checkpoint is None else [form.network, "lora"])}
     return {
         kind: _lines(
-            suite, student.name, {"repository": HERE, "format": kind, **ways[kind], **sampled}
+            suite, form, student.name, {"repository": HERE, "format": kind, **ways[kind], **sampled}
         )
         for kind in ways
         if kind in known
     }
 
 
-def _lines(suite: Suite, name: str, checkpoint: dict[str, Any]) -> str:
+def _lines(suite: Suite, form: PipelineForm, name: str, checkpoint: dict[str, Any]) -> str:
     model = suite.model.model_dump(mode="json", exclude_unset=True)
     lines = {
         "backend": suite.backend,
-        **({"model": model} if model else {}),
+        "model": {**model, "resolution": form.resolution, "dtype": form.dtype},
         "students": {name: {"source": "checkpoint", "checkpoint": checkpoint}},
     }
     return yaml.safe_dump(lines, sort_keys=False, default_flow_style=None)
