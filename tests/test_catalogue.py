@@ -144,9 +144,10 @@ def test_every_scheduler_can_be_made(name: str) -> None:
     config, key = (FLOW, "shift") if name.startswith("flow") else (SDXL_SCHEDULER, "beta_end")
     scheduler = make_scheduler(name, config, 4)
     assert len(scheduler.timesteps) == 4
-    for option, value in SCHEDULERS[name].options.items():
+    options = SCHEDULERS[name].options
+    for option, value in options.items():
         assert scheduler.config[option] == value
-    assert scheduler.config[key] == config[key]  # the repository's
+    assert scheduler.config[key] == {**config, **options}[key]  # the repository's where not ours
 
 
 def test_trailing_starts_at_pure_noise() -> None:
@@ -394,9 +395,11 @@ def test_lcm_is_told_its_guidance_as_in_the_pipeline() -> None:
     assert relative(found[1], expected) > 1e-4
 
 
-def test_our_few_steps_are_lcm_schedulers(pipeline: Any) -> None:
+# 3e-8 was measured: the boundary scalings of LCMScheduler differ from ours by as much.
+@pytest.mark.parametrize(("name", "bound"), [("lcm", 1e-6), ("lcm_unscaled", 0.0)])
+def test_our_few_steps_are_lcm_schedulers(pipeline: Any, name: str, bound: float) -> None:
     """Prediction and re-noising at DMD2's steps, given the noises that LCMScheduler draws."""
-    scheduler = make_scheduler("lcm", SDXL_SCHEDULER, 4, DMD2)
+    scheduler = make_scheduler(name, SDXL_SCHEDULER, 4, DMD2)
     predict = make_predict(pipeline.unet, 1.0)
     expected = scheduler_sample(predict, scheduler, noise(), generators())
 
@@ -411,5 +414,4 @@ def test_our_few_steps_are_lcm_schedulers(pipeline: Any) -> None:
 
     with torch.no_grad():
         found = few_step_sample(denoise, (1.0, 0.75, 0.5, 0.25), {}, noises, level)
-    # 3e-8 was measured; the boundary scalings of LCMScheduler differ from ours by as much.
-    assert relative(found, expected) < 1e-6
+    assert relative(found, expected) <= bound

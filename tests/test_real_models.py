@@ -35,7 +35,6 @@ from ddmd_bench.stages.encode import encode
 from ddmd_bench.suite.schema import Suite
 from parity.inception_files import NVIDIA, write_nvidia
 
-CLIPPED = ("elsewhere", "whole_pipeline", "styled_pipeline")  # before their images are seen
 PROMPTS = ["a red cat", "a small star on the left", "two dogs in the park"]
 
 
@@ -83,7 +82,7 @@ def sdxl_students(folder: Path, repository: Path) -> dict[str, Any]:
 
 
 def lumina2_students(folder: Path, repository: Path) -> dict[str, Any]:
-    """A pipeline of any architecture: it runs by its own rules; a LoRA and a whole transformer."""
+    """A pipeline of any architecture, at levels and a size of its own; a LoRA, a transformer."""
     from diffusers import Lumina2Transformer2DModel
 
     transformer = Lumina2Transformer2DModel.from_pretrained(repository, subfolder="transformer")
@@ -92,11 +91,11 @@ def lumina2_students(folder: Path, repository: Path) -> dict[str, Any]:
     save_file(peft_keys(transformer, "transformer", pairs), folder / "lora.safetensors")
     lora = {"repository": str(folder / "lora.safetensors"), "format": "lora"}
     network = {"repository": str(folder / "transformer"), "format": "transformer"}
-    whole = {"repository": str(repository), "format": "pipeline", "num_inference_steps": 2}
+    whole = {"repository": str(repository), "format": "pipeline"}
     stacked = [{"repository": str(folder / "lora.safetensors"), "scale": 0.5}]
     return {
-        "whole_pipeline": whole,
-        "styled_pipeline": (whole, stacked),
+        "whole_pipeline": {**whole, "sigmas": [1.0, 0.5], "resolution": 32},
+        "styled_pipeline": ({**whole, "num_inference_steps": 2}, stacked),
         "lora": {**lora, "num_inference_steps": 2},
         "transformer": ({**network, "num_inference_steps": 2}, stacked),
     }
@@ -203,7 +202,7 @@ def test_a_whole_run(backend: str, folder: Path) -> None:
     record = read_json(folder / "reports" / suite["name"] / "report.json")
     for name, row in record["table"].items():
         for metric, cells in row.items():
-            lost = metric == "saturation" and name in CLIPPED
+            lost = metric == "saturation" and name == "elsewhere"
             assert (cells["all"]["value"] is None) == lost, (name, metric)
             assert cells["all"]["n_expected"] == (3 if metric == "diversity" else 6)
     facts = record["prompt_lists"]["some"]
@@ -216,6 +215,18 @@ def test_a_whole_run(backend: str, folder: Path) -> None:
     assert "Green frame" not in page  # no metric judges an image right or wrong
     evaluations = record["students"]["teacher"]["facts"]["network_evaluations"]
     assert evaluations == (4 if backend == "sdxl" else 2)  # of 2 steps Lumina's guides 0.25: none
+
+    facts = record["students"]["elsewhere"]["facts"]
+    assert (facts["sampled"], facts["resolution"]) == ("", [70, 90])
+    assert "elsewhere: its images have 90 x 70 pixels, the suite&#39;s 64 x 64" in page
+    if backend == "lumina2":
+        facts = record["students"]["whole_pipeline"]["facts"]
+        steps = "2 steps, sigmas 1.0, 0.5, no guidance"
+        assert facts["sampled"] == f"scheduler own (FlowMatchEulerDiscreteScheduler), {steps}"
+        assert facts["sampled"] in page
+        assert "whole_pipeline: its images have 32 x 32 pixels" in page
+        planned = invoked("plan", str(path))
+        assert f"sampling of whole_pipeline: scheduler own, {steps}, 32 x 32 pixels" in planned
 
     # All students that are drawn here start from one noise: a folder's images are its own.
     (images,) = (folder / "runs" / suite["name"] / "generate").glob("elsewhere-*/images")

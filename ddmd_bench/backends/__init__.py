@@ -76,8 +76,7 @@ class PipelineForm:
 
     pipeline: str  # its class
     network: str  # the name of the network in it, and in our denoiser
-    scheduler: str  # the class that samples as `few_step_sample` does
-    scheduler_options: Mapping[str, Any]
+    scheduler: str  # the row of `SCHEDULERS` that samples as `few_step_sample` does
     # The student's t_list -> arguments of the call.
     schedule: Callable[[Sequence[float]], dict[str, list[Any]]]
     # Whether the scheduler's noise comes from torch's global generator, not from the call's.

@@ -84,6 +84,9 @@ def _task_lines(made: Plan) -> list[str]:
     for task in made.tasks.values():
         state = "complete" if task.complete() else "to do"
         lines.append(f"{task!s:<36} {task.key}  {state}")
+    for name, one in made.loaded.items():
+        words, side = one.row.sampling.words(), one.row.resolution
+        lines.append(f"sampling of {name}: {words}, {side} x {side} pixels")
     num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
     seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
     lines.append(

@@ -49,7 +49,9 @@ _LOADING_SOURCES = (
     "data/image_folders.py",
     "hub/layout.py",
     "students/checkpoints.py",
+    "students/pipeline_calls.py",
     "students/pipeline_loras.py",
+    "students/pipelines.py",
     "students/places.py",
 )
 
@@ -127,7 +129,8 @@ def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
     found = {}
     for name in asked.suite.students:
         one, base = asked.loaded.get(name), asked.bases.get(name)
-        side = base.resolution if base else one.row.resolution if one else asked.backend.resolution
+        own = one.row.resolution if one else None
+        side = own or (base or asked.backend).resolution
         found["generate", name] = Cost(disk=asked.num_images * (png_bytes(side, side) + RECORD))
     return found
 

@@ -46,6 +46,7 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
         "n": len(rows),
         "num_inference_steps": source.num_inference_steps,
         "network_evaluations": source.network_evaluations,
+        "sampled": source.sampled,
         "resolution": list(drawn.pixels.shape[-2:]),
         "seconds": seconds,
         "images_per_s": len(rows) / seconds,

@@ -27,6 +27,18 @@ class Sampling:
     guidance_scale: float = 1.0
     # The scale that a network with a guidance embedding is told, in diffusers' convention.
     embedded_guidance_scale: float | None = None
+    sigmas: tuple[float, ...] | None = None  # of flow matching, in place of timesteps
+
+    def words(self, class_name: str | None = None) -> str:
+        """How the student is sampled, for people; class_name: of the scheduler, where known."""
+        given = {"timesteps": self.timesteps, "sigmas": self.sigmas}
+        levels = [f"{kind} {', '.join(map(str, v))}" for kind, v in given.items() if v is not None]
+        guided = f"guidance {self.guidance_scale:g}" if self.guidance_scale != 1 else "no guidance"
+        told = self.embedded_guidance_scale
+        embedded = [] if told is None else [f"told guidance {told:g}"]
+        steps = f"{self.num_inference_steps} step{'s' * (self.num_inference_steps > 1)}"
+        scheduler = f"{self.scheduler} ({class_name})" if class_name else self.scheduler
+        return ", ".join([f"scheduler {scheduler}", steps, *levels, guided, *embedded])
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,6 @@ class StudentWeights:
     component: str | None = None
     lora_scale: float = 1.0
     adapters: tuple[StackedLora, ...] = ()  # fused in this order
-    resolution: int = 1024
+    resolution: int | None = None  # pixels per side of its protocol; None: as the suite draws
     # Where each setting was seen, by its name; of a suite's own checkpoint nowhere.
     seen_in: Mapping[str, str] = field(default_factory=dict)

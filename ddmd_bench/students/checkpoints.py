@@ -51,14 +51,16 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
         revision=given.revision,
         file=given.file,
         variant=given.variant,
-        lora_scale=given.lora_scale,
+        lora_scale=1.0 if given.lora_scale is None else given.lora_scale,
+        resolution=given.resolution,
         base=given.repository if given.format == "pipeline" else SDXL_BASE,
         sampling=Sampling(
             given.scheduler,
-            given.num_inference_steps,
+            given.num_steps,
             given.timesteps,
             given.guidance_scale,
             given.embedded_guidance_scale,
+            given.sigmas,
         ),
     )
 
@@ -105,6 +107,24 @@ def weights_of(row: StudentWeights, backend: Backend) -> tuple[Path | None, Lora
         # A folder is read with its configuration.
         return own.parent if own.name == CONFIG else own, lora_paths(row)
     return None, [(own, row.lora_scale), *lora_paths(row)]
+
+
+def reads_guidance(row: StudentWeights) -> bool | None:
+    """Whether a whole UNet is told its guidance; None where its file is not here, or a pickle."""
+    from safetensors import SafetensorError, safe_open
+
+    from ddmd_bench.backends.stable_diffusion.formats import GUIDANCE_INPUT
+
+    try:
+        path = _first(remote_of(row))
+        if path.name == CONFIG:
+            return read_json(path).get("time_cond_proj_dim") is not None
+        if path.suffix != ".safetensors":
+            return None
+        with safe_open(path, "np") as file:
+            return GUIDANCE_INPUT in file.keys()  # noqa: SIM118, it is no dict
+    except (BenchError, SafetensorError, OSError, ValueError):
+        return None  # absent or damaged: said with all other downloads
 
 
 def base_remote(row: StudentWeights) -> Remote | None:

@@ -19,19 +19,57 @@ class Checkpoint(Strict):
     revision: str | None = None
     file: str | None = None
     # unet or transformer: the whole network; lora: on the suite's base; pipeline: a whole diffusers
-    # pipeline of any kind, sampled by itself.
+    # pipeline of any kind, called as it is.
     format: Literal["unet", "transformer", "lora", "pipeline"]
     # Of a pipeline's weights, e.g. fp16; its plain ones, or the only one, where it is left out.
     variant: str | None = None
-    lora_scale: float = 1.0
+    # Of a LoRA alone; 1 where it is left out.
+    lora_scale: FiniteFloat | None = None
+    # Pixels per side; the suite's where it is left out.
+    resolution: Positive | None = None
+    # A row of `ddmd_bench.backends.schedulers.SCHEDULERS`; own: the base's, or the pipeline's.
     scheduler: str = "own"
-    num_inference_steps: Positive
+    # As many as there are timesteps or sigmas, where those are given.
+    num_inference_steps: Positive | None = None
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    # Noise levels of flow matching, 1 = pure noise, before a shift of the scheduler.
+    sigmas: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
+    # What a network with an input for it is told of guidance, in diffusers' convention.
     embedded_guidance_scale: float | None = None
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of the sampling, counted from what is given."""
+        given = self.num_inference_steps or len(self.timesteps or self.sigmas or ())
+        assert given, "checked"
+        return given
+
     @model_validator(mode="after")
-    def _files_of_its_format(self) -> Checkpoint:
+    def _steps(self) -> Checkpoint:
+        if self.timesteps is not None and self.sigmas is not None:
+            raise ValueError("timesteps and sigmas say the same twice; give one of them")
+        name = "sigmas" if self.timesteps is None else "timesteps"
+        levels = getattr(self, name)
+        if levels is None:
+            if self.num_inference_steps is None:
+                raise ValueError("num_inference_steps is missing, or timesteps, or sigmas")
+            return self
+        if not levels or list(levels) != sorted(set(levels), reverse=True):
+            raise ValueError(f"{name} must fall from noise to image, got {list(levels)}")
+        if self.num_inference_steps not in (None, len(levels)):
+            raise ValueError(
+                f"{self.num_inference_steps} num_inference_steps, but {len(levels)} {name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_format(self) -> Checkpoint:
+        if self.lora_scale is not None and self.format != "lora":
+            raise ValueError(
+                f"lora_scale is of format lora, and this is a {self.format}, a whole one. LoRAs on "
+                "top of it have a scale each, under adapters"
+            )
         if self.variant is not None and self.format != "pipeline":
             raise ValueError(f"variant is of format pipeline; of a {self.format} name the file")
         if self.file is not None and self.format == "pipeline":

@@ -67,15 +67,6 @@ TRANSFORMER = NetworkClass(
 )
 # What the model card calls the pipeline with.
 TEACHER_OPTIONS: dict[str, Any] = {"cfg_trunc_ratio": 0.25, "cfg_normalization": True}
-# A student's levels as they are given, whatever moves those of the teacher.
-AS_GIVEN: dict[str, Any] = {
-    "shift": 1.0,
-    "use_dynamic_shifting": False,
-    "shift_terminal": None,
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-}
 
 
 def make_backend(model: Model) -> Backend:
@@ -124,8 +115,7 @@ def make_backend(model: Model) -> Backend:
         pipeline=PipelineForm(
             pipeline="Lumina2Pipeline",
             network=parts.network,
-            scheduler="FlowMatchLCMScheduler",
-            scheduler_options=AS_GIVEN,
+            scheduler="flow_lcm",
             schedule=lambda t_list: {"sigmas": list(t_list)},
             global_noise=True,
             no_guidance=1.0,

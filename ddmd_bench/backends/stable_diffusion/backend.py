@@ -163,8 +163,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         pipeline=PipelineForm(
             pipeline=family.pipeline,
             network=parts.network,
-            scheduler="LCMScheduler",
-            scheduler_options={"clip_sample": False, "thresholding": False},
+            scheduler="lcm_unscaled",
             schedule=lambda t_list: {
                 "timesteps": ddpm_index(torch.tensor(t_list), frame.num_levels).tolist()
             },
