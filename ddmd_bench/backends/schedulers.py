@@ -34,7 +34,16 @@ _DETERMINISTIC = {"eta": 0.0}
 # Latents are not images: DDIMScheduler would clip them to [-1, 1] where a configuration is silent.
 _UNCLIPPED = {"clip_sample": False}
 # So large that LCM's boundary scalings are 0 and 1 in float32: x0 is taken as it is predicted.
-UNSCALED = {"timestep_scaling": 1e10}
+_UNSCALED = {"timestep_scaling": 1e10}
+# Levels of flow matching as they are given: what moves a base's is of its own sampling.
+_AS_GIVEN = {
+    "shift": 1.0,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+}
 
 SCHEDULERS: dict[str, SchedulerRow] = {
     "own": SchedulerRow(None),
@@ -46,14 +55,11 @@ SCHEDULERS: dict[str, SchedulerRow] = {
     "ddim_trailing": SchedulerRow("DDIMScheduler", _TRAILING | _UNCLIPPED, _DETERMINISTIC),
     # These three take their timesteps from the 50 of the distillation and read no spacing.
     "lcm": SchedulerRow("LCMScheduler"),
-    "lcm_unscaled": SchedulerRow("LCMScheduler", UNSCALED | _UNCLIPPED),
+    "lcm_unscaled": SchedulerRow("LCMScheduler", _UNSCALED | _UNCLIPPED | {"thresholding": False}),
     "tcd": SchedulerRow("TCDScheduler", step=_DETERMINISTIC),
     "dpm_solver": SchedulerRow("DPMSolverMultistepScheduler"),
     "flow_euler": SchedulerRow("FlowMatchEulerDiscreteScheduler"),
-    # Levels are taken as they are given: a base's shift is of its own sampling.
-    "flow_lcm": SchedulerRow(
-        "FlowMatchLCMScheduler", {"shift": 1.0, "use_dynamic_shifting": False}
-    ),
+    "flow_lcm": SchedulerRow("FlowMatchLCMScheduler", _AS_GIVEN),
 }
 
 
