@@ -278,7 +278,7 @@ def test_a_checkpoint_is_sampled_as_the_repository_predicts(
     folder = changed(repositories["sdxl"], tmp_path / "changed", {SCHEDULER: ZERO_SNR})
     backend = backend_of("sdxl", folder)
     assert backend.encoders is not None
-    assert backend.load_checkpoint is not None
+    assert backend.load_student is not None
     assert backend.scheduler_config is not None
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -288,7 +288,7 @@ def test_a_checkpoint_is_sampled_as_the_repository_predicts(
         PROMPTS, num_inference_steps=4, guidance_scale=0.0, height=RESOLUTION, width=RESOLUTION,
         generator=generators(), output_type="latent",
     ).images  # fmt: skip
-    network: Any = backend.load_checkpoint(folder / "unet", "unet", 1.0)
+    network: Any = backend.load_student(folder / "unet", [])
     cond = backend.encoders.collate(backend.encoders.load_prompt_encoder("cpu")(PROMPTS))
     draws = generators()
     found = scheduler_sample(

@@ -34,9 +34,9 @@ _DETERMINISTIC = {"eta": 0.0}
 # Latents are not images: DDIMScheduler would clip them to [-1, 1] where a configuration is silent.
 _UNCLIPPED = {"clip_sample": False}
 # So large that LCM's boundary scalings are 0 and 1 in float32: x0 is taken as it is predicted.
-UNSCALED = {"timestep_scaling": 1e10}
-# A student's levels as they are given, whatever moves those of the teacher.
-_AS_GIVEN: Mapping[str, Any] = {
+_UNSCALED = {"timestep_scaling": 1e10}
+# Levels of flow matching as they are given: what moves a base's is of its own sampling.
+_AS_GIVEN = {
     "shift": 1.0,
     "use_dynamic_shifting": False,
     "shift_terminal": None,
@@ -55,7 +55,7 @@ SCHEDULERS: dict[str, SchedulerRow] = {
     "ddim_trailing": SchedulerRow("DDIMScheduler", _TRAILING | _UNCLIPPED, _DETERMINISTIC),
     # These three take their timesteps from the 50 of the distillation and read no spacing.
     "lcm": SchedulerRow("LCMScheduler"),
-    "lcm_unscaled": SchedulerRow("LCMScheduler", UNSCALED | _UNCLIPPED | {"thresholding": False}),
+    "lcm_unscaled": SchedulerRow("LCMScheduler", _UNSCALED | _UNCLIPPED | {"thresholding": False}),
     "tcd": SchedulerRow("TCDScheduler", step=_DETERMINISTIC),
     "dpm_solver": SchedulerRow("DPMSolverMultistepScheduler"),
     "flow_euler": SchedulerRow("FlowMatchEulerDiscreteScheduler"),

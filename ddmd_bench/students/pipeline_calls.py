@@ -55,7 +55,7 @@ def read_files(row: StudentWeights) -> PipelineFiles | None:
         str(index.get("_class_name")),
         network_name,
         _config(network / "config.json"),
-        _config(folder / "scheduler" / "scheduler_config.json"),
+        _scheduler(folder, index),
         _config(folder / "vae" / "config.json"),
     )
 
@@ -63,6 +63,13 @@ def read_files(row: StudentWeights) -> PipelineFiles | None:
 def _config(path: Path) -> Mapping[str, Any]:
     found: Mapping[str, Any] = read_json(path) if path.is_file() else {}
     return found
+
+
+def _scheduler(folder: Path, index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The scheduler's configuration; its class is the index's to say, as for `from_pretrained`."""
+    config = _config(folder / "scheduler" / "scheduler_config.json")
+    named = index.get("scheduler")
+    return {**config, "_class_name": named[1]} if config and named else config
 
 
 def check_pipeline(row: StudentWeights) -> None:

@@ -41,7 +41,9 @@ def pipeline_draw(row: StudentWeights, seed: int, dtype: torch.dtype, device: st
     pipeline.set_progress_bar_config(disable=True)
     scheduler = pipeline.scheduler
     if sampling.scheduler != "own":
-        scheduler = new_scheduler(sampling.scheduler, files.scheduler)
+        # With what the pipeline itself sets in its own; the class is no part of that.
+        config = {**scheduler.config, "_class_name": type(scheduler).__name__}
+        scheduler = new_scheduler(sampling.scheduler, config)
     clipped = not _unclipped(pipeline)
     guided = options.get("true_cfg_scale", 1) != 1
 
