@@ -160,10 +160,6 @@ def pngs(plan: Plan, student: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted(images.glob("*.png"))]
 
 
-def can_load(plan: Plan) -> bool:
-    return plan.prepared().backend().load_checkpoint is not None
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("student", STUDENTS)
 def test_a_student_comes_back_as_it_was(plan: Plan, student: str, tmp_path: Path) -> None:
@@ -172,10 +168,7 @@ def test_a_student_comes_back_as_it_was(plan: Plan, student: str, tmp_path: Path
     found = snippets((folder / "README.md").read_text())
     network = plan.prepared().backend().pipeline.network
     alone = {"full": network, "lora": "lora"}[student]
-    expected = {"full": {"pipeline"}, "lora": set()}[student] | (
-        {alone} if can_load(plan) else set()
-    )
-    assert found.keys() == expected
+    assert found.keys() == {"full": {"pipeline", alone}, "lora": {alone}}[student]
     own = pngs(plan, student)
     assert len(own) == 4 * len(PROMPTS)
     for kind, lines in found.items():
