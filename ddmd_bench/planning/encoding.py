@@ -20,6 +20,7 @@ from ddmd_bench.students.catalogue import PIPELINE
 _SOURCES = (
     "files/records.py",
     "files/embeddings.py",
+    "files/memory.py",
     "data/latents.py",
     "data/streams.py",
     "data/pixels.py",

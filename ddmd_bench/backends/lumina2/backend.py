@@ -17,7 +17,7 @@ from ddmd_bench.backends.lumina2.networks import (
     add_step_embedding,
     bottleneck,
 )
-from ddmd_bench.backends.pipelines import decode, load_network, load_pipeline
+from ddmd_bench.backends.pipelines import decode, decoded_at_once, load_network, load_pipeline
 from ddmd_bench.backends.repository import Parts, local_config, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.errors import BenchError
@@ -91,7 +91,7 @@ def make_backend(model: Model) -> Backend:
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=partial(decode, parts),
+        decode=partial(decode, parts, decoded_at_once(model.resolution)),
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,
