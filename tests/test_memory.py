@@ -36,7 +36,7 @@ from ddmd_bench.training.update import Training
 pytestmark = pytest.mark.filterwarnings("ignore::ddmd_bench.files.memory.FewerAtOnce")
 
 
-def out_of_memory(*_: Any) -> Any:
+def out_of_memory(*_: Any, **__: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 

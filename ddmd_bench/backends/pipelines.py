@@ -136,6 +136,13 @@ def decoded_at_once(resolution: int) -> AtOnce:
     return AtOnce(max(1, DECODED_PIXELS // resolution**2), "images in the VAE's decoder")
 
 
+def bound_decoder(pipeline: Any, resolution: int) -> None:
+    """Let a whole pipeline's VAE decode one by one what would not be decoded together here."""
+    vae: Any = getattr(pipeline, "vae", None)
+    if decoded_at_once(resolution).size == 1 and hasattr(vae, "use_slicing"):
+        vae.enable_slicing()
+
+
 def _too_large_to_decode(device: str) -> str:
     # Not in tiles on our own: tiles that do not see each other give another image.
     return (

@@ -128,7 +128,7 @@ class OnePass:
     def _launched(self, chunk: Sequence[Item], prepared: Iterable[Prepared]) -> list[Sheet]:
         """Every scorer's sheet of a chunk, all batches handed to the networks."""
         sheets = [Sheet(name, chunk) for name in self.models]
-        for sheet in sheets:
+        for sheet in self._going_on(sheets):
             asked = [item.prompt for item in chunk if item.asks(sheet.scorer)]
             with self._or_set_aside(sheet.scorer):
                 sheet.encoded, sheet.failed = self.encoded_prompts[sheet.scorer].of(asked)
@@ -137,7 +137,7 @@ class OnePass:
                 waiting = sheet.take(row, one)
                 if len(waiting) >= self.at_once[sheet.scorer].size:
                     self._score(sheet, waiting)
-        for sheet in self._going_on(sheets):
+        for sheet in sheets:
             for waiting in sheet.waiting.values():
                 self._score(sheet, waiting)
         for sheet in self._going_on(sheets):
@@ -150,6 +150,8 @@ class OnePass:
 
     def _score(self, sheet: Sheet, waiting: dict[int, Tensor]) -> None:
         """Score all that wait, which lets their inputs go."""
+        if sheet.scorer in self.set_aside:
+            return
         at_once, scored = self.at_once[sheet.scorer], partial(self._scored, sheet, waiting)
         with self._or_set_aside(sheet.scorer):
             for rows, found in at_once.batches(list(waiting), scored):

@@ -28,7 +28,12 @@ _SOURCES = (
     "stages/generate.py",
 )
 # Only students that were trained elsewhere depend on these.
-_LOADING_SOURCES = ("backends/schedulers.py", "backends/weights.py", "data/image_folders.py")
+_LOADING_SOURCES = (
+    "backends/pipelines.py",
+    "backends/schedulers.py",
+    "backends/weights.py",
+    "data/image_folders.py",
+)
 
 
 def _problems(asked: Asked) -> Iterator[str]:

@@ -15,7 +15,7 @@ class Event(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A task does something otherwise than it was asked to, in words."""
+    """A task fails, or does something otherwise than it was asked to, in words."""
 
     task: str
     text: str

@@ -58,6 +58,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
                         case Ended():
                             schedule.fail(task)
                             problems.append(_kept_failure(task, message))
+                            on_event(Note(str(task), f"failed: {message.problem}"))
             on_event(schedule.standing(len(crew)))
     finally:
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.

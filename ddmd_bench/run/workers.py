@@ -39,6 +39,11 @@ PRELOADED = (
     "diffusers.models.unets.unet_2d_condition",
 )
 PROGRESS_EVERY_S = 0.1
+# What a user can set for a stage whose process the system ended, as it does on a CPU.
+LESS_MEMORY = {
+    "train": ["a smaller train.batch_size"],
+    "generate": ["a smaller model.images_at_once"],
+}
 TRACEBACK = "traceback.txt"  # in a task's folder: where an error came from that nobody foresaw
 
 
@@ -135,12 +140,12 @@ class Worker:
 
     def _dead(self) -> Ended:
         self._process.join()
-        how = _end(self._process.exitcode)
+        problem = f"its process {_end(self._process.exitcode)}. Run again: what is complete is kept"
+        if self._process.exitcode == -signal.SIGKILL:
+            less = ["fewer --workers", *LESS_MEMORY.get(self.stage or "", ())]
+            problem += f", and {' or '.join(less)} take less memory"
         self.task = self._process = None
-        return Ended(
-            f"its process {how}. Run again: what is complete is kept. Fewer --workers, or a "
-            "smaller model.images_at_once, need less memory"
-        )
+        return Ended(problem)
 
     def end(self, now: bool = False) -> None:
         """Let the process go, or stop what it is doing."""

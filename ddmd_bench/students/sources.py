@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, twice_guided
+from ddmd_bench.backends.pipelines import bound_decoder
 from ddmd_bench.backends.schedulers import make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
 from ddmd_bench.data.images import ImageId, image_generator, image_noises
@@ -125,6 +126,7 @@ def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) 
     """A whole pipeline of another architecture, sampled by its own rules."""
     pipeline = load_whole_pipeline(row, getattr(torch, backend.dtype)).to(device)
     pipeline.set_progress_bar_config(disable=True)
+    bound_decoder(pipeline, row.resolution)
     num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
 
     def draw(images: Sequence[ImageId]) -> Tensor:
