@@ -270,9 +270,8 @@ def test_what_all_students_need_is_named_for_each(
 
 
 def test_weights_that_are_damaged_and_images_that_are_gone(
-    command: Callable[..., Result], tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    forked: None, command: Callable[..., Result], tiny: dict[str, Any]
 ) -> None:
-    """In processes as every run has them: what fails is read from files."""
     tiny["students"] = {name: tiny["students"][name] for name in ("teacher_2", "dmd", "ca_only")}
     assert command("train", tiny).exit_code == 0
     plan = plan_of(tiny)

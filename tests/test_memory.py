@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ import tiny_sd15
 import torch
 from tiny_sdxl import RESOLUTION
 
-from ddmd_bench.backends.pipelines import DECODED_PIXELS, decode, decoded_at_once, vae_on
+from ddmd_bench.backends.pipelines import (
+    DECODED_PIXELS,
+    bound_decoder,
+    decode,
+    decoded_at_once,
+    vae_on,
+)
 from ddmd_bench.backends.repository import parts_of
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.data.latents import Latents, encode_missing
@@ -271,3 +278,13 @@ def test_a_backend_bounds_its_decoder_by_its_own_resolution(sd15: Any) -> None:
     assert backend.decode.args[1].size == 4  # type: ignore[attr-defined]
     # One object for a task: what was learnt of the memory is kept while it draws.
     assert replace(backend, images_at_once=1).decode is backend.decode
+
+
+def test_a_whole_pipeline_s_decoder_is_bounded_alike(sd15: Any) -> None:
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(sd15.vae_folder())
+    for resolution, sliced in ((64, False), (512, False), (1024, True)):
+        bound_decoder(SimpleNamespace(vae=vae), resolution)
+        assert vae.use_slicing is sliced
+    bound_decoder(SimpleNamespace(), 1024)  # one that decodes otherwise

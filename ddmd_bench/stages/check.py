@@ -21,11 +21,11 @@ def check(plan: Plan, expected_path: Path | None = None) -> CheckResult:
     if failed := [f"{task}: {why}" for task in unfinished if (why := task.failure())]:
         told = "\n  ".join([f"nothing to check: {len(failed)} tasks failed", *failed])
         raise BenchError(f"{told}\n{again} once they are mended")
+    expected_path = expected_path or find_expected(plan.suite.name)
     if unfinished or not plan.report_complete():
         what = ", ".join(map(str, unfinished))
         what = what or f"{path} is missing or was made from another run"
         raise BenchError(f"nothing to check yet: {what}. {again} first")
-    expected_path = expected_path or find_expected(plan.suite.name)
     if not expected_path.is_file():
         raise BenchError(f"{expected_path}: no such file of expected values")
     return against_expected(read_json(path), read_json(expected_path))
