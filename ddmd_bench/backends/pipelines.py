@@ -13,10 +13,14 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends.repository import Parts
+from ddmd_bench.files.device import memory_shown
+from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory
 from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import folder_of
 
 ABSENT = ("image_encoder", "feature_extractor", "safety_checker")  # parts that drawing needs not
+
+DECODED_PIXELS = 1024**2
 
 Rows = list[dict[str, Tensor]]  # of prompts: tensors without a batch dimension, on the CPU
 PromptEncoder = Callable[[Sequence[str]], Rows]
@@ -115,13 +119,43 @@ def _load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str
 
 
 @torch.no_grad()
-def decode(parts: Parts, latents: Tensor) -> Tensor:
+def decode(parts: Parts, at_once: AtOnce, latents: Tensor) -> Tensor:
     """Latents [B, C, h, w] -> images [B, 3, H, W], float32, not clipped."""
     vae = vae_on(parts, latents.device)
     mean, std = _statistics(vae, latents)
-    scaled = latents * std / vae.config.scaling_factor + mean
-    images: Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
-    return images
+    scaled = (latents * std / vae.config.scaling_factor + mean).to(vae.dtype)
+
+    def decoded(some: Sequence[int]) -> Tensor:
+        images: Tensor = vae.decode(scaled[some[0] : some[-1] + 1], return_dict=False)[0].float()
+        return images
+
+    with refusing_out_of_memory(partial(_too_large_to_decode, str(latents.device))):
+        images = [made for _, made in at_once.batches(range(len(scaled)), decoded)]
+    return torch.cat(images)
+
+
+def decoded_at_once(resolution: int) -> AtOnce:
+    """How many images of a side the VAE decodes at once, however many are drawn.
+
+    A decoder works at the pixels' size: eight images of 1,024 px would take more memory than the
+    network that drew them. One by one costs no time at that size and bounds it.
+    """
+    return AtOnce(max(1, DECODED_PIXELS // resolution**2), "images in the VAE's decoder")
+
+
+def bound_decoder(pipeline: Any, resolution: int) -> None:
+    """Let a whole pipeline's VAE decode one by one what would not be decoded together here."""
+    vae: Any = getattr(pipeline, "vae", None)
+    if decoded_at_once(resolution).size == 1 and hasattr(vae, "use_slicing"):
+        vae.enable_slicing()
+
+
+def _too_large_to_decode(device: str) -> str:
+    # Not in tiles on our own: tiles that do not see each other give another image.
+    return (
+        f"decoding a single image does not fit into the memory of {memory_shown(device)}. End what "
+        "else fills it, take fewer --workers, set model.dtype to bfloat16, or lower the resolution"
+    )
 
 
 def load_image_encoder(parts: Parts, device: str) -> Callable[[Tensor], Tensor]:

@@ -26,6 +26,8 @@ Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
 Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
 Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
 
+SOME_FAILED = 3  # the exit code of a run that went to its end without some of its tasks
+
 P = ParamSpec("P")
 
 

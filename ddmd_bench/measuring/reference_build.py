@@ -25,8 +25,8 @@ from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.measuring.features import whole_features
-from ddmd_bench.measuring.one_pass import Item
 from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
+from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.stats.moments import factored, gaussian_of_parts
 from ddmd_bench.suite.settings import DataSource

@@ -21,6 +21,7 @@ _SOURCES = (
     *READING_SOURCES,
     "files/records.py",
     "files/embeddings.py",
+    "files/memory.py",
     "data/latents.py",
     "stages/encode.py",
 )

@@ -39,6 +39,7 @@ _LOADING_SOURCES = (
             "lora_files",
             "loras",
             "network_class",
+            "pipelines",
             "schedulers",
             "student_weights",
             "weight_files",

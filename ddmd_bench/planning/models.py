@@ -12,6 +12,7 @@ from ddmd_bench.planning.part import Asked, Downloads, Part
 # Files of the package that determine what networks compute, beside the backend's own.
 MODEL_SOURCES = (
     "files/records.py",
+    "files/memory.py",
     *(f"objective/{name}.py" for name in ("process", "sampler", "terms")),
     "backends/__init__.py",
     "data/images.py",

@@ -25,7 +25,9 @@ from ddmd_bench.suite.schema import Scoring
 # Files of the package that determine what scorers say.
 MEASURING_SOURCES = (
     "files/decoding.py",
+    "files/memory.py",
     "measuring/one_pass.py",
+    "measuring/sheets.py",
     "measuring/encoded_prompts.py",
     "scorers/**/*.py",
     "measuring/measure.py",

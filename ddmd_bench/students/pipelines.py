@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ddmd_bench.backends.pipelines import bound_decoder
 from ddmd_bench.backends.schedulers import new_scheduler, quiet, with_generators
 from ddmd_bench.data.images import ImageId, image_generator
 from ddmd_bench.errors import BenchError
@@ -39,6 +40,8 @@ def pipeline_draw(row: StudentWeights, seed: int, dtype: torch.dtype, device: st
     fuse_into_pipeline(pipeline, lora_paths(row))
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
+    assert row.resolution is not None, "the plan gives it"
+    bound_decoder(pipeline, row.resolution)
     scheduler = pipeline.scheduler
     if sampling.scheduler != "own":
         # With what the pipeline itself sets in its own; the class is no part of that.

@@ -22,7 +22,7 @@ from ddmd_bench.backends.lumina2.networks import (
 )
 from ddmd_bench.backends.lumina2.original_names import original_names
 from ddmd_bench.backends.network_class import NetworkClass
-from ddmd_bench.backends.pipelines import decode, load_network, load_pipeline
+from ddmd_bench.backends.pipelines import decode, decoded_at_once, load_network, load_pipeline
 from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.backends.student_weights import check_student, student_network
@@ -108,7 +108,7 @@ def make_backend(model: Model) -> Backend:
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=partial(decode, parts),
+        decode=partial(decode, parts, decoded_at_once(resolution)),
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,

@@ -13,7 +13,13 @@ from torch import nn
 from ddmd_bench.backends import Backend, PipelineForm
 from ddmd_bench.backends.assumptions import Said, configurations, refuse, resolution_of, vae_factor
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
-from ddmd_bench.backends.pipelines import PromptEncoder, decode, load_network, load_pipeline
+from ddmd_bench.backends.pipelines import (
+    PromptEncoder,
+    decode,
+    decoded_at_once,
+    load_network,
+    load_pipeline,
+)
 from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
 from ddmd_bench.backends.stable_diffusion.assumptions import problems
@@ -158,7 +164,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=partial(decode, parts),
+        decode=partial(decode, parts, decoded_at_once(resolution)),
         dtype=model.dtype,
         pipeline=PipelineForm(
             pipeline=family.pipeline,
