@@ -25,6 +25,7 @@ from benchmarks.processes import ROOT, Spent
 from benchmarks.table import Table, as_text
 from ddmd_bench.backends import Backend
 from ddmd_bench.data.images import ImageId, image_generator, image_ids, save_png
+from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.students.drawing import conditioning, iter_drawn
@@ -89,7 +90,7 @@ def harness(plan: Plan, backend: Backend, images: Sequence[ImageId], folder: Pat
     @torch.no_grad()
     def draw() -> None:
         rows: list[dict[str, Any]] = []
-        for drawn in iter_drawn(source.draw, images, "teacher", backend.images_at_once):
+        for drawn in iter_drawn(source.draw, images, AtOnce(backend.images_at_once, "images")):
             for row, values in zip(drawn.rows, drawn.pixels, strict=True):
                 if folder is not None:
                     save_png(folder / f"{len(rows):05d}.png", values)

@@ -1,4 +1,4 @@
-"""The one error that a user can act on, and the sentence for a name that is not known."""
+"""The one error that a user can act on, and sentences: what an error says, a name not known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from collections.abc import Iterable
 
 class BenchError(Exception):
     """Bad input or a run that cannot go on, said in words for the person at the keyboard."""
+
+
+LONGEST = 300  # characters of what a library says
+
+
+def said_by(error: BaseException) -> str:
+    """What an error says in one line, whatever it is: ours as it is, others with their type."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - anything may stand in a library's own error
+        text = "its message cannot be read"
+    # A path may hold bytes that are no text.
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    if isinstance(error, BenchError):
+        return text
+    cut = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return f"{type(error).__name__}: {cut or 'no message'}"
 
 
 def unknown(what: str, found: str, known: Iterable[str]) -> str:

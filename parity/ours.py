@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from ddmd_bench.files.decoding import decoded
-from ddmd_bench.measuring.one_pass import Item, OnePass
+from ddmd_bench.measuring.one_pass import OnePass
+from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS, loaded
 from ddmd_bench.scorers.weights import OWN_FOLDER
 from parity import qwen2_vl

@@ -17,6 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
 TOKEN = "hf_good"
 
 
@@ -63,7 +67,7 @@ class Hub:
         self.endpoint = self.store = ""
 
     def add(self, name: str, files: dict[str, bytes], **options: object) -> Repository:
-        large = frozenset(f for f in files if f.endswith(".safetensors"))
+        large = frozenset(f for f in files if f.endswith((".safetensors", ".bin")))
         self.repositories[name] = Repository(files, large, **options)  # type: ignore[arg-type]
         return self.repositories[name]
 
@@ -99,6 +103,26 @@ def serving(hub: Hub) -> Iterator[Hub]:
     )
     with in_thread(api) as hub.endpoint, in_thread(store) as hub.store:
         yield hub
+
+
+@contextmanager
+def client_of(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A served hub to which this process's client is pointed, with an empty cache and no token."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "xdg"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serving(hub):
+        template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in {
+            "ENDPOINT": hub.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(folder / "cache"),
+            "HF_TOKEN_PATH": str(folder / "token"),
+            "HF_HUB_DISABLE_TELEMETRY": True,  # it would ask the Hub who runs this
+            "DOWNLOAD_CHUNK_SIZE": 1 << 14,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        yield hub
+    close_session()
 
 
 class _Handler(BaseHTTPRequestHandler):

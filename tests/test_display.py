@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
 from rich.console import Console
 from rich.text import Text
 
 from ddmd_bench.commands.display import progress_shown
-from ddmd_bench.run.events import Event, Standing
+from ddmd_bench.run.events import Event, Note, Standing
 
 
-def _shown(terminal: bool, events: list[Event | Standing]) -> str:
+def _shown(terminal: bool, events: list[Event | Note | Standing]) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=24)
     with progress_shown(console) as on_event:
         for event in events:
@@ -34,6 +35,13 @@ def test_a_terminal_shows_what_runs_and_a_line_for_what_is_done() -> None:
 def test_a_log_has_plain_lines() -> None:
     text = _shown(False, [Event("score dmd", 1, 2), Event("score dmd", 2, 2)])
     assert text == "score dmd: 2/2\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_task_says_is_a_line_at_once(terminal: bool) -> None:
+    note = Note("generate dmd", "memory ran out with 8 images at once; 4 at once from here on")
+    text = Text.from_ansi(_shown(terminal, [Event("generate dmd", 1, 9), note])).plain
+    assert f"generate dmd: {note.text}" in text
 
 
 def test_the_time_left_fits_in_80_columns() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddmd_bench.data.latents import SHARD_SIZE, Latents, encode_missing
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.embeddings import Store
+from ddmd_bench.files.memory import AtOnce
 
 CALLS: list[list[str]] = []
 
@@ -96,9 +97,18 @@ def test_latents_go_on_where_they_stopped(tmp_path: Path) -> None:
         return to_latents(images)
 
     with pytest.raises(KeyboardInterrupt):
-        encode_missing(Latents(tmp_path), IMAGES, read, interrupted, 10, lambda d, t: None)
+        encode_missing(
+            Latents(tmp_path), IMAGES, read, interrupted, AtOnce(10, "images"), lambda d, t: None
+        )
     seen: list[int] = []
-    encode_missing(Latents(tmp_path), IMAGES, read, to_latents, 10, lambda d, t: seen.append(d))
+    encode_missing(
+        Latents(tmp_path),
+        IMAGES,
+        read,
+        to_latents,
+        AtOnce(10, "images"),
+        lambda d, t: seen.append(d),
+    )
     assert seen == [len(IMAGES)]
     captions, latents = Latents(tmp_path).draw(40, torch.Generator().manual_seed(0))
     for caption, latent in zip(captions, latents, strict=True):
@@ -107,7 +117,9 @@ def test_latents_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 def test_moments_are_the_mean_of_each_image_s(tmp_path: Path) -> None:
     """Eq. 7's targets: image k has mean k, and all have the variance of the ramp."""
-    encode_missing(Latents(tmp_path), IMAGES, read, to_latents, 10, lambda d, t: None)
+    encode_missing(
+        Latents(tmp_path), IMAGES, read, to_latents, AtOnce(10, "images"), lambda d, t: None
+    )
     mean, variance = Latents(tmp_path).moments()
     assert mean == pytest.approx((len(IMAGES) - 1) / 2)
     assert variance == pytest.approx(float(torch.linspace(-1, 1, 16).var(correction=0)))

@@ -121,7 +121,7 @@ def test_images_that_are_not_finite_stop_the_training(planned: Callable[..., Pla
     def broken(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return x_t * math.nan
 
-    with pytest.raises(BenchError, match="dmd: its images hold values that are not finite"):
+    with pytest.raises(BenchError, match="its images hold values that are not finite"):
         evaluator(planned(), 3, 1, ["std"])(broken)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_lumina2
+import tiny_sd15
+import tiny_sdxl
 import yaml
 from PIL import Image
-from test_real_models import make_suite
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.plan import Plan, make_plan
@@ -20,37 +22,69 @@ from ddmd_bench.stages.train import train
 from ddmd_bench.students.export import export
 from ddmd_bench.suite.files import load_suite
 
+FAMILIES = {
+    "sdxl": tiny_sdxl.write_repository,
+    "sd15": tiny_sd15.write_repository,
+    "lumina2": tiny_lumina2.write_repository,
+}
+PROMPTS = ["a red cat", "a small star on the left of a tree", "five letters"]
 STUDENTS = {
-    "full": {"method": "ca_only"},
+    "full": {"method": "ca_only", "train": {"learning_rate": 0.01}},
     "lora": {"method": "ca_only", "train": {"lora_rank": 2, "learning_rate": 0.01}},
 }
 
 
 def exported(plan: Plan, student: str, folder: Path) -> Path:
     backend = plan.prepared().opened(student)
-    return export(plan.trained(student, 0), plan.suite.name, backend, folder)
+    return export(plan.trained(student, 0), plan.suite, backend, folder)
 
 
 def quiet(done: int, total: int) -> None:
     pass
 
 
-@pytest.fixture(scope="module", params=["sdxl", "lumina2"])
+def finished(suite: dict[str, Any], folder: Path) -> Plan:
+    """A plan whose students have their images; what is trained is trained."""
+    path = folder / f"{suite['name']}.yaml"
+    path.write_text(yaml.safe_dump(suite))
+    made = make_plan(load_suite(str(path)), folder / "runs", folder / "reports")
+    for stage, run in {"encode": encode, "train": train, "generate": generate}.items():
+        for task in made.of_stage(stage):
+            run(made, task, quiet)
+    return made
+
+
+def trained(backend: str, folder: Path, **model: Any) -> Plan:
+    repository = FAMILIES[backend](folder / "repository")
+    for name, texts in {"prompts": PROMPTS, "captions": ["a cat", "two dogs"]}.items():
+        (folder / f"{name}.txt").write_text("\n".join(texts))
+    suite = {
+        "name": "trains",
+        "title": "Tiny",
+        "backend": backend,
+        "model": {"repository": str(repository), "resolution": 64, "images_at_once": 4, **model},
+        "prompts": {
+            "some": {
+                "source": str(folder / "prompts.txt"),
+                "num_prompts": len(PROMPTS),
+                # Text is encoded in batches of four, here as in a pipeline: a product's last bits
+                # depend on their number.
+                "images_per_prompt": 4,
+            }
+        },
+        "train_data": {"prompts": {"source": str(folder / "captions.txt"), "num_prompts": 2}},
+        "train": {"num_iterations": 2, "t_list": [1.0, 0.6, 0.35], "batch_size": 3},
+        "students": STUDENTS,
+        "baseline": "full",
+        "metrics": ["mean", "std"],
+    }
+    return finished(suite, folder)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """A finished training of each kind, and its images."""
-    folder = tmp_path_factory.mktemp(request.param)
-    suite = make_suite(request.param, folder)
-    suite |= {"students": STUDENTS, "baseline": "full"}
-    suite["train"] |= {"num_iterations": 2, "t_list": [1.0, 0.6], "batch_size": 2}
-    (folder / "suite.yaml").write_text(yaml.safe_dump(suite))
-    made = make_plan(load_suite(str(folder / "suite.yaml")), folder / "runs", folder / "reports")
-    shared = made.shared("encode")
-    assert shared is not None
-    encode(made, shared, quiet)
-    for name in STUDENTS:
-        train(made, made.task("train", name, 0), quiet)
-        generate(made, made.task("generate", name, 0), quiet)
-    return made
+    return trained(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def run_card(folder: Path) -> Image.Image:
@@ -96,3 +130,60 @@ def test_nothing_is_written_over(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(BenchError, match="not empty"):
         exported(plan, "full", tmp_path)
+
+
+# ---- Back into a suite.
+
+
+def snippets(card: str) -> dict[str, dict[str, Any]]:
+    """The card's lines of a suite by the format that they name."""
+    found = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", card, re.DOTALL)]
+    return {
+        row["checkpoint"]["format"]: lines for lines in found for row in lines["students"].values()
+    }
+
+
+def brought_back(plan: Plan, lines: dict[str, Any], folder: Path, exported: Path) -> list[bytes]:
+    """The PNG files of a student that a card's lines bring into a suite of their own."""
+    (name,) = lines["students"]
+    suite = {
+        **plan.suite.model_dump(mode="json", include={"title", "prompts", "metrics"}),
+        **yaml.safe_load(yaml.safe_dump(lines).replace("path/to/this/folder", str(exported))),
+        "name": "later",
+        "baseline": name,
+    }
+    return pngs(finished(suite, folder), name)
+
+
+def pngs(plan: Plan, student: str) -> list[bytes]:
+    images = plan.task("generate", student, 0).folder / "images"
+    return [path.read_bytes() for path in sorted(images.glob("*.png"))]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("student", STUDENTS)
+def test_a_student_comes_back_as_it_was(plan: Plan, student: str, tmp_path: Path) -> None:
+    """The card's lines, in a later suite, give the same files to the byte."""
+    folder = exported(plan, student, tmp_path / "exported")
+    found = snippets((folder / "README.md").read_text())
+    network = plan.prepared().backend().pipeline.network
+    alone = {"full": network, "lora": "lora"}[student]
+    assert found.keys() == {"full": {"pipeline", alone}, "lora": {alone}}[student]
+    own = pngs(plan, student)
+    assert len(own) == 4 * len(PROMPTS)
+    for kind, lines in found.items():
+        (tmp_path / kind).mkdir()
+        assert brought_back(plan, lines, tmp_path / kind, folder) == own, kind
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_half_precision_comes_back_by_its_network_alone(tmp_path: Path) -> None:
+    """A pipeline rounds its latents between the steps, which no student of a suite does."""
+    plan = trained("sd15", tmp_path, dtype="bfloat16")
+    for student in STUDENTS:
+        folder = exported(plan, student, tmp_path / f"exported_{student}")
+        own = pngs(plan, student)
+        for kind, lines in snippets((folder / "README.md").read_text()).items():
+            (tmp_path / f"{student}_{kind}").mkdir()
+            back = brought_back(plan, lines, tmp_path / f"{student}_{kind}", folder)
+            assert (back == own) == (kind != "pipeline"), kind

@@ -20,13 +20,15 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_students import kohya, make_pairs
+from typer.testing import CliRunner
 
+from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
 from ddmd_bench.planning.plan import make_plan, suite_downloads
 from ddmd_bench.suite.files import load_suite
-from tests.hub_server import Hub, serving
+from tests.hub_server import Hub, client_of, serving
 
 COMMIT = "a" * 40
 SUITE = {
@@ -118,19 +120,23 @@ def ddmd_bench(folder: Path, *arguments: str, **environment: str) -> tuple[int, 
     return result.returncode, result.stdout + result.stderr
 
 
-def test_what_was_fetched_runs_without_network(tmp_path: Path) -> None:
+def test_what_was_fetched_runs_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
-    with serving(make_hub(tmp_path)) as hub:
-        there = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": ""}
-        code, said = ddmd_bench(tmp_path, "plan", "suite.yaml", **there)
-        assert code == 2, said  # the prompts are not here yet
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    with client_of(make_hub(tmp_path), tmp_path, monkeypatch) as hub:
+        planned = CliRunner().invoke(app, ["plan", "suite.yaml"])
+        assert planned.exit_code == 2, planned.output  # the prompts are not here yet
+        said = planned.output
         assert "DrawBench, list: sayakpaul/drawbench@ad794cba698c  to download" in said
         assert "unet: tiny/sdxl@main  to download" in said
+        refused = CliRunner().invoke(app, ["run", "suite.yaml"])
+        assert refused.exit_code == 2
+        assert "python -m ddmd_bench fetch SUITE" in refused.output
         assert not hub.bytes_served(".safetensors")
-        code, said = ddmd_bench(tmp_path, "run", "suite.yaml", **there)
-        assert code == 2
-        assert "python -m ddmd_bench fetch SUITE" in said
-        assert not hub.bytes_served(".safetensors")
+        there = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": ""}
         code, said = ddmd_bench(tmp_path, "fetch", "suite.yaml", **there)
         assert code == 0, said
         assert said.count("complete") >= 4
@@ -164,7 +170,7 @@ def test_training_data_that_may_change_is_refused_before_a_download(tmp_path: Pa
     suite = {**SUITE, "train_data": {"prompts": unpinned}}
     path = tmp_path / "suite.yaml"
     path.write_text(yaml.safe_dump(suite))
-    with pytest.raises(BenchError, match=r"train_data: tiny/captions.* need a revision"):
+    with pytest.raises(BenchError, match=r"train_data.prompts: tiny/captions.* need a revision"):
         suite_downloads(load_suite(str(path)))
     with pytest.raises(BenchError, match=r"prompts\.drawbench[\s\S]*need a revision"):
         make_plan(load_suite(str(path)), tmp_path / "runs", tmp_path / "reports")

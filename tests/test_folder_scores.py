@@ -133,6 +133,32 @@ def test_prompts_that_cannot_be_paired_are_refused(
         read_folder(folder, break_it(folder), ["std"])
 
 
+def test_prompts_are_stripped_and_lines_end_where_files_say(folder: Path) -> None:
+    """Six lines stay six whatever characters they hold, and none is scored without a prompt."""
+    texts = ["a\u2028b", "\u00a0c", "d\x0ce ", "NA", "1", "2024-01-01"]
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
+    (folder / ".thumbs").mkdir()
+    (folder / ".thumbs/0.png").write_bytes(b"hidden")
+    (folder / "p.txt").write_bytes("\r\n".join(texts).encode("utf-8-sig"))
+    table = pd.DataFrame({"file_name": names, "prompt": texts, "category": ["1"] * 6})
+    table.to_csv(folder / "p.csv", index=False)
+    table.to_csv(folder / "p.tsv", index=False, sep="\t")
+    for given in ("p.txt", "p.csv", "p.tsv"):
+        found = read_folder(folder, folder / given, ["prompt_accuracy"])
+        by_name = {row["file_name"]: row["prompt"] for row in found.rows}
+        assert by_name == dict(zip(names, (text.strip() for text in texts), strict=True))
+        assert found.not_listed == ()
+    table["category"] = [1, 1, 1, 2, 2, 2]
+    table.to_parquet(folder / "p.parquet")
+    found = read_folder(folder, folder / "p.parquet", ["prompt_accuracy"])
+    assert sorted(row["prompt_set"] for row in found.rows) == [*"111222"]
+    table["prompt"] = [*texts[:5], " \u3000"]
+    table.to_csv(folder / "p.csv", index=False)
+    with pytest.raises(BenchError, match=r"1 of 6 images have an empty prompt, e\.g\. deep/5"):
+        read_folder(folder, folder / "p.csv", ["prompt_accuracy"])
+    assert len(read_folder(folder, folder / "p.csv", ["std"]).rows) == 6
+
+
 def _write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 from safetensors.numpy import save
 
 from ddmd_bench.errors import BenchError
@@ -28,7 +27,7 @@ from ddmd_bench.hub import (
     remote_identity,
 )
 from ddmd_bench.planning import downloads
-from tests.hub_server import TOKEN, Hub, Repository, serving
+from tests.hub_server import TOKEN, Hub, Repository, client_of
 
 NAME = "tiny/unet"
 WEIGHTS = "unet/model.safetensors"
@@ -44,22 +43,9 @@ TOTAL = len(FILES["unet/config.json"]) + len(FILES[WEIGHTS])
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub with one repository; the client is pointed at it, with an empty cache and no token."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serving(Hub()) as hub:
-        template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        for name, value in {
-            "ENDPOINT": hub.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_HUB_DISABLE_TELEMETRY": True,  # it would ask the Hub who runs this
-            "DOWNLOAD_CHUNK_SIZE": 1 << 14,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
+    with client_of(Hub(), tmp_path, monkeypatch) as hub:
         hub.add(NAME, dict(FILES))
         yield hub
-    close_session()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files import remembered
 from ddmd_bench.hub import Remote, folder_of, hashes, is_local, look, remote_identity
 
 
@@ -69,8 +70,8 @@ def test_hashes_of_a_folder_are_remembered_at_once(
         (folder / f"{k:02}.png").write_bytes(bytes([k]))
     uses: list[str] = []
     for name in ("read_json", "write_json"):
-        use = getattr(hashes, name)
-        monkeypatch.setattr(hashes, name, lambda *a, n=name, f=use: (uses.append(n), f(*a))[1])
+        use = getattr(remembered, name)
+        monkeypatch.setattr(remembered, name, lambda *a, n=name, f=use: (uses.append(n), f(*a))[1])
     remote = Remote(str(folder), None, ("*",), "dataset", "x")
     first = remote_identity(remote)
     assert len(reads) == 40

@@ -365,6 +365,9 @@ def bare(folder: Path, tmp_path: Path) -> Path:
     weights = shutil.ignore_patterns("*.safetensors")
     shutil.copytree(folder, bare, ignore=weights)
     (bare / "transformer" / "config.json").write_text(json.dumps(PUBLISHED))
+    text = json.loads((bare / "text_encoder" / "config.json").read_text())
+    text["hidden_size"] = PUBLISHED["cap_feat_dim"]
+    (bare / "text_encoder" / "config.json").write_text(json.dumps(text))
     return bare
 
 
@@ -409,7 +412,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Model], str]] = {
     "too large": (lambda f: Model(repository=str(f), resolution=16384), "up to 8192. Take 8192"),
     "vae": (
         lambda f: Model(repository=str(f), vae=str(f / "vae4")),
-        "have 4 channels, .* reads 16",
+        "reads 16 channels .* latents have 4 ",
     ),
 }
 

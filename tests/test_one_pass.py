@@ -21,10 +21,12 @@ from PIL import Image
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Undecodable, Unusable, decoded
+from ddmd_bench.files.memory import FewerAtOnce
 from ddmd_bench.measuring.aggregates import counted
 from ddmd_bench.measuring.answers import joined, read_part, write_part
 from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
-from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
+from ddmd_bench.measuring.one_pass import OnePass
+from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
 
 
@@ -205,9 +207,10 @@ def test_the_batch_size_falls_where_memory_runs_out(scorer: Means) -> None:
     scorer.limit = 2
     one_pass = OnePass(["means"])
     chunk = items(*(grey(20 + k) for k in range(9)))
-    first, second = (found["means"] for found in one_pass.over([chunk, chunk]))
+    with pytest.warns(FewerAtOnce, match="ran out with 4 images in scorer means .*; 2 at once"):
+        first, second = (found["means"] for found in one_pass.over([chunk, chunk]))
     assert max(scorer.batches) == 2
-    assert one_pass.batch_sizes["means"] == 2
+    assert one_pass.at_once["means"].size == 2
     assert not first.missing
     assert (first.columns["level"] == second.columns["level"]).all()
 

@@ -231,6 +231,25 @@ def test_what_is_complete_takes_nothing_more(
     assert after == {stage: size for stage, size in before.items() if stage != "generate"}
 
 
+@pytest.mark.parametrize("workers", [1, 3, 9])
+def test_trainings_side_by_side_keep_a_checkpoint_each(
+    tiny: dict, write_suite: Write, tmp_path: Path, workers: int
+) -> None:
+    suite = load_suite(write_suite(tiny), ("seeds=[0, 1]", "students.ca_only.train.ema=0.9"))
+    plan = make_plan(suite, tmp_path / "runs", tmp_path / "reports")
+    outlook = Outlook(Asked.of(suite), plan, workers)
+    dmd, ca_only = (outlook.costs["train", name] for name in ("dmd", "ca_only"))
+    running = [dmd.disk_running] * 2 + [ca_only.disk_running] * 2
+    assert dmd.disk_running > ca_only.disk_running > 0
+    expected = 2 * (dmd.disk + ca_only.disk) + sum(running[:workers])
+    assert outlook.disk()["train"] == expected
+    task = plan.task("train", "dmd", 1)
+    mark_done(task.folder, {"key": task.key, "seconds": 1.0})
+    assert outlook.disk()["train"] == expected - dmd.disk - sum(running[:workers]) + sum(
+        running[1:][:workers]
+    )
+
+
 def test_a_seed_that_has_run_stands_for_the_others(
     tiny: dict, write_suite: Write, tmp_path: Path
 ) -> None:

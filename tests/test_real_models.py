@@ -19,9 +19,10 @@ import tiny_lumina2
 import tiny_sdxl
 import torch
 import yaml
+from lora_styles import pairs_of, peft_keys
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_students import kohya, make_pairs
+from tiny_students import ATTENTION, kohya, make_pairs
 from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
@@ -51,7 +52,10 @@ def photos(folder: Path, captions: list[str], key: str, num_each: int = 1) -> Pa
 
 
 def sdxl_students(folder: Path, repository: Path) -> dict[str, Any]:
-    """A whole UNet as DMD2 publishes it; a LoRA, run as LCM's, Lightning's and Hyper-SD's."""
+    """A whole UNet as DMD2 publishes it; a LoRA, run as LCM's, Lightning's and Hyper-SD's.
+
+    The LoRA also joins the UNet, which is then a folder.
+    """
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel.from_pretrained(repository, subfolder="unet")
@@ -59,7 +63,11 @@ def sdxl_students(folder: Path, repository: Path) -> dict[str, Any]:
     torch.save(state, folder / "dmd2_unet_fp16.bin")
     save_file(kohya(make_pairs(unet)), folder / "lora.safetensors")
     lora = {"repository": str(folder / "lora.safetensors"), "format": "lora"}
+    unet.save_pretrained(folder / "unet")
+    stacked = [{"repository": str(folder / "lora.safetensors"), "scale": 0.5}]
+    whole = {"repository": str(folder / "unet"), "format": "unet", "num_inference_steps": 1}
     return {
+        "styled": ({**whole, "scheduler": "lcm"}, stacked),
         "dmd2_unet": {
             "repository": str(folder / "dmd2_unet_fp16.bin"),
             "format": "unet",
@@ -74,15 +82,35 @@ def sdxl_students(folder: Path, repository: Path) -> dict[str, Any]:
 
 
 def lumina2_students(folder: Path, repository: Path) -> dict[str, Any]:
-    """A pipeline of any architecture: it runs by its own rules."""
-    whole = {"repository": str(repository), "format": "pipeline", "num_inference_steps": 2}
-    return {"whole_pipeline": whole}
+    """A pipeline of any architecture, at levels and a size of its own; a LoRA, a transformer."""
+    from diffusers import Lumina2Transformer2DModel
+
+    transformer = Lumina2Transformer2DModel.from_pretrained(repository, subfolder="transformer")
+    transformer.save_pretrained(folder / "transformer")
+    pairs = pairs_of(transformer, ATTENTION)
+    save_file(peft_keys(transformer, "transformer", pairs), folder / "lora.safetensors")
+    lora = {"repository": str(folder / "lora.safetensors"), "format": "lora"}
+    network = {"repository": str(folder / "transformer"), "format": "transformer"}
+    whole = {"repository": str(repository), "format": "pipeline"}
+    stacked = [{"repository": str(folder / "lora.safetensors"), "scale": 0.5}]
+    return {
+        "whole_pipeline": {**whole, "sigmas": [1.0, 0.5], "resolution": 32},
+        "styled_pipeline": ({**whole, "num_inference_steps": 2}, stacked),
+        "lora": {**lora, "num_inference_steps": 2},
+        "transformer": ({**network, "num_inference_steps": 2}, stacked),
+    }
 
 
 FAMILIES: dict[str, tuple[Callable[..., Path], Callable[[Path, Path], dict[str, Any]]]] = {
     "sdxl": (tiny_sdxl.write_repository, sdxl_students),
     "lumina2": (tiny_lumina2.write_repository, lumina2_students),
 }
+
+
+def of_checkpoint(given: Any) -> dict[str, Any]:
+    """A row of a suite, with LoRAs on top where they are given."""
+    own, adapters = given if isinstance(given, tuple) else (given, [])
+    return {"source": "checkpoint", "checkpoint": own, "adapters": adapters}
 
 
 def make_suite(backend: str, folder: Path) -> dict[str, Any]:
@@ -112,7 +140,7 @@ def make_suite(backend: str, folder: Path) -> dict[str, Any]:
             "teacher": {"source": "teacher", "num_inference_steps": 2, "guidance_scale": 4},
             **{name: {"method": name} for name in METHODS},
             "hybrid_lora": {"method": "decoupled_hybrid", "train": {"lora_rank": 2}},
-            **{name: {"source": "checkpoint", "checkpoint": one} for name, one in given.items()},
+            **{name: of_checkpoint(one) for name, one in given.items()},
             "elsewhere": {
                 "source": "images",
                 "images": str(photos(folder / "made", PROMPTS, "prompt", num_each=2)),
@@ -174,17 +202,31 @@ def test_a_whole_run(backend: str, folder: Path) -> None:
     record = read_json(folder / "reports" / suite["name"] / "report.json")
     for name, row in record["table"].items():
         for metric, cells in row.items():
-            lost = metric == "saturation" and name in ("elsewhere", "whole_pipeline")
+            lost = metric == "saturation" and name == "elsewhere"
             assert (cells["all"]["value"] is None) == lost, (name, metric)
             assert cells["all"]["n_expected"] == (3 if metric == "diversity" else 6)
     facts = record["prompt_lists"]["some"]
     assert (facts["n"], facts["n_duplicates"], len(facts["sha256"])) == (3, 0, 64)
     page = (folder / "reports" / suite["name"] / "index.html").read_text()
+    stacked = sum(bool(row.get("adapters")) for row in suite["students"].values())
+    assert page.count("is drawn with LoRAs on top of its weights") == stacked > 0
     assert "real scenes share" not in page  # the suite has none
     assert "real scenes are the ceiling" not in page
     assert "Green frame" not in page  # no metric judges an image right or wrong
     evaluations = record["students"]["teacher"]["facts"]["network_evaluations"]
     assert evaluations == (4 if backend == "sdxl" else 2)  # of 2 steps Lumina's guides 0.25: none
+
+    facts = record["students"]["elsewhere"]["facts"]
+    assert (facts["sampled"], facts["resolution"]) == ("", [70, 90])
+    assert "elsewhere: its images have 90 x 70 pixels, the suite&#39;s 64 x 64" in page
+    if backend == "lumina2":
+        facts = record["students"]["whole_pipeline"]["facts"]
+        steps = "2 steps, sigmas 1.0, 0.5, no guidance"
+        assert facts["sampled"] == f"scheduler own (FlowMatchEulerDiscreteScheduler), {steps}"
+        assert facts["sampled"] in page
+        assert "whole_pipeline: its images have 32 x 32 pixels" in page
+        planned = invoked("plan", str(path))
+        assert f"sampling of whole_pipeline: scheduler own, {steps}, 32 x 32 pixels" in planned
 
     # All students that are drawn here start from one noise: a folder's images are its own.
     (images,) = (folder / "runs" / suite["name"] / "generate").glob("elsewhere-*/images")

@@ -174,7 +174,10 @@ def test_a_seed_that_failed_is_told_and_counted(tmp_path: Path) -> None:
     undo(plan, "ca_only", 0)
     fail(plan, "ca_only", 0)
     record = report(plan)
-    assert record["students"]["ca_only"]["missing"] == "with seed 0 stopped: x0_std is infinite"
+    assert (
+        record["students"]["ca_only"]["missing"]
+        == "with seed 0 stopped in train: x0_std is infinite"
+    )
     cell = record["table"]["ca_only"]["saturation"]["all"]
     values = [scores(plan, "ca_only", seed)["saturation"].mean() for seed in (2, 5)]
     assert cell["value"] == pytest.approx(np.mean(values))
@@ -184,12 +187,13 @@ def test_a_seed_that_failed_is_told_and_counted(tmp_path: Path) -> None:
     assert rows[0]["by_seed"]["0"] is None
     page, markdown = page_of(plan), (plan.report_folder / "report.md").read_text()
     assert page.count('<small class="warn">2 of 3 seeds</small>') > 10
-    assert "CA only with seed 0 stopped: x0_std is infinite" in page
+    assert "CA only with seed 0 stopped in train: x0_std is infinite" in page
     assert "2 of 3 seeds)" in markdown
     verdicts = {c["claim"]: c for c in record["claims"]}
     assert verdicts["rises"]["verdict"] == "undecided"  # never told from fewer seeds
     assert verdicts["rises"]["note"] == (
-        "of 3 seeds 2 supported, 1 undecided; with seed 0 CA only stopped: x0_std is infinite"
+        "of 3 seeds 2 supported, 1 undecided; "
+        "with seed 0 CA only stopped in train: x0_std is infinite"
     )
 
 
@@ -214,11 +218,11 @@ def test_a_failure_says_why_nothing_was_trained(tmp_path: Path) -> None:
     fail(plan, "decoupled_hybrid", 0, key="another")
     students = report(plan)["students"]
     assert students["dmd"]["missing"] == ""
-    assert students["ca_only"]["missing"] == "stopped: x0_std is infinite"
+    assert students["ca_only"]["missing"] == "stopped in train: x0_std is infinite"
     assert students["decoupled_hybrid"]["missing"] == "was not trained"
     page = page_of(plan)
-    assert 'title="stopped: x0_std is infinite">-</td>' in page
-    assert "CA only stopped: x0_std is infinite" in page
+    assert 'title="stopped in train: x0_std is infinite">-</td>' in page
+    assert "CA only stopped in train: x0_std is infinite" in page
 
 
 def test_reasons() -> None:

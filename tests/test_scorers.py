@@ -26,7 +26,8 @@ from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_done, read_json, write_jsonl
 from ddmd_bench.measuring.features import features_of
-from ddmd_bench.measuring.one_pass import Answer, Item, OnePass
+from ddmd_bench.measuring.one_pass import OnePass
+from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.scorers import (
     METRICS,
     SCORERS,

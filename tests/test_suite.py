@@ -24,7 +24,7 @@ from ddmd_bench.suite.schema import (
     Scoring,
     Suite,
 )
-from ddmd_bench.suite.students import Checkpoint, Student
+from ddmd_bench.suite.students import Adapter, Checkpoint, Student
 
 SUITES = Path(__file__).parents[1] / "suites"
 Write = Callable[[Any], str]
@@ -301,6 +301,7 @@ PARTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
         Checkpoint,
         {"repository": "a/b", "format": "unet", "num_inference_steps": 1},
     ),
+    "students.other.adapters.0": (Adapter, {"repository": "a/b"}),
     "reference": (Reference, {}),
     "scoring": (Scoring, {}),
     "evaluation": (Evaluation, {"at": [6], "num_prompts": 3, "metrics": ["std"]}),

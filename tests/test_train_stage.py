@@ -129,7 +129,7 @@ def test_what_is_not_finite_ends_the_training_with_a_record(
         train(plan, task, quiet)
     checkpoint = task.folder / CHECKPOINT
     assert str(error.value) == (
-        "dmd: training stopped at iteration 4 of 4: the DM direction is not finite. Last finite "
+        "training stopped at iteration 4 of 4: the DM direction is not finite. Last finite "
         f"checkpoint: of iteration 2 in {checkpoint}. Lower train.learning_rate or "
         "train.guidance_scale, or set train.max_grad_norm"
     )

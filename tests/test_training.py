@@ -249,8 +249,11 @@ def test_a_student_loads_as_it_was_trained(backend: Backend, options: dict[str, 
     with torch.no_grad():
         expected = network(x_t, t, cond)
         loaded = load_student(backend, training.settings, network.state(), "cpu")
-        assert torch.equal(loaded(x_t, t, cond), expected)
-    assert not any(p.requires_grad for p in loaded.parameters())
+        found = loaded(x_t, t, cond)
+    # A LoRA is fused, so that its sums are of another order; the rest is the same to the bit.
+    bound = 1e-5 if "lora_rank" in options else 0
+    assert (found - expected).abs().max() <= bound * expected.abs().max()
+    assert not any(p.requires_grad or "lora" in name for name, p in loaded.named_parameters())
 
 
 def test_weights_of_another_network_are_refused_by_name(backend: Backend) -> None:

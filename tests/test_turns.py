@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.memory import FewerAtOnce
 from ddmd_bench.measuring.features import whole_features
 from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
-from ddmd_bench.measuring.one_pass import Item
+from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.measuring.turns import let_go, turns
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
 
@@ -36,12 +37,14 @@ class Model:
         return torch.from_numpy(np.array(image)).double()
 
     def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, torch.Tensor]]:
+        self.memory.work(self.name, 1)
         self.memory.encoded[self.name] += len(prompts)
         return [{"length": torch.tensor(float(len(prompt)))} for prompt in prompts]
 
     def score_batch(
         self, inputs: torch.Tensor, text: Sequence[Mapping[str, torch.Tensor]]
     ) -> Scored:
+        self.memory.work(self.name, len(inputs))
         self.memory.scored[self.name] += len(inputs)
         level = SIZES[self.name] * inputs.mean((1, 2))
         length = torch.stack([row["length"] for row in text])
@@ -54,15 +57,25 @@ class Memory:
 
     room: int = 100
     error: Callable[[], Exception] = torch.OutOfMemoryError  # a new one holds no old frames
+    each: dict[str, int] = field(default_factory=dict)  # what one image takes while it is scored
+    after: int = 0  # images that scorers have answered to before any takes that
     models: WeakSet[Model] = field(default_factory=WeakSet)
     loads: list[str] = field(default_factory=list)
     scored: Counter[str] = field(default_factory=Counter)
     encoded: Counter[str] = field(default_factory=Counter)
 
+    def taken(self) -> int:
+        return sum(SIZES[one.name] for one in self.models)
+
+    def work(self, name: str, num: int) -> None:
+        begun = self.scored.total() >= self.after
+        if begun and self.taken() + num * self.each.get(name, 0) > self.room:
+            raise self.error()
+
     def load(self, name: str, device: str, dtype: torch.dtype) -> Model:
         model = Model(name, self)  # begun, and in the frame that the error keeps
         self.models.add(model)
-        if sum(SIZES[one.name] for one in self.models) > self.room:
+        if self.taken() > self.room:
             raise self.error()
         self.loads.append(name)
         return model
@@ -168,6 +181,62 @@ def test_a_scorer_that_fits_nowhere_says_what_to_do(memory: Memory, tmp_path: Pa
     # What the other has said is kept.
     measure(images([]), ["small"], "s", kept=kept)
     assert memory.scored == {"small": NUM_IMAGES}
+
+
+@pytest.mark.parametrize("after", [0, 1, 100, 250, 400])
+def test_a_scorer_without_room_beside_others_has_a_turn_of_its_own(
+    memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Whenever it runs out: among prompts, early or late in the images, in any part of them."""
+    monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 64)
+    together = measure(images([]), [*SIZES], "s")
+    let_go()
+    memory.scored.clear()
+    memory.encoded.clear()
+    memory.loads.clear()
+    # Loaded, all three fit; at work, `middle` has room for two images where it is alone.
+    memory.room, memory.each, memory.after = 17, {"middle": 6}, after
+    told, kept = list[int](), KeptAnswers(tmp_path / "answers", tmp_path / "texts")
+    with pytest.warns(FewerAtOnce, match="images in scorer middle"):
+        found = measure(
+            images([]), [*SIZES], "s", kept=kept, progress=lambda done, _: told.append(done)
+        )
+    assert memory.loads == ["small", "middle", "large", "middle"]
+    assert found.table.equals(together.table)
+    for name, features in together.features.items():
+        np.testing.assert_array_equal(found.features[name], features)
+    assert not any(answer.missing for answer in found.answers.values())
+    assert (memory.scored["small"], memory.scored["large"]) == (NUM_IMAGES, NUM_IMAGES)
+    assert told == sorted(told)
+    assert told[-1] == NUM_IMAGES
+    again = measure(images([]), [*SIZES], "s", kept=kept)
+    assert again.table.equals(found.table)
+    assert memory.scored["small"] == NUM_IMAGES
+
+
+def test_a_scorer_without_room_for_one_image_says_what_to_do(
+    memory: Memory, tmp_path: Path
+) -> None:
+    memory.room, memory.each = 17, {"middle": 13}
+    kept = KeptAnswers(tmp_path / "answers", tmp_path / "texts")
+    with pytest.raises(BenchError, match="scorer middle alone, in float32, does not fit into"):
+        measure(images([]), [*SIZES], "s", kept=kept)
+    assert memory.scored == {"small": NUM_IMAGES, "large": NUM_IMAGES}
+    measure(images([]), ["small", "large"], "s", kept=kept)  # what they have said is kept
+    assert memory.scored == {"small": NUM_IMAGES, "large": NUM_IMAGES}
+
+
+def test_features_of_a_scorer_without_room_come_last(memory: Memory) -> None:
+    of_files = images([])
+    items = [Item.in_memory(name, "", of_files.open(k)) for k, name in enumerate(of_files.names)]
+    together = whole_features(list(SIZES), items)
+    loaded.cache_clear()
+    memory.room, memory.each = 17, {"small": 14}
+    with pytest.warns(FewerAtOnce, match="images in scorer small"):
+        found = whole_features(list(SIZES), items)
+    assert list(found) == list(SIZES)
+    for name, features in together.items():
+        np.testing.assert_array_equal(found[name], features)
 
 
 def test_scorers_of_an_earlier_pass_make_room(memory: Memory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_sdxl import RESOLUTION, UNET, make_tokenizer, make_vae, text_config
@@ -21,8 +22,8 @@ SCHEDULER = {
 TEXT_TIME = ("addition_embed_type", "addition_time_embed_dim", "transformer_layers_per_block")
 
 
-def write_repository(folder: Path, seed: int = 0) -> Path:
-    """The repository as `from_pretrained` reads it, without a safety checker."""
+def make_pipeline(seed: int = 0) -> Any:
+    """The pipeline with random weights in float32, without a safety checker."""
     from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -31,7 +32,7 @@ def write_repository(folder: Path, seed: int = 0) -> Path:
     unet = {key: value for key, value in UNET.items() if key not in left_out}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        pipeline = StableDiffusionPipeline(
+        return StableDiffusionPipeline(
             vae=make_vae(scaling_factor=0.18215),
             text_encoder=CLIPTextModel(CLIPTextConfig(**text_config(tokenizer))),
             tokenizer=tokenizer,
@@ -43,5 +44,9 @@ def write_repository(folder: Path, seed: int = 0) -> Path:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def write_repository(folder: Path, seed: int = 0) -> Path:
+    """The repository as `from_pretrained` reads it."""
+    make_pipeline(seed).save_pretrained(folder, safe_serialization=True)
     return folder

@@ -4,7 +4,7 @@ Which file has which keys: DMD2's LoRA is written by its `main/sdxl/extract_lora
 PCM's by `get_module_kohya_state_dict`, both as `kohya` here; the whole UNets hold diffusers' own
 keys, since each model card loads them with `UNet2DConditionModel.load_state_dict`. The keys of the
 LoRAs of LCM, SDXL-Lightning, Hyper-SD and Flash-SDXL were not seen; every style that diffusers
-reads is here.
+reads is in `lora_styles`.
 """
 
 from __future__ import annotations
@@ -58,24 +58,6 @@ def kohya(pairs: Pairs, rename: Callable[[str], str] = lambda name: name) -> dic
     return state
 
 
-def original_name(name: str) -> str:
-    """The tiny UNet's attention layers as in Stability's own model, which kohya-ss trains."""
-    kind, block, _, layer, rest = _split(name)
-    per_block = 2  # resnets a block: layers_per_block + 1 going up
-    if kind == "down_blocks":
-        return f"input_blocks.{1 + block * per_block + layer}.1.{rest}"
-    if kind == "up_blocks":
-        return f"output_blocks.{block * per_block + layer}.1.{rest}"
-    return f"middle_block.1.{rest}"
-
-
-def _split(name: str) -> tuple[str, int, str, int, str]:
-    kind, *others = name.split(".")
-    block = 0 if kind == "mid_block" else int(others.pop(0))
-    inner, layer, *rest = others
-    return kind, block, inner, int(layer), ".".join(rest)
-
-
 def processor(pairs: Pairs) -> dict[str, Tensor]:
     """diffusers' first keys, `unet.....processor.to_q_lora.down.weight`: no alpha."""
     state: dict[str, Tensor] = {}
@@ -86,53 +68,8 @@ def processor(pairs: Pairs) -> dict[str, Tensor]:
     return state
 
 
-def peft(pairs: Pairs) -> dict[str, Tensor]:
-    """`unet.....to_q.lora_A.weight`, as diffusers saves today."""
-    state = {f"unet.{name}.lora_A.weight": a for name, (a, _) in pairs.items()}
-    return state | {f"unet.{name}.lora_B.weight": b for name, (_, b) in pairs.items()}
-
-
 def _half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.half() for key, value in state.items()}
-
-
-def write_kohya(unet: Any, file: Path) -> None:
-    """DMD2's, PCM's: fp16, convolutions too."""
-    save_file(_half(kohya(make_pairs(unet))), file)
-
-
-def write_original(unet: Any, file: Path) -> None:
-    save_file(kohya(make_pairs(unet, ATTENTION), original_name), file)
-
-
-def write_processor(unet: Any, file: Path) -> None:
-    save_file(processor(make_pairs(unet, ATTENTION)), file)
-
-
-def write_peft(unet: Any, file: Path) -> None:
-    """Without alphas: each is its rank."""
-    save_file(peft(make_pairs(unet)), file)
-
-
-def write_saved(unet: Any, file: Path) -> None:
-    """By diffusers itself, which puts alpha into the file's metadata."""
-    from diffusers import StableDiffusionXLPipeline
-
-    layers = {key.removeprefix("unet."): value for key, value in peft(make_pairs(unet)).items()}
-    settings = {"r": RANK, "lora_alpha": ALPHA, "target_modules": sorted(make_pairs(unet))}
-    StableDiffusionXLPipeline.save_lora_weights(
-        file.parent, unet_lora_layers=layers, weight_name=file.name,
-        unet_lora_adapter_metadata=settings,
-    )  # fmt: skip
-
-
-LORA_WRITERS: dict[str, Callable[[Any, Path], None]] = {
-    "kohya": write_kohya,
-    "original": write_original,
-    "processor": write_processor,
-    "peft": write_peft,
-    "saved": write_saved,
-}
 
 
 def student_state(unet: Any, seed: int = 3) -> dict[str, Tensor]:

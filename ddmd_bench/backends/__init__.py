@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ddmd_bench.objective.terms import Cond
 
 
+Loras = Sequence[tuple[Path, float]]  # a file or folder each, with its scale
+
+
 class SampleTeacher(Protocol):
     """How a backend draws from its teacher."""
 
@@ -36,9 +39,13 @@ class SampleTeacher(Protocol):
         cond: Cond,
         uncond: Cond,
         noise: Tensor,
+        generators: list[torch.Generator] | None = None,
         **options: Any,
     ) -> Tensor:
-        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`."""
+        """Noise [B, C, H, W] -> latents; the options are those of `Backend.teacher_options`.
+
+        generators: one an image, for a scheduler that adds noise again.
+        """
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,20 @@ class Encoders:
 
 
 @dataclass(frozen=True)
+class Base:
+    """A part of a model, as planning sees it."""
+
+    weights: Callable[[], Mapping[str, str]]  # what determines it, a sha256 or a commit each
+    remotes: tuple[Remote, ...]
+
+
+@dataclass(frozen=True)
 class PipelineForm:
     """How a student of a family is written as a pipeline of diffusers, and how that is called."""
 
     pipeline: str  # its class
     network: str  # the name of the network in it, and in our denoiser
-    scheduler: str  # the class that samples as `few_step_sample` does
-    scheduler_options: Mapping[str, Any]
+    scheduler: str  # the row of `SCHEDULERS` that samples as `few_step_sample` does
     # The student's t_list -> arguments of the call.
     schedule: Callable[[Sequence[float]], dict[str, list[Any]]]
     # Whether the scheduler's noise comes from torch's global generator, not from the call's.
@@ -119,12 +133,18 @@ class Backend:
     # Steps, guidance and options of a teacher -> passes of its network for one image.
     teacher_evaluations: Callable[..., int] = twice_guided
     dtype: str = "float32"  # of networks while they are sampled
-    # A published student's file, its format and the scale of a LoRA -> a network with `predict`, as
-    # schedulers call it; and the configuration that those schedulers start from.
-    load_checkpoint: Callable[[Path, str, float], nn.Module] | None = None
+    # How a suite names the weights of students that were trained elsewhere -> whether those are the
+    # whole network, so that the base's own is needed by none of them.
+    formats: Mapping[str, bool] = field(default_factory=dict)
+    # A whole network's file, or None for the base's own, and LoRAs with their scales, fused in
+    # order -> a network with `predict`, as schedulers call it; and what those start from.
+    load_student: Callable[[Path | None, Loras], nn.Module] | None = None
+    check_student: Callable[[Path | None, Loras], None] | None = None  # raises what that would
     scheduler_config: Callable[[], dict[str, Any]] | None = None
+    prediction_type: str = "velocity"  # of its networks, as diffusers' schedulers name it
     pipeline: PipelineForm | None = None
     remotes: tuple[Remote, ...] = ()  # what must be on this machine first
+    without_network: Base | None = None  # of those, what students of a whole network need
     encoders: Encoders | None = None  # where text encoders and networks do not run side by side
 
 

@@ -24,10 +24,18 @@ def encoders_of(
     parts: Parts,
     load_prompt_encoder: Callable[[Parts, str], PromptEncoder],
     collate: Callable[[Sequence[Mapping[str, Tensor]]], Cond],
+    rules: Mapping[str, str],
 ) -> Encoders:
-    """The encoders of a model: a family's own for prompts, and the VAE's."""
+    """The encoders of a model: a family's own for prompts, and the VAE's.
+
+    rules: what determines an embedding beside the encoders.
+    """
     return Encoders(
-        identity=lambda: {"text": remote_identity(parts.text), "dtype": parts.model.dtype},
+        identity=lambda: {
+            "text": remote_identity(parts.text),
+            "dtype": parts.model.dtype,
+            **rules,
+        },
         load_prompt_encoder=partial(load_prompt_encoder, parts),
         collate=collate,
         load_image_encoder=partial(load_image_encoder, parts),

@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends.repository import Parts
+from ddmd_bench.files.device import memory_shown
+from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory
+from ddmd_bench.files.records import read_json
 from ddmd_bench.hub import folder_of
 
 ABSENT = ("image_encoder", "feature_extractor", "safety_checker")  # parts that drawing needs not
+
+DECODED_PIXELS = 1024**2
 
 Rows = list[dict[str, Tensor]]  # of prompts: tensors without a batch dimension, on the CPU
 PromptEncoder = Callable[[Sequence[str]], Rows]
@@ -94,7 +99,15 @@ def vae_on(parts: Parts, device: torch.device | str) -> Any:
     """The VAE, once for a process and device."""
     # The variant is one of the repository's own files.
     variant = parts.model.variant if parts.model.vae is None else None
-    return _load_vae(parts.vae_folder(), variant, dtype_of(parts), str(device))
+    folder, dtype = parts.vae_folder(), dtype_of(parts)
+    if parts.upcasts_vae and dtype == torch.float16 and _overflows(folder):
+        dtype = torch.float32
+    return _load_vae(folder, variant, dtype, str(device))
+
+
+def _overflows(folder: Path) -> bool:
+    """Whether a VAE says that it needs float32; diffusers supposes so where it is silent."""
+    return bool(read_json(folder / "config.json").get("force_upcast", True))
 
 
 @cache
@@ -106,18 +119,47 @@ def _load_vae(folder: Path, variant: str | None, dtype: torch.dtype, device: str
 
 
 @torch.no_grad()
-def decode(parts: Parts, latents: Tensor) -> Tensor:
-    """Latents [B, C, h, w] -> images [B, 3, 8h, 8w], float32, not clipped."""
+def decode(parts: Parts, at_once: AtOnce, latents: Tensor) -> Tensor:
+    """Latents [B, C, h, w] -> images [B, 3, H, W], float32, not clipped."""
     vae = vae_on(parts, latents.device)
-    scaled = latents / vae.config.scaling_factor
-    if vae.config.shift_factor is not None:
-        scaled = scaled + vae.config.shift_factor
-    images: Tensor = vae.decode(scaled.to(vae.dtype), return_dict=False)[0].float()
-    return images
+    mean, std = _statistics(vae, latents)
+    scaled = (latents * std / vae.config.scaling_factor + mean).to(vae.dtype)
+
+    def decoded(some: Sequence[int]) -> Tensor:
+        images: Tensor = vae.decode(scaled[some[0] : some[-1] + 1], return_dict=False)[0].float()
+        return images
+
+    with refusing_out_of_memory(partial(_too_large_to_decode, str(latents.device))):
+        images = [made for _, made in at_once.batches(range(len(scaled)), decoded)]
+    return torch.cat(images)
+
+
+def decoded_at_once(resolution: int) -> AtOnce:
+    """How many images of a side the VAE decodes at once, however many are drawn.
+
+    A decoder works at the pixels' size: eight images of 1,024 px would take more memory than the
+    network that drew them. One by one costs no time at that size and bounds it.
+    """
+    return AtOnce(max(1, DECODED_PIXELS // resolution**2), "images in the VAE's decoder")
+
+
+def bound_decoder(pipeline: Any, resolution: int) -> None:
+    """Let a whole pipeline's VAE decode one by one what would not be decoded together here."""
+    vae: Any = getattr(pipeline, "vae", None)
+    if decoded_at_once(resolution).size == 1 and hasattr(vae, "use_slicing"):
+        vae.enable_slicing()
+
+
+def _too_large_to_decode(device: str) -> str:
+    # Not in tiles on our own: tiles that do not see each other give another image.
+    return (
+        f"decoding a single image does not fit into the memory of {memory_shown(device)}. End what "
+        "else fills it, take fewer --workers, set model.dtype to bfloat16, or lower the resolution"
+    )
 
 
 def load_image_encoder(parts: Parts, device: str) -> Callable[[Tensor], Tensor]:
-    """On a device: images [B, 3, H, W] in [-1, 1] -> latents [B, C, H/8, W/8]."""
+    """On a device: images [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w]."""
     return partial(_encode_images, vae_on(parts, device))
 
 
@@ -125,7 +167,18 @@ def load_image_encoder(parts: Parts, device: str) -> Callable[[Tensor], Tensor]:
 def _encode_images(vae: Any, images: Tensor) -> Tensor:
     """The posterior's mode, in the frame that `decode` reads."""
     mode: Tensor = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode().float()
-    if vae.config.shift_factor is not None:
-        mode = mode - vae.config.shift_factor
-    latents: Tensor = mode * vae.config.scaling_factor
+    mean, std = _statistics(vae, mode)
+    latents: Tensor = (mode - mean) * vae.config.scaling_factor / std
     return latents
+
+
+def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """What a VAE's latents are moved by and divided by: one for each channel, or a shift alone."""
+    config = vae.config
+    if config.latents_mean is None or config.latents_std is None:
+        return config.shift_factor or 0.0, 1.0
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1).to(latents)
+        for values in (config.latents_mean, config.latents_std)
+    )
+    return mean, std

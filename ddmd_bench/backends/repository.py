@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.backends import Base
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Remote, folder_of, is_local, remote_identity
+from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity
 from ddmd_bench.suite.settings import Model
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,24 @@ class Parts:
     model: Model  # as a suite names it, with the backend's defaults
     network: str  # the folder of the denoising network
     main: Remote  # the denoising network and the scheduler
+    shell: Remote  # the same without the network's weights
     text: Remote  # text encoders and tokenizers
     vae: Remote
+    # What the family's pipeline sets in any scheduler that it is given.
+    scheduler_overrides: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the family's pipeline decodes in float32 where the VAE asks for it.
+    upcasts_vae: bool = False
 
     def weights(self) -> dict[str, str]:
         """What determines the networks: a commit, or a folder's hash, each."""
         return {self.network: remote_identity(self.main), "vae": remote_identity(self.vae)}
+
+    def without_network(self) -> Base:
+        """What a student of a whole network takes of the model."""
+        return Base(
+            lambda: {"shell": remote_identity(self.shell), "vae": remote_identity(self.vae)},
+            (self.shell, self.text, self.vae),
+        )
 
     def vae_folder(self) -> Path:
         """The VAE's own folder: a repository of its own, or a part of the main one."""
@@ -41,10 +55,23 @@ class Parts:
         return self.vae.repository == self.main.repository
 
     def scheduler_config(self) -> dict[str, Any]:
-        """The repository's scheduler_config.json."""
-        path = folder_of(self.main) / "scheduler" / "scheduler_config.json"
-        config: dict[str, Any] = read_json(path)
+        """The repository's scheduler_config.json, with the class that its index names."""
+        found = with_class(self._config(SCHEDULER), self._config(INDEX))
+        return {**found, **self.scheduler_overrides}
+
+    def network_config(self) -> dict[str, Any]:
+        """The denoising network's config.json, for which its weights need not be here."""
+        return self._config(f"{self.network}/config.json")
+
+    def _config(self, name: str) -> dict[str, Any]:
+        config: dict[str, Any] = read_json(folder_of(self.shell) / name)
         return config
+
+
+def with_class(scheduler: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's settings; its class is the index's to say, as for `from_pretrained`."""
+    named = index.get("scheduler") or (None, scheduler.get("_class_name"))
+    return {**scheduler, "_class_name": named[1]}
 
 
 def parts_of(
@@ -54,39 +81,24 @@ def parts_of(
     assert model.repository is not None, "backends have a default"
     repository, revision = model.repository, model.revision
 
-    def remote(what: str, *files: str) -> Remote:
-        return Remote(repository, revision, files, kind="model", what=what)
-
-    def weights(*folders: str) -> list[str]:
-        # Shards end in -00001-of-00002.safetensors, a variant's in .fp16.safetensors.
-        mark = f"*.{model.variant}*.safetensors" if model.variant else "*model*.safetensors"
-        return [f"{folder}/{name}" for folder in folders for name in ("*.json", mark)]
+    def remote(what: str, networks: tuple[str, ...], *files: str) -> Remote:
+        layout = Layout(networks, variant=model.variant)
+        return Remote(repository, revision, files, kind="model", what=what, layout=layout)
 
     if model.vae is None:
-        vae = remote("VAE", *weights("vae"))
+        vae = remote("VAE", ("vae",))
     else:
         files = ("config.json", "diffusion_pytorch_model.safetensors")
         vae = Remote(model.vae, model.vae_revision, files, kind="model", what="VAE")
+    shell = (INDEX, "scheduler/*.json", f"{network}/config.json")
     return Parts(
         model,
         network,
-        remote(network, INDEX, "scheduler/*.json", *weights(network)),
-        remote("text encoders", INDEX, *weights(*encoders), *(f"{name}/*" for name in tokenizers)),
+        remote(network, (network,), INDEX, "scheduler/*.json"),
+        remote(f"{network}'s settings", (), *shell),
+        remote("text encoders", encoders, INDEX, *(f"{name}/*" for name in tokenizers)),
         vae,
     )
-
-
-def local_config(repository: str, name: str) -> dict[str, Any] | None:
-    """A configuration of a local repository, without its weights; None of one on the Hub."""
-    if not is_local(repository):
-        return None
-    path = Path(repository).expanduser() / name
-    if not path.is_file():
-        raise BenchError(
-            f"model: {repository} has no {name}; expected a folder in diffusers' format"
-        )
-    config: dict[str, Any] = read_json(path)
-    return config
 
 
 def with_defaults(model: Model, defaults: Model) -> Model:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddmd_bench.backends.weight_files import PICKLED, network_files
 from ddmd_bench.errors import BenchError
-
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -22,18 +21,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A file that is no such thing, is cut short, or holds values that are not finite is an error.
     Pickles are read with `weights_only=True`, so that they can run nothing.
     """
-    if not path.exists():
-        raise BenchError(f"{path}: no such file or folder of weights")
-    files = _folder_files(path) if path.is_dir() else [path]
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors |= _read_file(file)
+    tensors = _read_all(path, "cpu")
     broken = [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise BenchError(
             f"{path}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity, "
             f"first {broken[0]!r}; the file is damaged: fetch it again"
         )
+    return tensors
+
+
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """The same tensors on the meta device: of a file only what says their shapes is read."""
+    return _read_all(path, "meta")
+
+
+def _read_all(path: Path, device: str) -> dict[str, Tensor]:
+    if not path.exists():
+        raise BenchError(f"{path}: no such file or folder of weights")
+    tensors: dict[str, Tensor] = {}
+    for file in network_files(path) if path.is_dir() else [path]:
+        if file.suffix != ".json":  # the index of shards
+            tensors |= _read_file(file, device)
     return tensors
 
 
@@ -50,35 +59,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _folder_files(folder: Path) -> list[Path]:
-    """The weight files of a diffusers folder: full precision first, then the one variant it has."""
-    plain = folder / "diffusion_pytorch_model.safetensors"
-    if plain.is_file():
-        return [plain]
-    indices = sorted(folder.glob("diffusion_pytorch_model*.safetensors.index*.json"))
-    singles = sorted(folder.glob("diffusion_pytorch_model.*.safetensors"))
-    singles += sorted(folder.glob("diffusion_pytorch_model.bin"))
-    if indices:
-        shards = set(json.loads(indices[0].read_text())["weight_map"].values())
-        return [folder / shard for shard in sorted(shards)]
-    if len(singles) != 1:
-        held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise BenchError(
-            f"{folder}: expected diffusion_pytorch_model.safetensors, its shards, or one variant "
-            f"of it; the folder holds: {held}. Name the file itself where there are several"
-        )
-    return singles
-
-
-def _read_file(file: Path) -> dict[str, Tensor]:
+def _read_file(file: Path, device: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         if file.suffix == ".safetensors":
-            found: Any = load_file(file)
+            found: Any = _read_safetensors(file, device)
         elif file.suffix in PICKLED:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            found = torch.load(file, map_location=device, weights_only=True)
         else:
             raise BenchError(
                 f"{file}: expected a file ending in .safetensors, {', '.join(PICKLED)}"
@@ -97,3 +85,14 @@ def _read_file(file: Path) -> dict[str, Tensor]:
         keys = list(found)[:3] if isinstance(found, Mapping) else type(found).__name__
         raise BenchError(f"{file}: expected tensors by name, found {keys}")
     return dict(found)
+
+
+def _read_safetensors(file: Path, device: str) -> dict[str, Tensor]:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    if device == "cpu":
+        return load_file(file)
+    with safe_open(file, "pt") as opened:
+        slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+        return {k: torch.empty(s.get_shape(), device=device) for k, s in slices.items()}

@@ -29,11 +29,11 @@ def check(
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
 ) -> None:
     """Hold a finished run against the expected values: exit 0 ok, 1 drift, 2 incomparable."""
-    from ddmd_bench.reporting.expected import EXIT_CODES, find_expected
+    from ddmd_bench.reporting.expected import EXIT_CODES
     from ddmd_bench.stages.check import check as check_run
 
     plan = planned(suite, set_, runs, reports)
-    found = check_run(plan, expected or find_expected(plan.suite.name))
+    found = check_run(plan, expected)
     for line in found.lines:
         console.print(line, markup=False, highlight=False)
     console.print(f"{plan.suite.name}: {found.status}")

@@ -38,6 +38,13 @@ def schema() -> None:
     print(json.dumps(Suite.model_json_schema(), indent=1))
 
 
+def published() -> None:
+    """Print the students that a suite can name: weights, settings, and where each was seen."""
+    from ddmd_bench.students.listing import page
+
+    print(page(), end="")
+
+
 # In the order in which --help lists them.
 COMMANDS = (
     run,
@@ -51,6 +58,7 @@ COMMANDS = (
     export,
     compare,
     expect,
+    published,
     schema,
 )
 for command in COMMANDS:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ddmd_bench.run.events import Event, OnEvent, Standing
+from ddmd_bench.run.events import Event, Note, OnEvent, Standing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,9 +47,12 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
     with Live(get_renderable=renderable, console=console) as live:
         bars: dict[str, TaskID] = {}
 
-        def on_event(event: Event | Standing) -> None:
+        def on_event(event: Event | Note | Standing) -> None:
             if isinstance(event, Standing):
                 standing.plain = standing_line(event)
+                return
+            if isinstance(event, Note):
+                live.console.print(f"{event.task}: {event.text}", highlight=False, markup=False)
                 return
             if event.task not in bars:
                 bars[event.task] = progress.add_task(event.task, total=event.total)
@@ -77,8 +80,11 @@ def _plain(console: Console) -> OnEvent:
     began: dict[str, tuple[float, int]] = {}
     said: dict[str, float] = {}
 
-    def on_event(event: Event | Standing) -> None:
+    def on_event(event: Event | Note | Standing) -> None:
         now = time.monotonic()
+        if isinstance(event, Note):
+            console.print(f"{event.task}: {event.text}", highlight=False, markup=False)
+            return
         if isinstance(event, Standing):
             line = standing_line(event)
             if line and now - said.setdefault("", now) >= LINE_EVERY_S:

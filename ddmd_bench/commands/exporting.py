@@ -25,4 +25,4 @@ def export(
     plan = planned(suite, set_, runs, Path("reports"))
     trained = plan.trained(student, seed)
     backend = plan.prepared().opened(student)
-    console.print(f"exported: {write(trained, plan.suite.name, backend, output)}")
+    console.print(f"exported: {write(trained, plan.suite, backend, output)}")

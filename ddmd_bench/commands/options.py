@@ -29,6 +29,8 @@ Redo = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
 
+SOME_FAILED = 3  # the exit code of a run that went to its end without some of its tasks
+
 P = ParamSpec("P")
 
 

@@ -35,7 +35,7 @@ def plan(
 def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
     from ddmd_bench.hub.cache import hub_cache
-    from ddmd_bench.planning.downloads import lines_of, look_at, weights_lines
+    from ddmd_bench.planning.downloads import bytes_to_come, lines_of, look_at, weights_lines
     from ddmd_bench.planning.outlook import (
         Outlook,
         disk_lines,
@@ -47,6 +47,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.plan import make_plan, suite_downloads
     from ddmd_bench.planning.superseded import superseded, superseded_lines
+    from ddmd_bench.run.workers import slots
 
     made, problems = None, []
     try:
@@ -58,7 +59,8 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
         every = {task.stage for task in made.tasks.values()}
         _print(superseded_lines(superseded(made, every)))
     try:
-        downloads, outlook = suite_downloads(suite), Outlook(Asked.of(suite), made)
+        downloads = suite_downloads(suite)
+        outlook = Outlook(Asked.of(suite), made, len(slots()))
     except BenchError:
         raise_problems(problems)  # its own is among them
         raise
@@ -66,8 +68,8 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     # Where nothing answered, a missing file is no problem yet: `fetch` will tell.
     problems += [problem for seen in looks if seen.reached for problem in seen.problems]
     problems += gpu_problems(outlook)
-    missing = sum(seen.size.missing or 0 for seen in looks)
-    problems += disk_problems({runs: sum(outlook.disk().values()), hub_cache(): missing})
+    to_come = bytes_to_come(looks)
+    problems += disk_problems({runs: sum(outlook.disk().values()), hub_cache(): to_come})
     lines = lines_of(downloads.remotes, looks) + weights_lines(downloads.weights)
     _print(lines or ["no downloads"])
     _print(memory_lines(outlook))
@@ -86,6 +88,9 @@ def _task_lines(made: Plan) -> list[str]:
     for task in made.tasks.values():
         state = "complete" if task.complete() else "to do"
         lines.append(f"{task!s:<36} {task.key}  {state}")
+    for name, one in made.loaded.items():
+        words, side = one.row.sampling.words(), one.row.resolution
+        lines.append(f"sampling of {name}: {words}, {side} x {side} pixels")
     num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
     seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
     lines.append(

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
+    SOME_FAILED,
     Overrides,
     Redo,
     Reports,
@@ -15,9 +18,11 @@ from ddmd_bench.commands.options import (
     SuiteName,
     Workers,
     console,
+    errors,
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -46,6 +51,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
     from ddmd_bench.run.tasks import Outcome, run_tasks
+    from ddmd_bench.run.workers import slots
 
     if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
         return Outcome(0, [])
@@ -54,7 +60,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
         keep = "To keep them, report with the code that made them, or take another --runs"
         raise BenchError("\n".join([*lines, f"This code computes otherwise. Add --redo. {keep}"]))
     require_here(plan.downloads)
-    outlook = Outlook(Asked.of(plan.suite), plan)
+    outlook = Outlook(Asked.of(plan.suite), plan, len(slots(workers)))
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
         problems += gpu_problems(outlook)
@@ -84,16 +90,42 @@ def run(
     workers: Workers = 0,
     redo: Redo = False,
 ) -> None:
-    """Train, generate, score and report; what is complete is not done again."""
+    """Train, generate, score and report; what is complete is not done again.
+
+    Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
+    """
     plan = planned(suite, set_, runs, reports)
-    count, problems = run_stages(plan, ALL_STAGES, workers, redo)
-    complete = sum(task.complete() for task in plan.tasks.values()) - count
-    console.print(f"{plan.suite.name}: {count} tasks done, {complete} were complete")
+    outcome = run_stages(plan, ALL_STAGES, workers, redo)
+    complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
+    console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     if plan.report_complete():
         console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
     else:
         write_report(plan)
-    raise_problems(problems)
+    end_with_failures(plan, ALL_STAGES, outcome)
+    raise_missing(plan)
+
+
+def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> None:
+    """Say last of all what failed, where anything did, and end with the code for it."""
+    if not outcome.problems:
+        return
+    unfinished = [t for stage in stages for t in plan.of_stage(stage) if not t.complete()]
+    told = f"{len(outcome.problems)} of {len(plan.tasks)} tasks failed"
+    if (waiting := len(unfinished) - len(outcome.problems)) > 0:
+        told += f", and {waiting} that need them were not begun"
+    end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
+    lines = [end, *outcome.problems]
+    errors.print("\n  ".join(lines), markup=False, highlight=False)
+    raise typer.Exit(SOME_FAILED)
+
+
+def raise_missing(plan: Plan) -> None:
+    """End with the code for failures where the report lacks a student though all tasks are done."""
+    students = read_json(plan.report_folder / "report.json")["students"]
+    if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
+        errors.print("\n".join(lost), markup=False, highlight=False)
+        raise typer.Exit(SOME_FAILED)
 
 
 def report(
@@ -125,9 +157,9 @@ def run_stage(
                 f"{name} needs what is not there yet: {', '.join(missing)}. "
                 f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
             )
-    count, problems = run_stages(plan, (name,), workers, redo)
-    console.print(f"{name}: {count} tasks done")
-    raise_problems(problems)
+    outcome = run_stages(plan, (name,), workers, redo)
+    console.print(f"{name}: {outcome.num_done} tasks done")
+    end_with_failures(plan, (name,), outcome)
 
 
 def stage_command(name: str, text: str) -> Callable[..., None]:

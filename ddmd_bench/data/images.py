@@ -44,13 +44,18 @@ def image_generator(seed: int | str, image: ImageId) -> torch.Generator:
 def image_noises(
     seed: int, images: Sequence[ImageId], num_noises: int, shape: tuple[int, int, int]
 ) -> list[Tensor]:
-    """Noise draws [B, C, H, W], first the initial noise, then one for each re-noising."""
+    """Noise draws [B, C, H, W], first the initial noise, then one for each re-noising.
+
+    Each image's generator is asked once for each, as diffusers asks it: at once it would give
+    other values where C * H * W is no multiple of 16.
+    """
     import torch
 
-    stacked = torch.stack(
-        [torch.randn(num_noises, *shape, generator=image_generator(seed, i)) for i in images]
-    )
-    return list(stacked.unbind(1))
+    generators = [image_generator(seed, image) for image in images]
+    return [
+        torch.stack([torch.randn(shape, generator=g) for g in generators])
+        for _ in range(num_noises)
+    ]
 
 
 def quantised(images: Tensor) -> Tensor:

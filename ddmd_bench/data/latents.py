@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.records import read_json, write_json
 
 if TYPE_CHECKING:
@@ -72,17 +73,17 @@ def encode_missing(
     images: Sequence[tuple[str, Path]],
     read: Callable[[Path], Tensor],
     encode: Callable[[Tensor], Tensor],
-    batch_size: int,
+    at_once: AtOnce,
     progress: Callable[[int, int], None],
 ) -> None:
     """Encode what the store does not hold yet, a shard at a time."""
     import torch
 
+    def latents_of(some: Sequence[tuple[str, Path]]) -> Tensor:
+        return encode(torch.stack([read(path) for _, path in some])).cpu()
+
     for first in range(len(store.captions), len(images), SHARD_SIZE):
         part = images[first : first + SHARD_SIZE]
-        latents = [
-            encode(torch.stack([read(path) for _, path in part[k : k + batch_size]])).cpu()
-            for k in range(0, len(part), batch_size)
-        ]
+        latents = [made for _, made in at_once.batches(part, latents_of)]
         store.add([caption for caption, _ in part], torch.cat(latents))
         progress(first + len(part), len(images))

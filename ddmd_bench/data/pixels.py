@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+DEEP_MODES = ("I", "F")  # what Pillow's names of more than 8 bits a channel begin with
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """An upright image in RGB; what is transparent becomes white.
 
@@ -16,7 +19,7 @@ def rgb(image: Image.Image) -> Image.Image:
     """
     from PIL import Image, ImageOps
 
-    if image.mode.startswith(("I", "F")):
+    if image.mode.startswith(DEEP_MODES):
         raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:

@@ -15,7 +15,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from ddmd_bench.data.tables import FETCH_OR_GIVE
+from ddmd_bench.data.hub_tables import FETCH_OR_GIVE
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import content_key
 from ddmd_bench.hub import Remote, folder_of

@@ -9,15 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ddmd_bench.data.tables import (
-    exactly,
-    open_builder,
-    readable,
-    rows_of,
-    text_column,
-    text_of,
-)
+from ddmd_bench.data.tables import rows_of
+from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.lines import read_text
 
 CATEGORY_COLUMN = "category"
 Row = tuple[str, str | None]  # text ('' where it is missing), category
@@ -36,7 +31,8 @@ def table_rows(
         if category is not None and category not in row:
             raise BenchError(f"{where}: no column {category!r}; it has: {', '.join(row)}")
         style = row.get(category or CATEGORY_COLUMN)
-        yield text_of(where, found, k, row[found]), style if isinstance(style, str) else None
+        style = stripped(style) if isinstance(style, str) else ""
+        yield text_of(where, found, k, row.get(found)), style or None
 
 
 def _table(paths: Sequence[Path], column: str | None, category: str | None) -> Iterator[Read]:
@@ -48,10 +44,8 @@ def _table(paths: Sequence[Path], column: str | None, category: str | None) -> I
 
 def _document(paths: Sequence[Path], column: str | None, category: str | None) -> Iterator[Read]:
     """A text file for each prompt."""
-    where = str(paths[0].parent)
-    rows = open_builder(where, "text", data_files=exactly(paths), sample_by="document")
-    for path, row in zip(paths, readable(where, rows), strict=True):
-        yield path, text_of(str(path), "text", 0, row["text"]), None
+    for path in paths:
+        yield path, stripped(read_text(path)), None
 
 
 def _json_mapping(
@@ -60,7 +54,7 @@ def _json_mapping(
     """One JSON object: id -> record; `datasets` would make a column of each id."""
     for path in paths:
         try:
-            records = json.loads(path.read_text(encoding="utf-8"))
+            records = json.loads(read_text(path))
         except ValueError as error:
             raise BenchError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(records, dict) or not all(isinstance(r, dict) for r in records.values()):

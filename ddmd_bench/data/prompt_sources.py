@@ -11,22 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ddmd_bench.data.hub_tables import hub_licence, is_hub_name, open_hub, readable
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES, PromptSource
 from ddmd_bench.data.prompt_downloads import files_of_github, files_of_hub
 from ddmd_bench.data.prompt_readers import CATEGORY_COLUMN, READERS, Row, table_rows
 from ddmd_bench.data.prompts import PromptList
 from ddmd_bench.data.tables import (
-    BUILDERS,
-    hub_licence,
-    is_hub_name,
+    FORMATS,
     is_local_source,
-    open_hub,
-    readable,
     refuse_hub_options,
     rows_of,
     source_path,
-    text_column,
 )
+from ddmd_bench.data.texts import text_column
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
 from ddmd_bench.suite.settings import DataSource
@@ -86,7 +83,7 @@ def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
         return _listed(data.source, rows, False, *facts)
     known = unknown("prompt source", data.source, [*PROMPT_SOURCES, *others])
     raise BenchError(
-        f"{known} Or a local file ({', '.join(BUILDERS)}), or owner/name of a dataset on the Hub "
+        f"{known} Or a local file ({', '.join(FORMATS)}), or owner/name of a dataset on the Hub "
         "with the column of its prompts: column"
     )
 

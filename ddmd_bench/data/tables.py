@@ -1,48 +1,34 @@
-"""Files and datasets of the Hub, opened with `datasets`, and what is said where that fails.
+"""Tables of this machine, read by their own names: what a suffix says is all that decides how.
 
-Local files are always streamed: nothing of them is copied into a cache.
+Every value of a CSV or TSV file is a text: "1", "NA" and "2024-01-01" are words here. Files are
+streamed; nothing of them is copied into a cache, or remembered.
 """
 
 from __future__ import annotations
 
-import glob
+import csv
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ddmd_bench.data.texts import stripped
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.lines import iter_lines, read_text
 from ddmd_bench.suite.settings import DataSource
 
-# Suffix -> the builder of `datasets` that reads it, with its options.
-BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".txt": ("text", {}),
-    # "NA" and "null" are words here.
-    ".csv": ("csv", {"keep_default_na": False}),
-    ".tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
-TEXT_COLUMNS = ("prompt", "caption", "text")
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-FETCH_OR_GIVE = (
-    "Fetch it where there is a network: python -m ddmd_bench fetch SUITE. Or give a local file as "
-    f"source ({', '.join(BUILDERS)})"
-)
+Row = Mapping[str, Any]
+TEXT = "text"  # what the only column of a file without names is called
+BATCH = 128  # rows of a Parquet file in memory
+_LONGEST = 2**31 - 1  # bytes of a CSV value; Python's own limit is 131,072
 
 
 def is_local_source(source: str) -> bool:
     """Whether a source is meant as a file or folder, there or not."""
     path = Path(source)
-    return path.suffix.lower() in BUILDERS or source.startswith((".", "/", "~")) or path.exists()
-
-
-def is_hub_name(source: str) -> bool:
-    """Whether a source has the form of a repository of the Hub, owner/name."""
-    return _HUB_NAME.fullmatch(source) is not None
+    return path.suffix.lower() in FORMATS or source.startswith((".", "/", "~")) or path.exists()
 
 
 def refuse_hub_options(data: DataSource, what: str) -> None:
@@ -61,139 +47,179 @@ def source_path(data: DataSource) -> Path:
     return path
 
 
-def rows_of(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of one local file in its order; a text file's only column is `text`."""
-    return readable(str(path), open_file(path))
+def rows_of(path: Path, columns: Sequence[str] | None = None, skip: int = 0) -> Iterator[Row]:
+    """The rows of one file in its order, from row `skip` on.
+
+    `columns` are all that is read of Parquet; other formats give every column. A text file's only
+    column is `text`, as is that of a JSON list of strings; blank lines of tables are no rows.
+    """
+    _require_table(path)
+    if path.suffix.lower() == PARQUET:
+        return _parquet(path, columns, skip)
+    return islice(FORMATS[path.suffix.lower()](path), skip, None)
 
 
-def open_file(path: Path) -> Any:
-    """A local file as a dataset that streams."""
-    if path.suffix.lower() not in BUILDERS:
-        raise BenchError(f"{path}: expected a file that ends in one of {', '.join(BUILDERS)}")
+def columns_of(path: Path) -> list[str]:
+    """The columns of a file; JSON says them with its first row."""
+    _require_table(path)
+    if path.suffix.lower() == PARQUET:
+        return list(parquet_file(path).schema_arrow.names)
+    if (first := next(FORMATS[path.suffix.lower()](path), None)) is None:
+        raise BenchError(f"{path}: holds no row")
+    return list(first)
+
+
+def _require_table(path: Path) -> None:
+    if path.suffix.lower() not in FORMATS:
+        raise BenchError(f"{path}: expected a file that ends in one of {', '.join(FORMATS)}")
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise BenchError(f"{path}: the file is empty")
-    kind, options = BUILDERS[path.suffix.lower()]
-    return open_builder(str(path), kind, data_files=exactly([path]), **options)
 
 
-def exactly(paths: Sequence[Path]) -> list[str]:
-    """Names of files for `datasets`, which would take * or [ in one for a pattern."""
-    return [glob.escape(str(path)) for path in paths]
+def _text(path: Path) -> Iterator[Row]:
+    return ({TEXT: line} for line in iter_lines(path))
 
 
-def open_builder(where: str, kind: str, **options: Any) -> Any:
-    """One of the builders of `datasets` over local files, streaming its only split."""
-    from datasets import load_dataset
+def _csv(path: Path) -> Iterator[Row]:
+    """RFC 4180: a quoted value may hold commas, quotes that are doubled, and lines."""
+    csv.field_size_limit(_LONGEST)
+    reader = csv.reader((f"{line}\n" for line in iter_lines(path)), strict=True)
 
-    with explained(where):
-        return load_dataset(kind, split="train", streaming=True, **options)
+    def records() -> Iterator[tuple[int, list[str]]]:
+        try:
+            for values in reader:
+                yield reader.line_num, values
+        except csv.Error as error:
+            # Python asks here for another way of opening the file.
+            lone = "a carriage return that ends no line; save it with \\n at the ends of lines"
+            reason = lone if "new-line character" in str(error) else error
+            where = f"line {max(reader.line_num, 1)}"
+            raise BenchError(f"{path}: cannot be read: {where} is not CSV: {reason}") from error
+
+    return _named(path, records())
 
 
-def readable(where: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The same rows; what cannot be parsed is said with the file's name."""
-    with explained(where):
-        yield from rows
+# A value in quotes that end where it ends, or anything without a tab.
+_TSV_VALUE = re.compile(r'"((?:[^"]|"")*)"(?=\t|\Z)|([^\t]*)')
 
 
-@contextmanager
-def explained(where: str) -> Iterator[None]:
-    """What `datasets` and the Hub raise, as one sentence that says what to do."""
-    import httpx2
-    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-    from huggingface_hub import errors
+def _tsv(path: Path) -> Iterator[Row]:
+    """Tabs between values; quotes that are not around the whole of a value belong to it.
+
+    So PartiPrompts has its prompt '"G I G G L E" painted in ...'.
+    """
+
+    def records() -> Iterator[tuple[int, list[str]]]:
+        for number, line in enumerate(iter_lines(path), 1):
+            if line:
+                yield number, list(_tsv_values(path, number, line))
+
+    return _named(path, records())
+
+
+def _tsv_values(path: Path, number: int, line: str) -> Iterator[str]:
+    place = 0
+    while place <= len(line):
+        found = _TSV_VALUE.match(line, place)
+        assert found is not None, "the second form fits everything"
+        quoted, plain = found.groups()
+        if plain is not None and plain.startswith('"') and plain.count('"') % 2:
+            raise BenchError(
+                f"{path}: cannot be read: line {number} opens a quote that it does not close: "
+                f"{plain!r:.60}. Double each quote inside a value, and put quotes around it"
+            )
+        yield quoted.replace('""', '"') if plain is None else plain
+        place = found.end() + 1
+
+
+def _named(path: Path, records: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+    """Rows by the names of the first record; one that is longer is refused, shorter ones lack."""
+    header = next((values for _, values in records if values), [])
+    names = [stripped(name) for name in header]
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise BenchError(f"{path}: two columns are called {', '.join(twice)}; rename one")
+    for number, values in records:
+        if not values:
+            continue
+        if any(values[len(names) :]):
+            raise BenchError(
+                f"{path}: cannot be read: line {number} has {len(values)} values, its header "
+                f"names {len(names)}. Put quotes around a value that holds what separates them"
+            )
+        padded = [*values, *[None] * (len(names) - len(values))]
+        yield {name: value for name, value in zip(names, padded, strict=False) if name}
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(iter_lines(path), 1):
+        if line.strip(" \t\r"):
+            yield _record(path, f"line {number}", _parsed(path, f"line {number}", line))
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """A list of records or of strings; a file of JSON lines under this suffix is one too."""
+    whole = read_text(path)
+    if not whole.lstrip(" \t\r\n").startswith("["):
+        yield from _json_lines(path)
+        return
+    for k, value in enumerate(_parsed(path, "it", whole)):
+        yield _record(path, f"item {k}", value)
+
+
+def _parsed(path: Path, what: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg}, character {error.pos + 1}"
+        raise BenchError(f"{path}: cannot be read: {what} is not JSON: {reason}") from error
+    except RecursionError as error:
+        raise BenchError(f"{path}: cannot be read: {what} is nested too deeply") from error
+
+
+def _record(path: Path, what: str, value: Any) -> Row:
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return {TEXT: value}
+    raise BenchError(f"{path}: {what} is neither a record nor a text: {value!r:.60}")
+
+
+def parquet_file(path: Path) -> Any:
+    """A Parquet file, opened: its schema and numbers of rows."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        return ParquetFile(path)
+    except (ArrowException, OSError) as error:
+        raise BenchError(f"{path}: cannot be read: {error}") from error
+
+
+def _parquet(path: Path, columns: Sequence[str] | None = None, skip: int = 0) -> Iterator[Row]:
     from pyarrow import ArrowException
 
+    file = parquet_file(path)
+    groups = list(range(file.num_row_groups))
+    while groups and file.metadata.row_group(groups[0]).num_rows <= skip:  # not read at all
+        skip -= file.metadata.row_group(groups.pop(0)).num_rows
+    chosen = list(columns) if columns is not None else None
     try:
-        yield
-    except (errors.LocalEntryNotFoundError, ConnectionError, httpx2.TransportError) as error:
-        raise BenchError(
-            f"{where}: no network, and it is not in the cache. {FETCH_OR_GIVE}"
-        ) from error
-    except (DatasetNotFoundError, errors.RepositoryNotFoundError) as error:
-        raise BenchError(
-            f"{where}: no such repository or revision on the Hub, or no right to read it; "
-            f"check the name, or log in with hf auth login ({_first(error)})"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise BenchError(f"{where}: the repository has no such revision") from error
-    except errors.EntryNotFoundError as error:
-        raise BenchError(f"{where}: the repository has no such file: {_first(error)}") from error
-    except (
-        ValueError,  # bad UTF-8, CSV or JSON among them, a config or split that is not there
-        OSError,  # the Hub's own errors among them
-        ArrowException,
-        DatasetGenerationError,
-        RuntimeError,  # a repository that is a script
-    ) as error:
-        raise BenchError(f"{where}: cannot be read: {_first(error)}") from error
+        for batch in file.iter_batches(BATCH, row_groups=groups, columns=chosen):
+            yield from batch.slice(skip).to_pylist()
+            skip = max(skip - batch.num_rows, 0)
+    except (ArrowException, OSError) as error:
+        raise BenchError(f"{path}: cannot be read: {error}") from error
 
 
-def _first(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-
-
-def open_hub(data: DataSource, streaming: bool) -> tuple[Any, str]:
-    """A dataset of the Hub, its only split where none is given, and the commit that was read."""
-    from datasets import load_dataset_builder
-
-    if data.revision is not None and not _COMMIT.fullmatch(data.revision):
-        raise BenchError(
-            f"{data.source}: revision must be a commit, 40 hex digits, found {data.revision!r}: a "
-            "branch moves, and cannot be told from another one without a network"
-        )
-    with explained(data.source):
-        builder = load_dataset_builder(data.source, name=data.config, revision=data.revision)
-        splits = list(builder.info.splits or builder.config.data_files or {})
-        split = data.split or (splits[0] if len(splits) == 1 else None)
-        if split is None or (splits and split not in splits):
-            found = f"no split {split!r}" if split else "it has several splits"
-            raise BenchError(f"{data.source}: {found}; give one of: {', '.join(map(str, splits))}")
-        # Without a network `datasets` takes whatever commit it has.
-        if data.revision not in (None, builder.hash):
-            raise BenchError(
-                f"{data.source}: revision {data.revision} is not in the cache, which has "
-                f"{builder.hash}. {FETCH_OR_GIVE}"
-            )
-        if streaming:
-            return builder.as_streaming_dataset(split=split), str(builder.hash)
-        builder.download_and_prepare()
-        return builder.as_dataset(split=split), str(builder.hash)
-
-
-def hub_licence(repository: str, commit: str) -> str | None:
-    """The licence that a dataset's card states, if it has a card and states one."""
-    from huggingface_hub import DatasetCard, errors, hf_hub_download
-
-    try:
-        card = hf_hub_download(repository, "README.md", repo_type="dataset", revision=commit)
-    except errors.EntryNotFoundError:
-        return None
-    licence = DatasetCard.load(card).data.to_dict().get("license")
-    return ", ".join(licence) if isinstance(licence, list) else licence
-
-
-def text_column(where: str, names: Sequence[str], asked: str | None) -> str:
-    """The column of the text: the one asked for, else prompt, caption or text."""
-    if asked is None:
-        found = next((name for name in TEXT_COLUMNS if name in names), None)
-        if found is None:
-            raise BenchError(
-                f"{where}: no column {', '.join(TEXT_COLUMNS)}; it has: {', '.join(names)}. Name "
-                "one of them: column"
-            )
-        return found
-    if asked not in names:
-        raise BenchError(f"{where}: no column {asked!r}; it has: {', '.join(names)}")
-    return asked
-
-
-def text_of(where: str, column: str, position: int, value: Any) -> str:
-    """A value as text without the white space around it; what is missing is ''."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise BenchError(
-            f"{where}: column {column!r} is not text: row {position} holds {value!r:.60}"
-        )
-    return value.strip()
+PARQUET = ".parquet"
+# Suffix -> how its rows are read.
+FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".txt": _text,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".jsonl": _json_lines,
+    ".json": _json,
+    PARQUET: _parquet,
+}

@@ -12,17 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ddmd_bench.data.image_folders import captioned_images
+from ddmd_bench.data.image_sources import parquet_tables
 from ddmd_bench.data.images import save_png
 from ddmd_bench.data.pixels import rgb, to_tensor
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.data.prompt_sources import load_prompts
-from ddmd_bench.data.streams import iter_captions, iter_images
+from ddmd_bench.data.streams import iter_captions, iter_images, too_few
 from ddmd_bench.data.tables import is_local_source, source_path
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import content_key
+from ddmd_bench.files.records import content_key, read_jsonl
 from ddmd_bench.files.versions import versions
-from ddmd_bench.hub import Remote, remote_identity
-from ddmd_bench.hub.hashes import known_sha256
+from ddmd_bench.hub.hashes import known_sha256, known_sha256s
 from ddmd_bench.suite.settings import DataSource, TrainData
 
 if TYPE_CHECKING:
@@ -34,16 +35,14 @@ KINDS = ("prompts", "images")
 
 
 def source_identity(data: DataSource) -> dict[str, Any]:
-    """What determines the items of a source: a file's hash, or a dataset of the Hub at a commit."""
+    """What determines the items of a source: its content here, or a dataset of the Hub's commit."""
     told = data.model_dump(mode="json", exclude_none=True)
+    told["versions"] = versions("training data")
     if data.source in PROMPT_SOURCES:
         row = PROMPT_SOURCES[data.source]
         told["source"] = f"{row.repository}@{row.revision}/{','.join(row.files)}"
     elif is_local_source(data.source):
-        path = source_path(data).resolve()
-        files = ("*",)
-        whole = Remote(str(path), None, files, kind="dataset", what="training data")
-        told["source"] = remote_identity(whole) if path.is_dir() else known_sha256(path)
+        told["source"] = _content(data, source_path(data))
     elif data.revision is None:
         raise BenchError(
             f"{data.source}: training data of the Hub need a revision, a full commit hash: what a "
@@ -52,13 +51,26 @@ def source_identity(data: DataSource) -> dict[str, Any]:
     return told
 
 
+def _content(data: DataSource, path: Path) -> str:
+    """Of a local source: the hash of a file, or of all that is read of a folder."""
+    if path.is_file():
+        return known_sha256(path)
+    if tables := parquet_tables(path):
+        sha256 = known_sha256s(tables)
+        rows: list[Any] = [sha256[table] for table in tables]
+    else:
+        rows = [[text, header.sha256] for text, _, header in captioned_images(path, data.column)]
+    return f"content:{content_key(rows)}"
+
+
 def data_identity(data: TrainData, resolution: int) -> dict[str, Any]:
     """What determines a suite's training data, by kind."""
-    found = {kind: getattr(data, kind) for kind in KINDS}
-    given = {kind: source_identity(part) for kind, part in found.items() if part is not None}
-    if "images" in given:
-        given["images"]["resolution"] = resolution
-    return given
+    return {kind: _identity(data, kind, resolution) for kind in KINDS if getattr(data, kind)}
+
+
+def _identity(data: TrainData, kind: str, resolution: int) -> dict[str, Any]:
+    told = source_identity(getattr(data, kind))
+    return {**told, "resolution": resolution} if kind == "images" else told
 
 
 class TrainingData(NamedTuple):
@@ -70,8 +82,7 @@ class TrainingData(NamedTuple):
 
     def folder(self, kind: str) -> Path:
         """Where a kind's items are kept."""
-        identity = data_identity(self.data, self.resolution)[kind]
-        return self.root / content_key([identity, versions("training data")])
+        return self.root / content_key(_identity(self.data, kind, self.resolution))
 
     def collect_captions(self, progress: OnItem = lambda done, total: None) -> list[str]:
         """The training captions, streamed from the source where they are not here yet."""
@@ -135,7 +146,7 @@ def _drawn(
                 if len(rows) == wanted:
                     break
     if len(rows) < wanted:
-        raise BenchError(f"train_data: {source} has {len(rows)} of the {wanted} that are asked for")
+        raise BenchError(f"train_data: {too_few(source, len(rows), wanted)}")
     return rows
 
 
@@ -143,10 +154,10 @@ def _kept(listing: Path) -> list[Row]:
     """Rows that were drawn before; a line that was cut off is dropped from the file."""
     if not listing.is_file():
         return []
-    whole, _, torn = listing.read_text().rpartition("\n")
+    whole, end, torn = listing.read_bytes().rpartition(b"\n")
     if torn:
-        listing.write_text(f"{whole}\n" if whole else "")
-    return [json.loads(line) for line in whole.splitlines()]
+        listing.write_bytes(whole + end)
+    return read_jsonl(listing)
 
 
 def read_square(path: Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""What lies on disk: keys, whole writes, provenance, decoded images, embeddings; the device.
+"""What lies on disk: lines, keys, whole writes, provenance, decoded images, embeddings; the device.
 
 Imports: errors.
 """

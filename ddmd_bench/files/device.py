@@ -7,6 +7,13 @@ from pathlib import Path
 
 # Without one of these no GPU can be used, which is known without loading torch.
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+# How torch's allocator of a CPU, CUDA outside torch's allocator, cuBLAS and cuDNN say it.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def visible_gpus() -> list[str]:
@@ -47,15 +54,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or the one that it came from, says that memory ran out."""
     import torch
 
-    # On a CPU torch raises a plain RuntimeError.
-    own = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    own = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    # What torch and the libraries below it raise as a plain RuntimeError.
+    own = own or (isinstance(error, RuntimeError) and any(s in str(error) for s in OUT_OF_MEMORY))
     return own or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
 
 
-def memory_shown(device: str) -> str:
+def memory_shown(device: str | None = None) -> str:
     """How much memory a device has, in words, and how much of it is free."""
     import torch
 
+    device = device or default_device()
     if torch.device(device).type != "cuda":
         return "this machine"
     free, total = torch.cuda.mem_get_info(device)

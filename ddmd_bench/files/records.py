@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ddmd_bench.files.lines import iter_lines
+
 SCHEMA = 1
 DONE = "done.json"
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
@@ -76,12 +78,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Parsed JSON of a file."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_bytes())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """One record a line."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in iter_lines(path)]
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import canonical_json, read_json
 from ddmd_bench.hub.hashes import known_sha256s
-from ddmd_bench.hub.remote import Remote, is_local, no_such_file, shortened, unmatched, wanted
+from ddmd_bench.hub.layout import PIPELINE_INDEX, Chosen, chosen
+from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences, shortened
 
 RUN_FETCH = "Run `python -m ddmd_bench fetch SUITE`"
 
@@ -22,6 +24,7 @@ class Found:
     files: dict[str, Path]
     missing: tuple[str, ...]  # names, and patterns that nothing fits
     sizes: dict[str, int] | None  # of every file of the place; None where no listing is here
+    chosen: Chosen | None = None  # of the listing, or of what is here; None without a folder
 
 
 def hub_cache() -> Path:
@@ -47,17 +50,34 @@ def commit_of(remote: Remote) -> str | None:
 def find(remote: Remote) -> Found:
     """Which of the wanted files are on this machine."""
     if (folder := _folder(remote)) is None:
-        return Found(None, {}, remote.files, None)
+        return Found(None, {}, remote.wanted, None)
     # A link whose blob is gone is no file.
     paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    files = {name: paths[name] for name in wanted(remote.files, sorted(paths))}
     if is_local(remote.repository):
         sizes: dict[str, int] | None = {name: path.stat().st_size for name, path in paths.items()}
     else:
         sizes = _listed_sizes(remote, folder.name)
-    listed = list(files) if sizes is None else wanted(remote.files, sizes)
-    missing = [*unmatched(remote.files, listed), *(name for name in listed if name not in files)]
-    return Found(folder, files, tuple(missing), sizes)
+    names = sorted(paths if sizes is None else sizes)
+    read = chosen(remote.files, remote.layout, names, pipeline_index(paths.get(PIPELINE_INDEX)))
+    files = {name: paths[name] for name in read.files if name in paths}
+    missing = (*read.lacking, *(name for name in read.files if name not in paths))
+    return Found(folder, files, missing, sizes, read)
+
+
+def pipeline_index(path: Path | None) -> dict[str, Any] | None:
+    """A pipeline's list of its parts; None where it is not here, or is none (`damage` says so)."""
+    try:
+        index = None if path is None else read_json(path)
+    except ValueError:
+        return None
+    return index if isinstance(index, dict) else None
+
+
+def file_here(remote: Remote, name: str) -> Path | None:
+    """One file of a remote, where it is on this machine; cheaper than `find`."""
+    folder = _folder(remote)
+    path = folder / name if folder is not None else None
+    return path if path is not None and path.is_file() else None
 
 
 def _folder(remote: Remote) -> Path | None:
@@ -85,9 +105,9 @@ def absent(remote: Remote, found: Found) -> list[str]:
     """Sentences for what is not here: one for each name that the place is known not to have."""
     place = f"{remote.what}: {remote.place}"
     if found.folder is None and is_local(remote.repository):
-        return [f"{place} is no folder; expected one with {shortened(remote.files)}"]
-    if found.sizes is not None and (lacking := unmatched(remote.files, found.sizes)):
-        return [no_such_file(place, file, found.sizes) for file in lacking]
+        return [f"{place} is no folder; expected one with {shortened(remote.wanted)}"]
+    if found.sizes is not None and found.chosen is not None and found.chosen.lacking:
+        return lacking_sentences(remote, found.chosen, found.sizes)
     if found.missing:
         return [f"{place} is not on this machine, or not all of it: {shortened(found.missing)}"]
     return []
@@ -98,12 +118,18 @@ def folder_of(remote: Remote) -> Path:
     return _all_of(remote)[0]
 
 
-def _all_of(remote: Remote) -> tuple[Path, dict[str, Path]]:
+def variant_of(remote: Remote) -> str | None:
+    """The variant that `from_pretrained` must be told to read a remote's networks."""
+    read = _all_of(remote)[1].chosen
+    return read.variant if read is not None else None
+
+
+def _all_of(remote: Remote) -> tuple[Path, Found]:
     found = find(remote)
     if found.folder is None or found.missing:
         todo = "Correct the path or the names" if is_local(remote.repository) else RUN_FETCH
         raise BenchError("\n".join(f"{line}. {todo}" for line in absent(remote, found)))
-    return found.folder, found.files
+    return found.folder, found
 
 
 def remote_identity(remote: Remote) -> str:
@@ -118,9 +144,9 @@ def remote_identity(remote: Remote) -> str:
                 f"{RUN_FETCH}, or name a full commit hash as the revision"
             )
         return f"{remote.repository}@{commit}"
-    _, files = _all_of(remote)
-    sha256 = known_sha256s(files.values())
-    rows = [[name, sha256[path]] for name, path in sorted(files.items())]
+    _, found = _all_of(remote)
+    sha256 = known_sha256s(found.files.values())
+    rows = [[name, sha256[path]] for name, path in sorted(found.files.items())]
     return f"sha256:{hashlib.sha256(canonical_json(rows).encode()).hexdigest()}"
 
 
@@ -139,6 +165,8 @@ def _fault(name: str, path: Path, found: Found) -> str | None:
         return _safetensors_fault(path)
     if ".safetensors.index." in name and name.endswith(".json"):
         return _index_fault(path)
+    if name == PIPELINE_INDEX and pipeline_index(path) is None:
+        return "is no list of a pipeline's parts (JSON)"
     return None
 
 

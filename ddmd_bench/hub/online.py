@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
-from ddmd_bench.hub.cache import absent, damage, find, storage
-from ddmd_bench.hub.remote import Remote, is_local, no_such_file, unmatched, wanted
+from ddmd_bench.hub.cache import absent, damage, find, pipeline_index, storage
+from ddmd_bench.hub.layout import PIPELINE_INDEX, chosen
+from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences
 from ddmd_bench.hub.sentences import failures, sentence, unreachable
 
 
@@ -26,6 +29,7 @@ class Look:
     size: Size
     problems: tuple[str, ...]
     reached: bool = True  # False: the Hub was asked, and nothing answered
+    to_come: Mapping[str, int] = field(default_factory=dict)  # bytes of each file, by its place
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,10 @@ class Offer:
 
 
 def ask_hub(remote: Remote) -> Offer:
-    """One request, which unlike the listing of a tree is not tried again for half a minute."""
+    """The listing, and of a whole pipeline the list of its parts, a file of a kilobyte.
+
+    One request for the listing, which unlike that of a tree is not tried again for half a minute.
+    """
     from huggingface_hub import HfApi, ModelInfo, constants
 
     info = HfApi().repo_info(
@@ -62,10 +69,28 @@ def ask_hub(remote: Remote) -> Offer:
         file.rfilename: Offered(file.size or 0, file.lfs.sha256 if file.lfs else None)
         for file in info.siblings or ()
     }
-    place = f"{remote.what}: {remote.place}"
-    lacking = [no_such_file(place, file, listed) for file in unmatched(remote.files, listed)]
-    files = {name: listed[name] for name in wanted(remote.files, listed)}
-    return Offer(info.sha or "", files, tuple(lacking), bool(info.gated))
+    commit = info.sha or ""
+    whole = remote.layout is not None and remote.layout.networks is None
+    index = _offered_index(remote, commit) if whole and PIPELINE_INDEX in listed else None
+    read = chosen(remote.files, remote.layout, listed, index)
+    lacking = lacking_sentences(remote, read, listed)
+    files = {name: listed[name] for name in read.files}
+    return Offer(commit, files, tuple(lacking), bool(info.gated))
+
+
+def _offered_index(remote: Remote, commit: str) -> dict[str, Any] | None:
+    """A pipeline's list of its parts; leaves nothing in the cache, since a plan fetches nothing."""
+    from huggingface_hub import hf_hub_download
+
+    with TemporaryDirectory() as folder:
+        path = hf_hub_download(
+            remote.repository,
+            PIPELINE_INDEX,
+            repo_type=remote.kind,
+            revision=commit,
+            cache_dir=folder,
+        )
+        return pipeline_index(Path(path))
 
 
 def _check_access(remote: Remote, offer: Offer) -> None:
@@ -101,8 +126,9 @@ def look(remote: Remote, ask: bool = True) -> Look:
         said = (sentence(remote, error), *halves, *faults)
         return Look(unknown, said, reached=not unreachable(error))
     total = sum(file.size for file in offer.files.values())
-    size = Size(total, total - bytes_here(remote, offer))
-    return Look(size, (*offer.problems, *faults))
+    to_come = _to_come(remote, offer)
+    size = Size(total, sum(to_come.values()))
+    return Look(size, (*offer.problems, *faults), to_come=to_come)
 
 
 def partial_of(remote: Remote, sha256: str) -> Path:
@@ -118,14 +144,20 @@ def size_of(path: Path) -> int:
 
 def bytes_here(remote: Remote, offer: Offer) -> int:
     """How many of the offered bytes need not be fetched, halves of large files included."""
-    snapshot, here = storage(remote) / "snapshots" / offer.commit, 0
+    total = sum(file.size for file in offer.files.values())
+    return total - sum(_to_come(remote, offer).values())
+
+
+def _to_come(remote: Remote, offer: Offer) -> dict[str, int]:
+    """What is left of each offered file, by the place that it will have."""
+    snapshot, left = storage(remote) / "snapshots" / offer.commit, dict[str, int]()
     for name, file in offer.files.items():
         blob = storage(remote) / "blobs" / (file.sha256 or "")
         if (snapshot / name).is_file() or (file.sha256 and blob.is_file()):
-            here += file.size
-        elif file.sha256:
-            here += min(size_of(partial_of(remote, file.sha256)), file.size)
-    return here
+            continue
+        here = size_of(partial_of(remote, file.sha256)) if file.sha256 else 0
+        left[str(snapshot / name)] = max(file.size - here, 0)
+    return left
 
 
 def _half_downloaded(remote: Remote) -> list[str]:

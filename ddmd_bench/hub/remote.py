@@ -6,11 +6,11 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub.layout import PIPELINE_INDEX, Chosen, Layout
 
 _OWNER_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -25,6 +25,12 @@ class Remote:
     files: tuple[str, ...]  # names, or patterns in which * crosses folders, as the Hub's own do
     kind: Literal["model", "dataset"]
     what: str  # for people: "SDXL's UNet"
+    layout: Layout | None = None  # of networks in diffusers' format, whose files it chooses
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names and patterns of all that is wanted, as far as no listing is needed for them."""
+        return (*self.files, *(self.layout.patterns if self.layout else ()))
 
     @property
     def commit(self) -> str | None:
@@ -57,24 +63,20 @@ def is_local(repository: str) -> bool:
     return False
 
 
-def wanted(files: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The names that one of the wanted names or patterns fits, in their own order."""
-    files = tuple(files)
-    return [name for name in names if any(fnmatchcase(name, file) for file in files)]
-
-
-def unmatched(files: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The wanted names and patterns that fit none of the names."""
-    names = tuple(names)
-    return [file for file in files if not any(fnmatchcase(name, file) for name in names)]
-
-
-def no_such_file(place: str, file: str, names: Iterable[str]) -> str:
-    """A sentence for a wanted file that a place does not have: names the nearest."""
+def lacking_sentences(remote: Remote, found: Chosen, names: Iterable[str]) -> list[str]:
+    """One for each wanted file that a place does not have: names the nearest."""
     names = sorted(names)
-    near = difflib.get_close_matches(file, names, n=3, cutoff=0.5)
-    hint = f"the nearest: {', '.join(near)}" if near else f"it has {shortened(names)}"
-    return f"{place} has no file {file!r}; {hint}"
+    would_do = " or ".join(found.variants)
+    sentences = []
+    for file in found.lacking:
+        near = difflib.get_close_matches(file, names, n=3, cutoff=0.5)
+        hint = f"the nearest: {', '.join(near)}" if near else f"it has {shortened(names)}"
+        if file == PIPELINE_INDEX:
+            hint = f"expected a pipeline in diffusers' format; it has {shortened(names)}"
+        if would_do and file.endswith(".safetensors"):
+            hint += f". Its weights are a variant: give {would_do} as variant"
+        sentences.append(f"{remote.what}: {remote.place} has no file {file!r}; {hint}")
+    return sentences
 
 
 def shortened(names: Iterable[str]) -> str:

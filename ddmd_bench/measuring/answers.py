@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ddmd_bench.files.arrays import write_npz
-from ddmd_bench.measuring.one_pass import Answer
+from ddmd_bench.measuring.sheets import Answer
 
 PART_SIZE = 512  # images, about
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import decoded
-from ddmd_bench.measuring.one_pass import Answer, Item
+from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.measuring.turns import turns
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scorers.weights import OWN_FOLDER, located

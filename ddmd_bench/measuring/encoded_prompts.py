@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import said_by
+from ddmd_bench.files.device import is_out_of_memory
 from ddmd_bench.files.embeddings import Store
 from ddmd_bench.scorers import ScorerModel
 
@@ -14,12 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EncodedPrompt = Mapping[str, "Tensor"]
-
-
-def reason_of(error: Exception) -> str:
-    """What an error says, in a sentence that a table of reasons can hold."""
-    text = str(error).strip() or "no message"
-    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text[:200]}"
 
 
 class EncodedPrompts:
@@ -45,12 +40,17 @@ class EncodedPrompts:
     def _encode(self, prompts: Sequence[str]) -> None:
         try:
             rows = self.model.encode_prompts(prompts)
-        except Exception as error:  # noqa: BLE001 - one prompt must not cost the others
-            if len(prompts) > 1:
-                for prompt in prompts:
-                    self._encode([prompt])
-            else:
-                self.failed[prompts[0]] = reason_of(error)
+        except Exception as error:
+            if len(prompts) == 1:
+                if is_out_of_memory(error):
+                    raise  # which says nothing of the prompt
+                self.failed[prompts[0]] = said_by(error)
+                return
+            rows = None
+        if rows is None:  # outside the handler: the error keeps what filled the memory alive
+            half = (len(prompts) + 1) // 2
+            self._encode(prompts[:half])
+            self._encode(prompts[half:])
             return
         by_prompt = dict(zip(prompts, rows, strict=True))
         self.known |= by_prompt

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.measuring.one_pass import CHUNK_SIZE, Item, OnePass
+from ddmd_bench.measuring.one_pass import CHUNK_SIZE, OnePass
+from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.measuring.turns import turns
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def whole_features(
     found: dict[str, NDArray[np.float32]] = {}
     for one_pass in turns(extractors, device):
         found |= _features(one_pass, items, progress)
-    return found
+    return {name: found[name] for name in extractors}
 
 
 def _features(
@@ -55,4 +56,5 @@ def _features(
             found[name].append(answer.features)
         done += len(chunk)
         progress(done)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    whole = {name: parts for name, parts in found.items() if name not in one_pass.set_aside}
+    return {name: np.concatenate(parts) for name, parts in whole.items()}

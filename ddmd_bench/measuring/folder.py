@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ddmd_bench.data.image_folders import METADATA
-from ddmd_bench.data.tables import rows_of, text_of
+from ddmd_bench.data.image_folders import IMAGE_SUFFIXES, files_below, metadata_of
+from ddmd_bench.data.tables import rows_of
+from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import write_parquet
+from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.files.records import seed_of, write_json
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, shortcomings
 from ddmd_bench.measuring.reference import (
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from ddmd_bench.measuring.measure import Measured, Row
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 GROUP = "images"
 
 
@@ -67,21 +68,22 @@ def folder_problems(metrics: Sequence[str], reference: str | None) -> list[str]:
 def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> FolderImages:
     """Pair images with prompts.
 
-    A table (CSV, JSON lines, Parquet) names each `file_name` with its `prompt`, and may have a
+    A table (CSV, TSV, JSON lines, Parquet) names each `file_name` with its `prompt`, and may have a
     `category`; a text file has one prompt a line, for the images in the order of their names;
-    without either the folder's own metadata.jsonl counts. A listed file that is not there is
+    without either the folder's own metadata count. A listed file that is not there is
     missing.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = files_below(folder, IMAGE_SUFFIXES)
     if not found:
-        raise BenchError(f"{folder}: no images; expected files in {', '.join(sorted(SUFFIXES))}")
-    if prompts is None and (folder / METADATA).is_file():
-        prompts = folder / METADATA
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise BenchError(f"{folder}: no images; expected files in {kinds}")
+    if prompts is None:
+        prompts = metadata_of(folder)
     if prompts is not None and not prompts.is_file():
         raise BenchError(f"{prompts}: no such file of prompts")
     names = [path.relative_to(folder).as_posix() for path in found]
+    readers = [name for name in needed_scorers(metrics) if SCORERS[name].reads_prompts]
     if prompts is None:
-        readers = [name for name in needed_scorers(metrics) if SCORERS[name].reads_prompts]
         if readers:
             raise BenchError(
                 f"{folder}: {', '.join(readers)} need each image's prompt. Give --prompts: a table "
@@ -92,8 +94,14 @@ def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> F
         listed = _by_order(prompts, names)
     else:
         listed = _by_name(prompts)
-    # Without prompts every image stands for itself.
-    of_image = [one.prompt if prompts else one.file_name for one in listed]
+    without = [one.file_name for one in listed if not one.prompt]
+    if readers and without:
+        raise BenchError(
+            f"{prompts}: {len(without)} of {len(listed)} images have an empty prompt, e.g. "
+            f"{without[0]}, and {', '.join(readers)} need one. Leave out their rows"
+        )
+    # Without a prompt an image stands for itself.
+    of_image = [one.prompt or one.file_name for one in listed]
     numbers = {text: k for k, text in enumerate(dict.fromkeys(of_image))}
     seen: Counter[str] = Counter()
     rows: list[Row] = []
@@ -114,7 +122,7 @@ def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> F
 
 
 def _by_order(prompts: Path, names: Sequence[str]) -> list[_Listed]:
-    texts = [text for line in prompts.read_text().splitlines() if (text := line.strip())]
+    texts = [text for line in iter_lines(prompts) if (text := stripped(line))]
     if len(texts) != len(names):
         raise BenchError(
             f"{prompts} has {len(texts)} prompts, and there are {len(names)} images: which belong "
@@ -124,14 +132,19 @@ def _by_order(prompts: Path, names: Sequence[str]) -> list[_Listed]:
 
 
 def _by_name(prompts: Path) -> list[_Listed]:
-    listed = []
-    for k, row in enumerate(list(rows_of(prompts))):
-        if "file_name" not in row or "prompt" not in row:
+    listed, column = [], None
+    for k, row in enumerate(rows_of(prompts)):
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name:
             raise BenchError(
-                f"{prompts}: expected the columns file_name and prompt, found {', '.join(row)}"
+                f"{prompts}: expected the columns file_name and prompt, found {', '.join(row)} in "
+                f"row {k}"
             )
-        name, text = (text_of(str(prompts), c, k, row[c]) for c in ("file_name", "prompt"))
-        listed.append(_Listed(name, text, str(row.get("category") or GROUP)))
+        column = column or text_column(str(prompts), list(row), None)
+        text, group = text_of(str(prompts), column, k, row.get(column)), row.get("category")
+        listed.append(
+            _Listed(name, text, GROUP if group is None else stripped(str(group)) or GROUP)
+        )
     if not listed:
         raise BenchError(f"{prompts}: no rows")
     if any(one.group == "all" for one in listed):

@@ -24,8 +24,9 @@ from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
-from ddmd_bench.measuring.one_pass import CHUNK_SIZE, Answer, Item, OnePass
+from ddmd_bench.measuring.one_pass import CHUNK_SIZE, OnePass
 from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
+from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.measuring.turns import turns
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 
@@ -107,7 +108,8 @@ class _Progress:
         self.answers += num_images * num_scorers
         done = self.answers // self.num_scorers if self.num_scorers else self.num_images
         if done:
-            self.tell(done, self.num_images)
+            # A scorer that was set aside begins a part anew.
+            self.tell(min(done, self.num_images), self.num_images)
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def measure(
         told.add(sum(part.num_images for part in of_parts), len(scorers) - len(names))
         for one_pass in turns(names, device, dtype, encoded):
             one_pass.read({name: _prompts(images, wanted, name) for name in one_pass.models})
-            for part, new in _answered(one_pass, images, of_parts, wanted, told):
+            # A scorer that was set aside may have answered to some.
+            todo = [part for part in of_parts if one_pass.models.keys() - part.answers.keys()]
+            for part, new in _answered(one_pass, images, todo, wanted, told):
                 part.put(new)
     answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
     for name, answer in answers.items():
@@ -220,8 +224,9 @@ def _answered(
     for (part, rows), answers in zip(chunks, one_pass.over(items), strict=True):
         for name, answer in answers.items():
             found[name].append(answer)
-        told.add(rows.stop - rows.start, len(found))
+        told.add(rows.stop - rows.start, len(answers))
         if rows.stop == part.rows.stop:
+            found = {name: found[name] for name in answers}  # without those set aside
             yield part, {name: joined(of_part) for name, of_part in found.items()}
             found = {name: [] for name in found}
 

@@ -12,133 +12,31 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
+from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.decoding import Unusable
-from ddmd_bench.files.device import is_out_of_memory
+from ddmd_bench.files.device import is_out_of_memory, memory_shown
 from ddmd_bench.files.embeddings import SHARD_SIZE
-from ddmd_bench.measuring.encoded_prompts import EncodedPrompt, EncodedPrompts, reason_of
-from ddmd_bench.scorers import (
-    METRICS,
-    SCORERS,
-    PromptScorer,
-    Scored,
-    batch_size,
-    loaded,
-)
+from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.measuring.encoded_prompts import EncodedPrompts
+from ddmd_bench.measuring.sheets import Answer, Item, Prepared, Sheet
+from ddmd_bench.scorers import SCORERS, PromptScorer, Scored, batch_size, loaded
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
-TRUNCATED = "truncated"
 CHUNK_SIZE = 64  # images that are answered together
 # Images that are preprocessed before the networks ask for them. They ask for a batch at once, so
 # one of 64 lies ready while the one before is scored, and another for when files come unevenly.
 # Of 1,024 px each is 3 MB for a scorer that reads all pixels, 0.6 MB for one that reads 224 px.
 AHEAD = 128
-
-
-class Item(NamedTuple):
-    """One image to score."""
-
-    name: str  # what an error calls it
-    prompt: str
-    open: Callable[[], Image]  # raises Unusable where it cannot be scored
-    scorers: frozenset[str] | None = None  # that are asked; None: all
-
-    def asks(self, scorer: str) -> bool:
-        """Whether a scorer has something to say of it."""
-        return self.scorers is None or scorer in self.scorers
-
-    @classmethod
-    def in_memory(cls, name: str, prompt: str, image: Image) -> Item:
-        """One that needs no opening."""
-        return cls(name, prompt, lambda: image)
-
-
-@dataclass
-class Answer:
-    """What one scorer says of n images, rows in the images' order; NaN where it says nothing."""
-
-    num_images: int
-    columns: dict[str, NDArray[np.float64]] = field(default_factory=dict)  # [n] each
-    features: NDArray[np.float32] | None = None  # [n, d]
-    missing: dict[int, str] = field(default_factory=dict)  # why, by row
-    truncated: set[int] = field(default_factory=set)  # rows whose prompt is longer than it reads
-    not_asked: set[int] = field(default_factory=set)  # rows whose prompts are none of its business
-
-    def put(self, rows: Sequence[int], scored: Scored) -> None:
-        """Fill in some rows; a value that is not finite is missing."""
-        if scored.columns:  # one transfer of all
-            values = torch.stack([column.double() for column in scored.columns.values()]).cpu()
-            for name, column in zip(scored.columns, values.numpy(), strict=True):
-                self.put_column(name, rows, column)
-        if scored.features is not None:
-            features = scored.features.float().cpu().numpy()
-            if self.features is None:
-                self.features = np.full((self.num_images, features.shape[1]), np.nan, np.float32)
-            self.features[list(rows)] = features
-            self._note("features", rows, np.isfinite(features).all(1))
-
-    def put_column(self, name: str, rows: Sequence[int], values: ArrayLike) -> None:
-        """Fill in some rows of one column, which is made where it is new."""
-        column = self.columns.setdefault(name, np.full(self.num_images, np.nan))
-        column[list(rows)] = values
-        metric = METRICS.get(name)
-        if metric is not None and metric.kind == "image" and metric.counts is None:
-            self._note(name, rows, np.isfinite(column[list(rows)]))
-
-    def _note(self, name: str, rows: Sequence[int], finite: NDArray[np.bool_]) -> None:
-        for row in np.asarray(rows)[~finite]:
-            self.missing[int(row)] = f"not a finite number: {name}"
-
-
-class _Prepared(NamedTuple):
-    inputs: dict[str, Tensor]  # by scorer
-    reasons: dict[str, str]  # why a scorer has none
-
-
-class _Sheet:
-    """One scorer's answer to a chunk in the making."""
-
-    def __init__(self, scorer: str, chunk: Sequence[Item]) -> None:
-        self.scorer = scorer
-        self.prompts = [item.prompt for item in chunk]
-        self.encoded: Mapping[str, EncodedPrompt] = {}
-        self.failed: Mapping[str, str] = {}
-        not_asked = {row for row, item in enumerate(chunk) if not item.asks(scorer)}
-        self.answer = Answer(len(chunk), not_asked=not_asked)
-        # Inputs by row: those of one shape until they fill a batch, and where a scorer compares
-        # the images of a prompt, all of the prompt.
-        self.waiting: dict[tuple[int, ...], dict[int, Tensor]] = defaultdict(dict)
-        self.of_prompts: dict[str, dict[int, Tensor]] = defaultdict(dict)
-        self.scored: list[tuple[list[int], Scored]] = []
-
-    def take(self, row: int, one: _Prepared) -> dict[int, Tensor]:
-        """Note an image; all inputs of its shape that wait."""
-        if row in self.answer.not_asked:
-            return {}
-        prompt = self.prompts[row]
-        if (reason := one.reasons.get(self.scorer) or self.failed.get(prompt)) is not None:
-            self.answer.missing[row] = reason
-            return {}
-        if TRUNCATED in self.encoded[prompt]:
-            self.answer.truncated.add(row)
-        inputs = one.inputs[self.scorer]
-        if SCORERS[self.scorer].prompt_columns:
-            self.of_prompts[prompt][row] = inputs
-        waiting = self.waiting[tuple(inputs.shape)]
-        waiting[row] = inputs
-        return waiting
 
 
 class OnePass:
@@ -157,7 +55,13 @@ class OnePass:
             name: EncodedPrompts(model, encoded_prompts(name) if encoded_prompts else None)
             for name, model in self.models.items()
         }
-        self.batch_sizes = {name: batch_size(name, device) for name in names}
+        self.device, self.dtype = device, dtype
+        self.at_once = {
+            name: AtOnce(batch_size(name, device), f"images in scorer {name}") for name in names
+        }
+        # Scorers that the others left no memory for one image, or one prompt: each needs a pass
+        # of its own, and has no answers from here on.
+        self.set_aside: list[str] = []
         # Chunks whose answers stay on the device while the next is handed over: reading one waits
         # for the GPU, which would then have no work.
         self.read_later = 0 if device == "cpu" else 1
@@ -170,107 +74,139 @@ class OnePass:
     def read(self, prompts: Mapping[str, Sequence[str]]) -> None:
         """Encode each scorer's prompts; those that are kept cost nothing."""
         for name, to_read in prompts.items():
-            for start in range(0, len(to_read), SHARD_SIZE):
-                self.encoded_prompts[name].of(to_read[start : start + SHARD_SIZE])
+            with self._or_set_aside(name):
+                for start in range(0, len(to_read), SHARD_SIZE):
+                    self.encoded_prompts[name].of(to_read[start : start + SHARD_SIZE])
+
+    @contextmanager
+    def _or_set_aside(self, scorer: str) -> Iterator[None]:
+        """Set a scorer aside where memory runs out; one that is alone is an error."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(self.models) == 1:
+                raise BenchError(too_large(scorer, self.device, self.dtype)) from None
+            self.set_aside.append(scorer)
 
     def over(self, chunks: Iterable[Sequence[Item]]) -> Iterator[dict[str, Answer]]:
         """Each chunk's answers by scorer; the images of one prompt must be in one chunk."""
         to_answer, to_prepare = tee(chunks)
-        launched: deque[list[_Sheet]] = deque()
+        launched: deque[list[Sheet]] = deque()
         with closing(_ahead(self._prepared, chain.from_iterable(to_prepare))) as prepared:
             for chunk in to_answer:
                 launched.append(self._launched(chunk, islice(prepared, len(chunk))))
                 if len(launched) > self.read_later:
-                    yield _answers(launched.popleft())
+                    yield self._answers(launched.popleft())
         for sheets in launched:
-            yield _answers(sheets)
+            yield self._answers(sheets)
 
-    def _prepared(self, item: Item) -> _Prepared:
-        asked = [name for name in self.models if item.asks(name)]
+    def _answers(self, sheets: Sequence[Sheet]) -> dict[str, Answer]:
+        """What the scorers say, off the device, by scorer."""
+        whole = [sheet for sheet in sheets if sheet.scorer not in self.set_aside]
+        return {sheet.scorer: sheet.finished() for sheet in whole}
+
+    def _prepared(self, item: Item) -> Prepared:
+        asked = [n for n in self.models if n not in self.set_aside and item.asks(n)]
         if not asked:
-            return _Prepared({}, {})
+            return Prepared({}, {})
         try:
             image = item.open()
         except Unusable as error:
-            return _Prepared({}, dict.fromkeys(asked, str(error)))
-        prepared = _Prepared({}, {})
+            return Prepared({}, dict.fromkeys(asked, str(error)))
+        prepared = Prepared({}, {})
         for name in asked:
             try:
                 prepared.inputs[name] = self.models[name].preprocess(image)
-            except Exception as error:  # noqa: BLE001 - one image must not cost the others
-                prepared.reasons[name] = reason_of(error)
+            except Exception as error:  # one image must not cost the others
+                if is_out_of_memory(error):
+                    raise  # which says nothing of the image
+                prepared.reasons[name] = said_by(error)
         return prepared
 
-    def _launched(self, chunk: Sequence[Item], prepared: Iterable[_Prepared]) -> list[_Sheet]:
+    def _launched(self, chunk: Sequence[Item], prepared: Iterable[Prepared]) -> list[Sheet]:
         """Every scorer's sheet of a chunk, all batches handed to the networks."""
-        sheets = [_Sheet(name, chunk) for name in self.models]
-        for sheet in sheets:
+        sheets = [Sheet(name, chunk) for name in self.models]
+        for sheet in self._going_on(sheets):
             asked = [item.prompt for item in chunk if item.asks(sheet.scorer)]
-            sheet.encoded, sheet.failed = self.encoded_prompts[sheet.scorer].of(asked)
+            with self._or_set_aside(sheet.scorer):
+                sheet.encoded, sheet.failed = self.encoded_prompts[sheet.scorer].of(asked)
         for row, one in enumerate(prepared):
-            for sheet in sheets:
+            for sheet in self._going_on(sheets):
                 waiting = sheet.take(row, one)
-                if len(waiting) >= self.batch_sizes[sheet.scorer]:
+                if len(waiting) >= self.at_once[sheet.scorer].size:
                     self._score(sheet, waiting)
         for sheet in sheets:
             for waiting in sheet.waiting.values():
                 self._score(sheet, waiting)
+        for sheet in self._going_on(sheets):
             if SCORERS[sheet.scorer].prompt_columns:
                 self._prompt_columns(sheet)
         return sheets
 
-    def _score(self, sheet: _Sheet, waiting: dict[int, Tensor]) -> None:
+    def _going_on(self, sheets: Sequence[Sheet]) -> Iterator[Sheet]:
+        return (sheet for sheet in sheets if sheet.scorer not in self.set_aside)
+
+    def _score(self, sheet: Sheet, waiting: dict[int, Tensor]) -> None:
         """Score all that wait, which lets their inputs go."""
-        while waiting:  # the batch size may fall on the way
-            rows = list(islice(waiting, self.batch_sizes[sheet.scorer]))
-            self._batch(sheet, rows, waiting)
-            for row in rows:
-                del waiting[row]
-
-    def _batch(self, sheet: _Sheet, rows: list[int], inputs: Mapping[int, Tensor]) -> None:
-        """Score the rows; in halves where memory runs out or the scorer throws."""
-        name, encoded = sheet.scorer, [sheet.encoded[sheet.prompts[k]] for k in rows]
-        try:
-            scored = self.models[name].score_batch(torch.stack([inputs[k] for k in rows]), encoded)
-        except Exception as error:  # noqa: BLE001 - one image must not cost the others
-            if len(rows) == 1:
-                sheet.answer.missing[rows[0]] = reason_of(error)
-                return
-            if is_out_of_memory(error):
-                self.batch_sizes[name] = min(self.batch_sizes[name], (len(rows) + 1) // 2)
-        else:
-            sheet.scored.append((rows, scored))
+        if sheet.scorer in self.set_aside:
             return
-        # Outside the handler: the error keeps what filled the memory alive.
-        half = (len(rows) + 1) // 2
-        self._batch(sheet, rows[:half], inputs)
-        self._batch(sheet, rows[half:], inputs)
+        at_once, scored = self.at_once[sheet.scorer], partial(self._scored, sheet, waiting)
+        with self._or_set_aside(sheet.scorer):
+            for rows, found in at_once.batches(list(waiting), scored):
+                sheet.note(found)
+                for row in rows:
+                    del waiting[row]
 
-    def _prompt_columns(self, sheet: _Sheet) -> None:
+    def _scored(
+        self, sheet: Sheet, inputs: Mapping[int, Tensor], rows: Sequence[int]
+    ) -> list[tuple[Sequence[int], Scored | str]]:
+        """Rows with their scores; halves where the scorer throws, down to a row with the reason."""
+        encoded = [sheet.encoded[sheet.prompts[k]] for k in rows]
+        batch = torch.stack([inputs[k] for k in rows])
+        try:
+            return [(rows, self.models[sheet.scorer].score_batch(batch, encoded))]
+        except Exception as error:  # one image must not cost the others
+            if is_out_of_memory(error):
+                raise  # which says nothing of the images
+            if len(rows) == 1:
+                return [(rows, said_by(error))]
+        half = (len(rows) + 1) // 2
+        return [
+            one for some in (rows[:half], rows[half:]) for one in self._scored(sheet, inputs, some)
+        ]
+
+    def _prompt_columns(self, sheet: Sheet) -> None:
         scorer = cast(PromptScorer, self.models[sheet.scorer])
-        for of_prompt in sheet.of_prompts.values():
-            for alike in _alike(of_prompt):
-                found = scorer.score_prompt(torch.stack([of_prompt[k] for k in alike]))
+        alike = (rows for of_prompt in sheet.of_prompts.values() for rows in _alike(of_prompt))
+        with self._or_set_aside(sheet.scorer):
+            for inputs in alike:
+                found = scorer.score_prompt(torch.stack([*inputs.values()]))
                 for column, value in found.items():
-                    sheet.answer.put_column(column, alike, value)
+                    sheet.answer.put_column(column, list(inputs), value)
         sheet.of_prompts.clear()
 
 
-def _alike(inputs: Mapping[int, Tensor]) -> list[list[int]]:
-    """Rows whose tensors have one shape, together."""
-    found: dict[tuple[int, ...], list[int]] = defaultdict(list)
+def _alike(inputs: Mapping[int, Tensor]) -> list[dict[int, Tensor]]:
+    """Those of one shape together, by row."""
+    found: dict[tuple[int, ...], dict[int, Tensor]] = defaultdict(dict)
     for row, tensor in inputs.items():
-        found[tuple(tensor.shape)].append(row)
+        found[tuple(tensor.shape)][row] = tensor
     return list(found.values())
 
 
-def _answers(sheets: Sequence[_Sheet]) -> dict[str, Answer]:
-    """What the scorers say, off the device, by scorer."""
-    for sheet in sheets:
-        for rows, scored in sheet.scored:
-            sheet.answer.put(rows, scored)
-        sheet.answer.missing = dict(sorted(sheet.answer.missing.items()))
-    return {sheet.scorer: sheet.answer for sheet in sheets}
+def too_large(scorer: str, device: str, dtype: torch.dtype) -> str:
+    """What to do with a scorer that not even alone has the memory that it needs."""
+    asked = str(dtype).removeprefix("torch.")
+    halved = "set scoring.dtype (--dtype) to bfloat16, " if dtype == torch.float32 else ""
+    columns = ", ".join((*SCORERS[scorer].columns, *SCORERS[scorer].prompt_columns))
+    left_out = f"its metrics ({columns})" if columns else "the metrics that need it"
+    return (
+        f"scorer {scorer} alone, in {asked}, does not fit into the memory of "
+        f"{memory_shown(device)}. End what else fills it, {halved}take a larger one, or leave "
+        f"out {left_out}"
+    )
 
 
 def preprocessing_threads() -> int:
@@ -279,11 +215,11 @@ def preprocessing_threads() -> int:
 
 
 def _ahead(
-    prepare: Callable[[Item], _Prepared], items: Iterable[Item]
-) -> Generator[_Prepared, None, None]:
+    prepare: Callable[[Item], Prepared], items: Iterable[Item]
+) -> Generator[Prepared, None, None]:
     """Every item prepared, in order, up to `AHEAD` of them before they are asked for."""
     pool = ThreadPoolExecutor(preprocessing_threads())
-    waiting: deque[Future[_Prepared]] = deque()
+    waiting: deque[Future[Prepared]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(prepare, item))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.data.streams import iter_encoded_images
+from ddmd_bench.data.image_sources import iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import write_npy, write_npz
 from ddmd_bench.files.decoding import upright
@@ -25,8 +25,8 @@ from ddmd_bench.files.device import default_device
 from ddmd_bench.files.provenance import package_versions
 from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
 from ddmd_bench.measuring.features import whole_features
-from ddmd_bench.measuring.one_pass import Item
 from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
+from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.stats.moments import factored, gaussian_of_parts
 from ddmd_bench.suite.settings import DataSource

@@ -11,7 +11,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers.metrics import METRICS
 
 if TYPE_CHECKING:
-    from ddmd_bench.measuring.one_pass import Answer
+    from ddmd_bench.measuring.sheets import Answer
 
 
 def refuse_no_answer(scorer: str, student: str, answer: Answer) -> None:

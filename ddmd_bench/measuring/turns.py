@@ -6,16 +6,16 @@ for one_pass in turns(["hps_v21", "hps_v3"], "cuda"):
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.device import is_out_of_memory, memory_shown
-from ddmd_bench.measuring.one_pass import OnePass
-from ddmd_bench.scorers import SCORERS, loaded
+from ddmd_bench.files.device import is_out_of_memory
+from ddmd_bench.files.memory import return_memory
+from ddmd_bench.measuring.one_pass import OnePass, too_large
+from ddmd_bench.scorers import loaded
 
 
 def turns(
@@ -24,14 +24,20 @@ def turns(
     dtype: torch.dtype = torch.float32,
     encoded_prompts: Callable[[str], Path] | None = None,
 ) -> Iterator[OnePass]:
-    """Passes that together have every scorer, in order: one where all fit into memory."""
-    left = tuple(names)
-    while left:
-        turn = _side_by_side(left, device, dtype)
+    """Passes that together have every scorer, in order: one where all fit into memory.
+
+    A scorer that a pass had to set aside is alone in one of its own, after the others.
+    """
+    left, alone = tuple(names), list[str]()
+    while left or alone:
+        turn = _side_by_side(left or tuple(alone[:1]), device, dtype)
         one_pass = OnePass(turn, device, dtype, encoded_prompts)
         yield one_pass
-        left = left[len(turn) :]
         if left:
+            left, alone = left[len(turn) :], alone + one_pass.set_aside
+        else:
+            del alone[0]
+        if left or alone:
             one_pass.let_go()
             let_go()
 
@@ -39,7 +45,7 @@ def turns(
 def let_go() -> None:
     """Every scorer out of memory, but for those that someone still holds."""
     loaded.cache_clear()
-    _return_memory()
+    return_memory()
 
 
 def _side_by_side(names: tuple[str, ...], device: str, dtype: torch.dtype) -> tuple[str, ...]:
@@ -51,7 +57,7 @@ def _side_by_side(names: tuple[str, ...], device: str, dtype: torch.dtype) -> tu
             let_go()
             return _side_by_side(names, device, dtype)
         if number == 0:
-            raise BenchError(_too_large(name, device, dtype))
+            raise BenchError(too_large(name, device, dtype))
         return names[:number]
     return names
 
@@ -65,22 +71,5 @@ def _fits(name: str, device: str, dtype: torch.dtype) -> bool:
     else:
         return True
     # Outside the handler: the error keeps what was loaded of it alive.
-    _return_memory()
+    return_memory()
     return False
-
-
-def _return_memory() -> None:
-    gc.collect()
-    torch.cuda.empty_cache()
-
-
-def _too_large(name: str, device: str, dtype: torch.dtype) -> str:
-    asked = str(dtype).removeprefix("torch.")
-    halved = "set scoring.dtype (--dtype) to bfloat16, " if dtype == torch.float32 else ""
-    columns = ", ".join((*SCORERS[name].columns, *SCORERS[name].prompt_columns))
-    left_out = f"its metrics ({columns})" if columns else "the metrics that need it"
-    return (
-        f"scorer {name} alone, in {asked}, does not fit into the memory of "
-        f"{memory_shown(device)}. End what else fills it, {halved}take a larger one, or leave "
-        f"out {left_out}"
-    )

@@ -59,6 +59,14 @@ def x0_from_eps(eps: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
     return (x_t - level.sigma * eps) / level.alpha
 
 
+def x0_from_v(v: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
+    """x0 of a v-prediction `alpha * eps - sigma * x0`: alpha * x_t - sigma * v, at alpha = 0 too.
+
+    For alpha^2 + sigma^2 = 1 (Salimans and Ho, 2022).
+    """
+    return level.alpha * x_t - level.sigma * v
+
+
 def x0_from_velocity(velocity: Tensor, x_t: Tensor, level: NoiseLevel) -> Tensor:
     """x0 of a velocity prediction `eps - x0`: x_t - sigma * velocity, for alpha + sigma = 1."""
     return x_t - level.sigma * velocity
@@ -80,6 +88,11 @@ def velocity_weight(level: NoiseLevel) -> Tensor:
 def eps_weight(level: NoiseLevel) -> Tensor:
     """What makes a squared error of x0 the noise's, [B, 1, 1, 1]: alpha^2 / sigma^2."""
     return (level.alpha / level.sigma).square()
+
+
+def v_weight(level: NoiseLevel) -> Tensor:
+    """What makes a squared error of x0 that of v, [B, 1, 1, 1]: 1 / sigma^2, where sigma > 0."""
+    return 1 / level.sigma.square()
 
 
 def guided(uncond: Tensor, cond: Tensor, guidance_scale: float) -> Tensor:

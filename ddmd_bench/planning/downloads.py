@@ -27,6 +27,11 @@ def look_at(remotes: Sequence[Remote], ask: bool = True) -> list[Look]:
     return looks
 
 
+def bytes_to_come(looks: Iterable[Look]) -> int:
+    """What is still to be downloaded, as far as it is known; a file of two remotes counts once."""
+    return sum({place: left for seen in looks for place, left in seen.to_come.items()}.values())
+
+
 def download_lines(remotes: Sequence[Remote]) -> list[str]:
     """One line for each remote: what it is, from where, and what is still to come."""
     return lines_of(remotes, look_at(remotes))
@@ -78,7 +83,7 @@ def fetch_remotes(
     Stops before the first byte if the disk has no room for all.
     """
     remotes = list(dict.fromkeys(remotes))
-    _check_disk(sum(seen.size.missing or 0 for seen in look_at(remotes)))
+    _check_disk(bytes_to_come(look_at(remotes)))
     folders, problems = [], []
     for remote in remotes:
         try:

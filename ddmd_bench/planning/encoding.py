@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.prompt_sources import prompt_remotes
 from ddmd_bench.data.prompts import prompts_key
-from ddmd_bench.data.training import data_identity
-from ddmd_bench.errors import BenchError
+from ddmd_bench.data.training_checks import data_problems
 from ddmd_bench.files.versions import backend_versions, versions
 from ddmd_bench.planning.models import encoder_identity
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
@@ -23,21 +22,15 @@ _SHARED: TaskKind = ("encode", "")
 
 def training_data_inputs(asked: Asked) -> dict[str, Any]:
     """What determines the captions and real images that students train on."""
-    data = asked.suite.train_data
-    if asked.backend.encoders is None or data is None:
+    if asked.backend.encoders is None or asked.suite.train_data is None:
         return {}
-    identity = data_identity(data, asked.backend.resolution)
-    return {"train_data": identity | {"versions": versions("training data")}}
+    return {"train_data": dict(asked.training_data)}
 
 
-def _problems(asked: Asked) -> Iterator[str]:
-    """What keeps training data from being the same in every run, known before a download."""
+def _problems(asked: Asked) -> Iterable[str]:
+    """What training data lack, or keeps them from being the same in every run."""
     data = asked.suite.train_data
-    try:
-        if data is not None:
-            data_identity(data, asked.backend.resolution)
-    except BenchError as error:
-        yield f"train_data: {error}"
+    return data_problems(data) if data is not None else ()
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:

@@ -7,23 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS, twice_guided
+from ddmd_bench.data.headers import headers_of
 from ddmd_bench.data.image_folders import read_listing
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import backend_versions, versions
-from ddmd_bench.hub import Remote, remote_identity
+from ddmd_bench.hub import Remote
 from ddmd_bench.planning.models import network_inputs
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
 from ddmd_bench.planning.prompts import asked_of_each
 from ddmd_bench.planning.sizes import RECORD, png_bytes
 from ddmd_bench.planning.task import DOCTOR, ENCODE, NO_SEED, Tasks
 from ddmd_bench.students.catalogue import PIPELINE
-from ddmd_bench.students.checkpoints import base_remote, inputs_of, remote_of
+from ddmd_bench.students.checkpoints import base_remote, inputs_of, lora_remotes, remote_of
+from ddmd_bench.students.verdicts import weights_problem
 from ddmd_bench.suite.students import Student
 
 
 def _problems(asked: Asked) -> Iterator[str]:
     suite, backend = asked.suite, asked.backend
     yield from asked.refused
+    for name, one in asked.loaded.items():
+        base = BACKENDS[suite.backend](one.model)
+        if (problem := weights_problem(one.row, base)) is not None:
+            yield f"students.{name}: {problem}"
     for name, student in suite.students.items():
         if student.images is not None:
             yield from _folder_problems(asked, name, student.images)
@@ -41,22 +48,19 @@ def _folder_problems(asked: Asked, name: str, folder: str) -> Iterator[str]:
         yield f"students.{name}: {error}"
 
 
-def _folder_remote(folder: str) -> Remote:
-    """A folder of images as a source of files."""
-    place = folder if folder.startswith(("/", "./", "../", "~")) else f"./{folder}"
-    return Remote(place, None, ("*",), kind="dataset", what="images")
-
-
 def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
     """What determines a student's images beside its seed and what its training has left."""
     suite, backend, one = asked.suite, asked.backend, asked.loaded.get(name)
     if student.images is not None:
-        return {"images": remote_identity(_folder_remote(student.images))}
+        files = read_listing(Path(student.images), asked.prompts, suite.images_per_prompt())
+        headers = headers_of(files.values())
+        return {"images": content_key([[*of, headers[file].sha256] for of, file in files.items()])}
     dtype = {"dtype": backend.dtype}
     if one is not None and one.row.format == PIPELINE:
         return {**dtype, **inputs_of(one.row)}
     if one is not None:
-        base = network_inputs(suite.backend, BACKENDS[suite.backend](one.model))
+        own_base = BACKENDS[suite.backend](one.model)
+        base = network_inputs(suite.backend, own_base, asked.needs_network(name))
         return {**base, **dtype, **inputs_of(one.row)}
     network = {**network_inputs(suite.backend, backend), **dtype}
     if student.source == "train":
@@ -88,10 +92,9 @@ def _downloads(asked: Asked) -> Downloads:
     found: list[Remote] = []
     for one in asked.loaded.values():
         found.append(remote_of(one.row))
+        found += lora_remotes(one.row)
         if (base := base_remote(one.row)) is not None:
             found.append(base)
-        if one.row.format != PIPELINE:
-            found += BACKENDS[asked.suite.backend](one.model).remotes
     return Downloads(tuple(found))
 
 
@@ -99,7 +102,8 @@ def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
     found = {}
     for name in asked.suite.students:
         one, base = asked.loaded.get(name), asked.bases.get(name)
-        side = base.resolution if base else one.row.resolution if one else asked.backend.resolution
+        own = one.row.resolution if one else None
+        side = own or (base or asked.backend).resolution
         found["generate", name] = Cost(disk=asked.num_images * (png_bytes(side, side) + RECORD))
     return found
 

@@ -25,10 +25,14 @@ RATE = 1e14  # operations a second, round: a reader divides by what the own devi
 
 @dataclass(frozen=True)
 class Outlook:
-    """A suite that is to run; `plan` is None where its prompts or weights are not here yet."""
+    """A suite that is to run; `plan` is None where its prompts or weights are not here yet.
+
+    workers: tasks at once, each of which needs room for what it keeps until it ends.
+    """
 
     asked: Asked
     plan: Plan | None = None
+    workers: int = 1
 
     @cached_property
     def costs(self) -> Mapping[TaskKind, Cost]:
@@ -61,13 +65,16 @@ class Outlook:
     def disk(self, stages: Collection[str] | None = None) -> dict[str, int]:
         """Bytes still to be written by stage, of some stages or all."""
         found: dict[str, int] = {}
-        running: dict[str, int] = {}
+        running: dict[str, list[int]] = {}
         for kind, cost in self.costs.items():
             stage, num = kind[0], self.num_todo(kind)
             if num and (stages is None or stage in stages):
                 found[stage] = found.get(stage, 0) + num * cost.disk
-                running[stage] = max(running.get(stage, 0), cost.disk_running)
-        return {stage: size + running[stage] for stage, size in found.items()}
+                running.setdefault(stage, []).extend([cost.disk_running] * num)
+        return {
+            stage: size + sum(sorted(running[stage], reverse=True)[: self.workers])
+            for stage, size in found.items()
+        }
 
 
 def relative_effort(suite: Suite) -> dict[TaskKind, float]:

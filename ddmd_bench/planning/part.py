@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.backends.facts import Facts, facts_of
 from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.data.training import data_identity
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
 from ddmd_bench.planning.task import Tasks
@@ -52,6 +53,12 @@ class Asked:
         return sum(p.num_prompts * p.images_per_prompt for p in self.suite.prompts.values())
 
     @cached_property
+    def training_data(self) -> Mapping[str, Any]:
+        """What determines captions and real images to train on; each file is looked at once."""
+        data = self.suite.train_data
+        return data_identity(data, self.backend.resolution) if data else {}
+
+    @cached_property
     def bases(self) -> Mapping[str, Backend]:
         """The backend in which each student is sampled, by name; none for a whole pipeline."""
         found = {}
@@ -62,6 +69,14 @@ class Asked:
             own = one is not None and one.model != self.suite.model
             found[name] = BACKENDS[self.suite.backend](one.model) if one and own else self.backend
         return found
+
+    def needs_network(self, name: str) -> bool:
+        """Whether a student starts from its base's own network, or is that; a whole one does not.
+
+        A student without a base needs none.
+        """
+        one = self.loaded.get(name)
+        return name in self.bases and not (one and self.bases[name].formats[one.row.format])
 
     def facts(self, base: Backend | None = None) -> Facts:
         """Of the networks of a backend, the suite's own by default; each is looked at once."""

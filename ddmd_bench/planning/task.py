@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.files.records import DONE, FAILED, SCHEMA, content_key, read_done
+from ddmd_bench.files.records import (
+    DONE,
+    FAILED,
+    SCHEMA,
+    content_key,
+    read_done,
+    read_json,
+    write_json,
+)
 
 NO_SEED = -1  # of what is the same for every seed
 TaskName = tuple[str, str, int]  # stage, student, seed
@@ -39,12 +47,28 @@ class Task:
         done = read_done(self.folder)
         return done is not None and done.get("key") == self.key
 
+    @property
+    def failure_file(self) -> Path:
+        """Where it stands why the last try of the task failed."""
+        return self.folder / FAILED
+
+    def failure(self) -> str | None:
+        """Why the last try of the task failed; None where none did, or it is complete by now."""
+        if self.complete() or not self.failure_file.is_file():
+            return None
+        record = read_json(self.failure_file)
+        return str(record["message"]) if record.get("key") == self.key else None
+
+    def note_failure(self, message: str) -> None:
+        """Write why the task failed, unless its stage has written that already."""
+        if self.failure() is None:
+            write_json(self.failure_file, {"key": self.key, "message": message})
+
     def last_record(self) -> Path | None:
         """The file that says how the task ended: `done.json`, else `failed.json`, else none."""
-        failed = self.folder / FAILED
         if self.complete():
             return self.folder / DONE
-        return failed if failed.is_file() else None
+        return self.failure_file if self.failure_file.is_file() else None
 
     def __str__(self) -> str:
         return f"{self.stage} {self.label}".strip()

@@ -63,6 +63,8 @@ def limits(record: dict[str, Any]) -> list[str]:
         seeds,
         *(_SHAPES if embedded else [_SAME_NUMBER]),
         *([_NO_GAN] if methods and not has_gan else []),
+        *(_loras(students[name]["title"], row) for name, row in _stacked(suite)),
+        *_other_sizes(students.values(), record["protocol"].get("resolution")),
         *_makers(record["provenance"]["varying"]),
         *(line for student in students.values() for line in _not_scored(student)),
         *_truncated(students.values()),
@@ -73,6 +75,30 @@ def _makers(varying: Mapping[str, Any]) -> list[str]:
     """One line where not everything was made alike."""
     found = [words for field, words in _MAKERS.items() if field in varying]
     return [_OTHER_CODE.format(what=" and ".join(found))] if found else []
+
+
+def _stacked(suite: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The students with LoRAs on top of their weights."""
+    return ((name, row) for name, row in suite["students"].items() if row.get("adapters"))
+
+
+def _loras(title: str, student: Mapping[str, Any]) -> str:
+    named = (
+        f"{one['repository']}{'/' + one['file'] if one['file'] else ''} at {one['scale']:g}"
+        for one in student["adapters"]
+    )
+    return f"{title} is drawn with LoRAs on top of its weights: {', '.join(named)}."
+
+
+def _other_sizes(students: Iterable[dict[str, Any]], resolution: int | None) -> Iterator[str]:
+    """A line for each student whose images have another size than the suite's."""
+    for student in students:
+        size = student["facts"].get("resolution")
+        if size and resolution and size != [resolution, resolution]:
+            yield (
+                f"{student['title']}: its images have {size[1]} x {size[0]} pixels, the suite's "
+                f"{resolution} x {resolution}; what metrics read of another size is not the same."
+            )
 
 
 def _not_scored(student: dict[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def pictures_of(
         path = files.images.get((prompt_id, index))
         if path is not None and path.is_file():
             right = _value(files, prompt_id, index, metric)
-            pictures.append({"uri": data_uri(path), "right": None if right is None else right > 0})
+            with suppress(OSError, SyntaxError):  # how PIL says that a file is no whole image
+                uri = data_uri(path)
+                pictures.append({"uri": uri, "right": None if right is None else right > 0})
     return pictures
 
 

@@ -34,7 +34,7 @@ CLOCKS = {
 }
 FACTS = {
     "train": ("num_iterations", "samples", "forwards", "backwards"),
-    "generate": ("n", "num_inference_steps", "network_evaluations"),
+    "generate": ("n", "num_inference_steps", "network_evaluations", "sampled", "resolution"),
 }
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddmd_bench.files.records import FAILED, read_done, read_json, read_jsonl
+from ddmd_bench.errors import said_by
+from ddmd_bench.files.records import read_done, read_json, read_jsonl
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
@@ -69,11 +70,19 @@ def load_run(plan: Plan) -> RunFiles:
         protocol=json.loads(json.dumps(plan.protocol)),
         fingerprint=plan.fingerprint,
         students={
-            name: {seed: _load_student(plan, name, seed, extractors) for seed in suite.seeds}
+            name: {seed: _student(plan, name, seed, extractors) for seed in suite.seeds}
             for name in suite.students
         },
         reference=_reference(suite, plan.shared("reference"), extractors),
     )
+
+
+def _student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
+    """A student's files; one whose files are damaged is missing, and the others are not."""
+    try:
+        return _load_student(plan, name, seed, extractors)
+    except (OSError, ValueError, KeyError) as error:
+        return StudentFiles(f"has files that cannot be read: {said_by(error)}")
 
 
 def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
@@ -91,7 +100,7 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     if "generate" in done:
         made["images"] = _images(whole["generate"] / "images")
     if "score" not in done:
-        return StudentFiles(_why(tasks[unfinished[0]]), **made)
+        return StudentFiles(_why(plan, tasks[unfinished[0]]), **made)
     return StudentFiles(
         missing="",
         per_image=pd.read_parquet(whole["score"] / "per_image.parquet"),
@@ -101,12 +110,19 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     )
 
 
-def _why(task: Task) -> str:
+def _why(plan: Plan, task: Task) -> str:
     """Why an unfinished task left nothing, as said after the student's name."""
-    failed = task.folder / FAILED
-    if failed.is_file() and (record := read_json(failed)).get("key") == task.key:
-        return f"stopped: {record['message']}"
+    if (failed := failed_before(plan, task)) is not None:
+        return f"stopped in {failed.stage}: {failed.failure()}"
     return STAGES[task.stage]
+
+
+def failed_before(plan: Plan, task: Task) -> Task | None:
+    """The task whose failure keeps an unfinished one from its end: itself, or one it needs."""
+    for name in task.needs:
+        if (found := failed_before(plan, plan.tasks[name])) is not None:
+            return found
+    return task if task.failure() is not None else None
 
 
 def _features(folder: Path, extractors: list[str]) -> dict[str, np.ndarray]:

@@ -14,6 +14,13 @@ class Event(NamedTuple):
     total: int
 
 
+class Note(NamedTuple):
+    """A task fails, or does something otherwise than it was asked to, in words."""
+
+    task: str
+    text: str
+
+
 class Standing(NamedTuple):
     """The run as a whole: tasks that run and wait, and the time that all of them still take."""
 
@@ -23,4 +30,4 @@ class Standing(NamedTuple):
     at_least: bool  # whether some of what waits has no known pace
 
 
-OnEvent = Callable[[Event | Standing], None]
+OnEvent = Callable[[Event | Note | Standing], None]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
-from ddmd_bench.run.events import Event, OnEvent
+from ddmd_bench.planning.task import Task
+from ddmd_bench.run.events import Event, Note, OnEvent
 from ddmd_bench.run.schedule import Schedule
-from ddmd_bench.run.workers import Ended, Worker, slots, wait_for
+from ddmd_bench.run.workers import TRACEBACK, Ended, Progress, Said, Worker, slots, wait_for
 
 STANDING_EVERY_S = 1.0
 
@@ -34,6 +36,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
         while schedule.unfinished:
             for worker in crew:
                 if worker.task is None and (task := schedule.next(worker.stage)) is not None:
+                    _forget_failure(task)
                     worker.begin(task)
                     schedule.begin(task)
                 elif worker.task is None and not schedule.has_waiting(worker.stage):
@@ -43,18 +46,38 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
                 task = worker.task
                 for message in worker.messages() if task is not None else ():
                     assert task is not None
-                    if not isinstance(message, Ended):
-                        schedule.progress(task, *message)
-                        on_event(Event(str(task), *message))
-                    elif message.problem is None:
-                        schedule.finish(task)
-                        num_done += 1
-                    else:
-                        schedule.fail(task)
-                        problems.append(message.problem)
+                    match message:
+                        case Progress():
+                            schedule.progress(task, *message)
+                            on_event(Event(str(task), *message))
+                        case Said():
+                            on_event(Note(str(task), message.text))
+                        case Ended(problem=None):
+                            schedule.finish(task)
+                            num_done += 1
+                        case Ended():
+                            schedule.fail(task)
+                            problems.append(_kept_failure(task, message))
+                            on_event(Note(str(task), f"failed: {message.problem}"))
             on_event(schedule.standing(len(crew)))
     finally:
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
         for worker in crew:
             worker.end(now=worker.task is not None)
     return Outcome(num_done, problems)
+
+
+def _forget_failure(task: Task) -> None:
+    """What an earlier try left of its failure is no news of this one."""
+    for file in (task.failure_file, task.folder / TRACEBACK):
+        with suppress(OSError):  # what is wrong with the folder is the task's own to find
+            file.unlink(missing_ok=True)
+
+
+def _kept_failure(task: Task, ended: Ended) -> str:
+    """Note in its folder why a task failed, for the report; the same in words for a terminal."""
+    assert ended.problem is not None
+    with suppress(OSError):  # the disk may be what failed: the others go on
+        task.note_failure(ended.problem)
+    where = f" (where: {ended.traceback})" if ended.traceback else ""
+    return f"{task}: {ended.problem}{where}"

@@ -15,13 +15,16 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.device import visible_gpus
+from ddmd_bench.files.memory import FewerAtOnce, return_memory
 from ddmd_bench.files.quiet import keep_quiet
 from ddmd_bench.files.threads import limit_threads, num_cores, threads_of_children
 from ddmd_bench.planning.plan import Plan
@@ -37,6 +40,12 @@ PRELOADED = (
     "diffusers.models.unets.unet_2d_condition",
 )
 PROGRESS_EVERY_S = 0.1
+# What a user can set for a stage whose process the system ended, as it does on a CPU.
+LESS_MEMORY = {
+    "train": ["a smaller train.batch_size"],
+    "generate": ["a smaller model.images_at_once"],
+}
+TRACEBACK = "traceback.txt"  # in a task's folder: where an error came from that nobody foresaw
 
 
 class Slot(NamedTuple):
@@ -66,10 +75,17 @@ class Progress(NamedTuple):
     total: int
 
 
+class Said(NamedTuple):
+    """Something that a task does otherwise than it was asked to, in words."""
+
+    text: str
+
+
 class Ended(NamedTuple):
     """A task has ended, well where there is no problem."""
 
     problem: str | None
+    traceback: str = ""  # the file that says where an error came from, if one does
 
 
 class Worker:
@@ -91,7 +107,8 @@ class Worker:
             self._start()
         self.task, self.stage = task, task.stage
         assert self._connection is not None
-        self._connection.send(task.name)
+        with suppress(OSError):  # it has died just now, which `messages` will find
+            self._connection.send(task.name)
 
     def _start(self) -> None:
         context = _context(self.slot)
@@ -107,7 +124,7 @@ class Worker:
         """What becomes ready when the worker has something to say."""
         return [] if self.task is None else [self._connection, self._process.sentinel]
 
-    def messages(self) -> Iterator[Progress | Ended]:
+    def messages(self) -> Iterator[Progress | Said | Ended]:
         """What it has said since; its own end among it."""
         assert self._connection is not None
         try:
@@ -124,16 +141,12 @@ class Worker:
 
     def _dead(self) -> Ended:
         self._process.join()
-        code, task = self._process.exitcode, self.task
-        how = f"ended with exit code {code}"
-        if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-            how += ", probably for want of memory" if code == -signal.SIGKILL else ""
+        problem = f"its process {_end(self._process.exitcode)}. Run again: what is complete is kept"
+        if self._process.exitcode == -signal.SIGKILL:
+            less = ["fewer --workers", *LESS_MEMORY.get(self.stage or "", ())]
+            problem += f", and {' or '.join(less)} take less memory"
         self.task = self._process = None
-        return Ended(
-            f"{task}: its process {how}. Run again: what is complete is kept. Fewer --workers "
-            "need less memory"
-        )
+        return Ended(problem)
 
     def end(self, now: bool = False) -> None:
         """Let the process go, or stop what it is doing."""
@@ -145,6 +158,16 @@ class Worker:
         self._connection.close()
         self._process.join()
         self.task = self.stage = self._process = None
+
+
+def _end(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None or code >= 0:
+        return f"ended with exit code {code}"
+    if code == -signal.SIGKILL:
+        return "was ended by SIGKILL, probably for want of memory"
+    names = {one.value: one.name for one in signal.Signals}  # not those of real time
+    return f"was ended by {names.get(-code, f'signal {-code}')}"
 
 
 def wait_for(workers: Sequence[Worker], seconds: float) -> None:
@@ -169,11 +192,11 @@ def _serve(plan: Plan, slot: Slot, environment: dict[str, str], connection: Conn
             name: TaskName = connection.recv()
         except EOFError:
             return
-        connection.send(Ended(_done(plan.tasks[name], plan, connection)))
+        connection.send(_done(plan.tasks[name], plan, connection))
 
 
-def _done(task: Task, plan: Plan, connection: Connection) -> str | None:
-    """Do a task; what went wrong, in words."""
+def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
+    """Do a task; what went wrong, in words, whatever was thrown and by whom."""
     said = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -183,21 +206,49 @@ def _done(task: Task, plan: Plan, connection: Connection) -> str | None:
             said = now
             connection.send(Progress(done, total))
 
-    # A stage is the function of its own name in the module of its own name.
-    file = task.folder / "traceback.txt"
-    file.unlink(missing_ok=True)
-    stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
     try:
-        stage(plan, task, progress)
+        # A stage is the function of its own name in the module of its own name.
+        stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
+        with _fewer_told(connection):
+            stage(plan, task, progress)
         remember_asked(task)
+        return Ended(None)
     except BenchError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001 - one student's failure is no other's
-        task.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(traceback.format_exc())
-        message = (str(error).strip() or "no message").splitlines()[0]
-        return f"{task}: {type(error).__name__}: {message} (where: {file})"
-    return None
+        ended = Ended(said_by(error))
+    # Not Exception alone: a library may exit, and one in Rust panics with a BaseException.
+    except BaseException as error:  # noqa: BLE001 - one student's failure is no other's
+        ended = Ended(said_by(error), _kept_traceback(task))
+    # Here the error is gone, whose frames hold the student's networks: the next has their room.
+    return_memory()
+    return ended
+
+
+@contextmanager
+def _fewer_told(connection: Connection) -> Iterator[None]:
+    """Where memory ran out and work goes on with less at once, the run says so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FewerAtOnce)
+        otherwise = warnings.showwarning
+
+        def show(message: Any, category: Any, *where: Any, **options: Any) -> None:
+            if issubclass(category, FewerAtOnce):
+                connection.send(Said(str(message)))
+            else:
+                otherwise(message, category, *where, **options)
+
+        warnings.showwarning = show
+        yield
+
+
+def _kept_traceback(task: Task) -> str:
+    """The file in the task's folder with the traceback of the error that is being handled."""
+    file = task.folder / TRACEBACK
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(traceback.format_exc(), errors="backslashreplace")
+    except OSError:  # the disk may be what failed
+        return ""
+    return str(file)
 
 
 def _set_up(slot: Slot, environment: dict[str, str]) -> None:

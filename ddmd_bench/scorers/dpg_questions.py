@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.scorers.weights import Weights, require
 
 CATEGORIES = ("global", "entity", "attribute", "relation", "other")  # as the benchmark reports them
@@ -113,22 +114,21 @@ def prompt_of(prompts: Mapping[str, DpgPrompt], text: str) -> DpgPrompt:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Each line's place and its values by column, without the white space around them."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            names = reader.fieldnames or ()
-            if missing := [name for name in _COLUMNS if name not in names]:
-                raise BenchError(
-                    f"{path}: no column {', '.join(missing)}; it has: {', '.join(names) or 'none'}"
-                )
-            for row in reader:
-                where = f"{path}: line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise BenchError(f"{where}: expected {len(names)} values, one a column")
-                yield where, {name: row[name].strip() for name in _COLUMNS}
-        except (csv.Error, UnicodeDecodeError) as error:
-            where = f"{path}: after line {reader.line_num}"
-            raise BenchError(f"{where}: not a CSV file in UTF-8: {error}") from error
+    reader = csv.DictReader((f"{line}\n" for line in iter_lines(path)), strict=True)
+    try:
+        names = reader.fieldnames or ()
+        if missing := [name for name in _COLUMNS if name not in names]:
+            raise BenchError(
+                f"{path}: no column {', '.join(missing)}; it has: {', '.join(names) or 'none'}"
+            )
+        for row in reader:
+            where = f"{path}: line {reader.line_num}"
+            if None in row or None in row.values():
+                raise BenchError(f"{where}: expected {len(names)} values, one a column")
+            yield where, {name: row[name].strip() for name in _COLUMNS}
+    except csv.Error as error:
+        where = f"{path}: after line {reader.line_num}"
+        raise BenchError(f"{where}: not a CSV file: {error}") from error
 
 
 def _line(where: str, row: Mapping[str, str]) -> _Line:

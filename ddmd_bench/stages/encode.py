@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import Encoders
 from ddmd_bench.data.latents import Latents, encode_missing
 from ddmd_bench.data.training import read_square
-from ddmd_bench.files.device import default_device
+from ddmd_bench.files.device import default_device, memory_shown
 from ddmd_bench.files.embeddings import SHARD_SIZE, Store
+from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory, return_memory
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import mark_done
 from ddmd_bench.students.prepared import LATENTS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddmd_bench.planning.plan import Plan
     from ddmd_bench.planning.task import Task
 
@@ -26,8 +29,6 @@ Progress = Callable[[int, int], None]
 
 def encode(plan: Plan, task: Task, progress: Progress) -> None:
     """Add what the stores do not hold yet; an interrupted stage goes on."""
-    import torch
-
     start = time.perf_counter()
     prepared = plan.prepared()
     backend = prepared.backend(task.student)
@@ -42,12 +43,14 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
         images = collected.collect_images(progress)
         wanted += [caption for caption, _ in images]
         if images:
-            latents, size = Latents(task.folder / LATENTS), backend.images_at_once
-            to_latents = backend.encoders.load_image_encoder(default_device())
-            encode_missing(latents, images, read_square, to_latents, size, progress)
-    num_encoded = _encode_prompts(store, wanted, backend.encoders, progress)
-    gc.collect()
-    torch.cuda.empty_cache()
+            latents = Latents(task.folder / LATENTS)
+            at_once = AtOnce(backend.images_at_once, "images")
+            with refusing_out_of_memory(partial(_too_large, "the VAE with a single real image")):
+                to_latents = backend.encoders.load_image_encoder(default_device())
+                encode_missing(latents, images, read_square, to_latents, at_once, progress)
+    with refusing_out_of_memory(partial(_too_large, "the text encoders with a single prompt")):
+        num_encoded = _encode_prompts(store, wanted, backend.encoders, progress)
+    return_memory()
     record = {
         "key": task.key,
         "n": len(set(wanted)),
@@ -65,7 +68,19 @@ def _encode_prompts(
     missing = store.missing(prompts)
     if missing:
         encode_prompts = encoders.load_prompt_encoder(default_device())
+        at_once = AtOnce(BATCH_SIZE, "prompts")
+
+        def encoded(prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+            return [row for _, rows in at_once.batches(prompts, encode_prompts) for row in rows]
+
         for first in range(0, len(missing), SHARD_SIZE):
-            store.add(missing[first : first + SHARD_SIZE], encode_prompts, BATCH_SIZE)
+            store.add(missing[first : first + SHARD_SIZE], encoded, SHARD_SIZE)
             progress(min(first + SHARD_SIZE, len(missing)), len(missing))
     return len(missing)
+
+
+def _too_large(what: str) -> str:
+    return (
+        f"{what} does not fit into the memory of {memory_shown()}. End what else fills it, take "
+        "fewer --workers, or set model.dtype to bfloat16"
+    )

@@ -10,6 +10,7 @@ import torch
 
 from ddmd_bench.data.images import image_ids, save_png
 from ddmd_bench.files.device import default_device
+from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import mark_done, write_jsonl
 from ddmd_bench.students.drawing import iter_drawn
@@ -31,7 +32,8 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
     images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    for drawn in iter_drawn(source.draw, images, task.label, backend.images_at_once):
+    at_once = AtOnce(backend.images_at_once, "images")
+    for drawn in iter_drawn(source.draw, images, at_once):
         seconds += drawn.seconds
         for row, values in zip(drawn.rows, drawn.pixels, strict=True):
             if source.clipped:
@@ -46,7 +48,9 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
         "n": len(rows),
         "num_inference_steps": source.num_inference_steps,
         "network_evaluations": source.network_evaluations,
+        "sampled": source.sampled,
         "resolution": list(drawn.pixels.shape[-2:]),
+        "images_at_once": at_once.size,  # fewer than asked for where memory ran out
         "seconds": seconds,
         "images_per_s": len(rows) / seconds,
         "provenance": provenance(backend.dtype),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddmd_bench.files.device import default_device
+from ddmd_bench.files.device import default_device, memory_shown
+from ddmd_bench.files.memory import refusing_out_of_memory
 from ddmd_bench.files.provenance import reset_peak_memory
 from ddmd_bench.files.records import FAILED
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.training.course import Course
+from ddmd_bench.suite.settings import TrainSettings
+from ddmd_bench.training.course import CHECKPOINT, Course
 from ddmd_bench.training.evaluation import Evaluator
 from ddmd_bench.training.trackers import tracked
 from ddmd_bench.training.update import Training
@@ -18,11 +22,18 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
     from ddmd_bench.planning.task import Task
 
+Progress = Callable[[int, int], None]
 
-def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
+
+def train(plan: Plan, task: Task, progress: Progress) -> None:
     """Train a student into its folder: weights, a row of diagnostics per iteration, the cost."""
+    settings = plan.suite.train_settings(task.student)
+    with refusing_out_of_memory(partial(_too_large, settings, task.folder / CHECKPOINT)):
+        _train(plan, task, settings, progress)
+
+
+def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) -> None:
     suite = plan.suite
-    settings = suite.train_settings(task.student)
     method = METHODS[suite.students[task.student].method or ""]
     backend = plan.prepared().opened(task.student)
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +41,7 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     reset_peak_memory()
     training = Training(backend, method, settings, task.seed, default_device())
     evaluator = _evaluator(plan, task, training)
-    course = Course(task.folder, task.key, task.label, training, evaluator)
+    course = Course(task.folder, task.key, training, evaluator)
     course.resume()
     config = {"method": suite.students[task.student].method, **settings.model_dump()}
     folder = task.folder / "tracking"
@@ -44,6 +55,25 @@ def train(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
             if iteration % settings.checkpoint_every == 0 and iteration < settings.num_iterations:
                 course.save()
     course.finish()
+
+
+def _too_large(settings: TrainSettings, checkpoint: Path) -> str:
+    """What a training can do with less memory, of what it does not do already."""
+    steps = len(settings.t_list)
+    ways = {
+        f"a smaller train.batch_size (a multiple of {steps}) with as much more "
+        "train.gradient_accumulation": settings.batch_size > steps,
+        "train.gradient_checkpointing: true": not settings.gradient_checkpointing,
+        "train.precision: bfloat16": settings.precision == "float32",
+        "train.optimizer: adamw_8bit": settings.optimizer == "adamw",
+        "train.lora_rank (64)": settings.lora_rank is None,
+    }
+    less = ", ".join([way for way, open_ in ways.items() if open_] or ["a smaller model"])
+    kept = f"its checkpoint is kept: {checkpoint}" if checkpoint.is_file() else "no checkpoint yet"
+    return (
+        f"training does not fit into the memory of {memory_shown()} ({kept}). End what else fills "
+        f"it and run again to go on, take fewer --workers, or set {less}"
+    )
 
 
 def _evaluator(plan: Plan, task: Task, training: Training) -> Evaluator | None:

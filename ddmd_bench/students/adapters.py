@@ -55,3 +55,21 @@ class Adapters:
             if name is not None:
                 layer._active_adapter = [name]
         self.selected = name
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Add the selected adapter to the base's weights, as a LoRA from elsewhere is loaded.
+
+        What is left is a plain network: no other adapter can be selected.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapted = [n for n, layer in self.base.named_modules() if isinstance(layer, BaseTunerLayer)]
+        for name in adapted:
+            layer: Any = self.base.get_submodule(name)
+            plain = layer.get_base_layer()
+            down, up = (side[self.selected].weight for side in (layer.lora_A, layer.lora_B))
+            # A kernel of one pixel stands behind a convolution's own: a product of matrices too.
+            product = (up.flatten(1) @ down.flatten(1)).view_as(plain.weight)
+            plain.weight += self.alpha / self.rank * product
+            self.base.set_submodule(name, plain)

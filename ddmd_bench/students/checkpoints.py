@@ -6,20 +6,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddmd_bench.backends.weight_files import CONFIG
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.records import read_json
-from ddmd_bench.hub import Remote, folder_of, remote_identity
+from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity, variant_of
 from ddmd_bench.students.catalogue import (
-    PUBLISHED,
     SDXL_BASE,
     Sampling,
+    StackedLora,
     StudentWeights,
-    local_weights,
 )
+from ddmd_bench.students.places import FILES, remote_of_weights
+from ddmd_bench.students.published import PUBLISHED
 from ddmd_bench.suite.students import Checkpoint, Student
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from ddmd_bench.backends import Backend, Loras
+
+LORA = "lora"  # the format of what is stacked
 
 
 def row_of(student: Student) -> StudentWeights | None:
@@ -27,8 +34,12 @@ def row_of(student: Student) -> StudentWeights | None:
     if student.source == "published":
         if student.published not in PUBLISHED:
             raise BenchError(unknown("published student", student.published or "", PUBLISHED))
-        return PUBLISHED[student.published]
-    return _row(student.checkpoint, student.title) if student.checkpoint else None
+        row = PUBLISHED[student.published]
+    elif student.checkpoint is not None:
+        row = _row(student.checkpoint, student.title)
+    else:
+        return None
+    return replace(row, adapters=tuple(StackedLora(**dict(one)) for one in student.adapters))
 
 
 def _row(given: Checkpoint, title: str) -> StudentWeights:
@@ -39,40 +50,81 @@ def _row(given: Checkpoint, title: str) -> StudentWeights:
         repository=given.repository,
         revision=given.revision,
         file=given.file,
-        lora_scale=given.lora_scale,
+        variant=given.variant,
+        lora_scale=1.0 if given.lora_scale is None else given.lora_scale,
+        resolution=given.resolution,
         base=given.repository if given.format == "pipeline" else SDXL_BASE,
         sampling=Sampling(
             given.scheduler,
-            given.num_inference_steps,
+            given.num_steps,
             given.timesteps,
             given.guidance_scale,
             given.embedded_guidance_scale,
+            given.sigmas,
         ),
-        source="the suite",
     )
 
 
 def remote_of(row: StudentWeights) -> Remote:
     """The files that hold the student's own weights."""
-    local = local_weights(replace(row, file=None))
-    if local is not None and local.is_file():
-        return Remote(str(local.parent), None, (local.name,), kind="model", what=row.title)
-    files: tuple[str, ...] = (row.file,) if row.file else ("*.json", "*.safetensors", "tokenizer/*")
-    if row.component is not None:
-        files = (f"{row.file}/*.json", f"{row.file}/*.safetensors")
-    return Remote(row.repository, row.revision, files, kind="model", what=row.title)
+    if row.format in FILES:
+        return remote_of_weights(row.repository, row.revision, row.file, row.format, row.title)
+    part = (row.file,) if row.component is not None and row.file else None
+    whole = Layout(part, variant=row.variant)
+    return Remote(row.repository, row.revision, (), "model", row.title, whole)
 
 
-def weights_path(row: StudentWeights) -> Path:
-    """The file or folder that a format's loader reads."""
-    remote = remote_of(row)
-    folder = folder_of(remote)
-    return folder / remote.files[0] if row.file or len(remote.files) == 1 else folder
+def lora_remotes(row: StudentWeights) -> list[Remote]:
+    """The files of the LoRAs on top of a student's own weights, in their order."""
+    return [
+        remote_of_weights(
+            one.repository, one.revision, one.file, LORA, f"{row.title}, LoRA {number}"
+        )
+        for number, one in enumerate(row.adapters, start=1)
+    ]
 
 
-# A pipeline but for its network, which is a student's own; not the files of other programs at the
-# top of a repository.
-_REST = ("model_index.json", "scheduler/*", "text_encoder*", "tokenizer*", "vae/*")
+def lora_paths(row: StudentWeights) -> list[tuple[Path, float]]:
+    """Where those LoRAs lie, each with its scale."""
+    scales = [one.scale for one in row.adapters]
+    return list(zip(map(_first, lora_remotes(row)), scales, strict=True))
+
+
+def _first(remote: Remote) -> Path:
+    return folder_of(remote) / remote.files[0]
+
+
+def load_network(row: StudentWeights, backend: Backend) -> nn.Module:
+    """A student's network in the backend's own frame, with all its LoRAs fused."""
+    assert backend.load_student is not None, "plan refuses a backend without"
+    return backend.load_student(*weights_of(row, backend))
+
+
+def weights_of(row: StudentWeights, backend: Backend) -> tuple[Path | None, Loras]:
+    """A whole network's file or folder, None for the base's own; the LoRAs to fuse into it."""
+    own = _first(remote_of(row))
+    if backend.formats[row.format]:
+        # A folder is read with its configuration.
+        return own.parent if own.name == CONFIG else own, lora_paths(row)
+    return None, [(own, row.lora_scale), *lora_paths(row)]
+
+
+def reads_guidance(row: StudentWeights) -> bool | None:
+    """Whether a whole UNet is told its guidance; None where its file is not here, or a pickle."""
+    from safetensors import SafetensorError, safe_open
+
+    from ddmd_bench.backends.stable_diffusion.formats import GUIDANCE_INPUT
+
+    try:
+        path = _first(remote_of(row))
+        if path.name == CONFIG:
+            return read_json(path).get("time_cond_proj_dim") is not None
+        if path.suffix != ".safetensors":
+            return None
+        with safe_open(path, "np") as file:
+            return GUIDANCE_INPUT in file.keys()  # noqa: SIM118, it is no dict
+    except (BenchError, SafetensorError, OSError, ValueError):
+        return None  # absent or damaged: said with all other downloads
 
 
 def base_remote(row: StudentWeights) -> Remote | None:
@@ -80,7 +132,9 @@ def base_remote(row: StudentWeights) -> Remote | None:
     if row.component is None:
         return None
     assert row.base is not None, "a component has a base"
-    return Remote(row.base, None, _REST, kind="model", what=f"the rest of {row.title}")
+    rest = Layout(without=(row.component,), variant=row.variant)
+    what = f"the rest of {row.title}"
+    return Remote(row.base, row.base_revision, (), kind="model", what=what, layout=rest)
 
 
 def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
@@ -88,9 +142,12 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
     import diffusers
 
     base = base_remote(row)
+    folder, told = (
+        folder_of(base or remote_of(row)),
+        {"variant": variant_of(base or remote_of(row))},
+    )
     if base is None or row.component is None:
-        return diffusers.DiffusionPipeline.from_pretrained(folder_of(remote_of(row)), dtype=dtype)
-    folder = folder_of(base)
+        return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told)
     named = read_json(folder / "model_index.json").get(row.component)
     if not named or named[0] != "diffusers":
         raise BenchError(
@@ -100,14 +157,21 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
         folder_of(remote_of(row)) / (row.file or ""), dtype=dtype
     )
     part = {row.component: network}
-    return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **part)
+    return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told, **part)
 
 
 def inputs_of(row: StudentWeights) -> dict[str, Any]:
     """What determines a published student's images beside the backend."""
-    told = {k: v for k, v in asdict(row).items() if k not in ("title", "source", "repository")}
+    left_out = ("title", "seen_in", "repository", "adapters")
+    told = {k: v for k, v in asdict(row).items() if k not in left_out}
     if row.component is None:
         del told["component"]
+    if row.adapters:
+        loras = zip(row.adapters, lora_remotes(row), strict=True)
+        told["adapters"] = [
+            {"scale": one.scale, "file": one.file, "weights": remote_identity(remote)}
+            for one, remote in loras
+        ]
     base = base_remote(row)
     rest = {"base": remote_identity(base)} if base else {}
     return {"row": told, "student": remote_identity(remote_of(row)), **rest}

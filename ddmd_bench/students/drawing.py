@@ -15,6 +15,8 @@ from torch import Tensor
 from ddmd_bench.backends import Backend
 from ddmd_bench.data.images import ImageId, image_generator, image_noises, quantised
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.device import memory_shown
+from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory
 from ddmd_bench.objective.sampler import few_step_sample
 from ddmd_bench.objective.terms import Cond, Denoise
 
@@ -49,18 +51,31 @@ def few_step_draw(
 
 
 def iter_drawn(
-    draw: DrawImages, images: Sequence[ImageId], student: str, batch_size: int
+    draw: DrawImages, images: Sequence[ImageId], at_once: AtOnce
 ) -> Iterator[DrawnImages]:
-    """Draw the images in batches; values that are not finite stop the run."""
-    for first in range(0, len(images), batch_size):
-        batch = images[first : first + batch_size]
+    """Draw the images in batches, smaller ones where memory runs out: the same but for rounding.
+
+    Values that are not finite, and an image that does not fit into memory alone, are errors.
+    """
+
+    def timed(batch: Sequence[ImageId]) -> tuple[Tensor, float]:
         start = time.perf_counter()
         pixels = draw(batch).float().cpu()
-        seconds = time.perf_counter() - start
-        if not pixels.isfinite().all():
-            raise BenchError(f"{student}: its images hold values that are not finite")
-        rows = [_row(image, values) for image, values in zip(batch, pixels, strict=True)]
-        yield DrawnImages(rows, pixels, seconds)
+        return pixels, time.perf_counter() - start
+
+    with refusing_out_of_memory(_too_large):
+        for batch, (pixels, seconds) in at_once.batches(images, timed):
+            if not pixels.isfinite().all():
+                raise BenchError("its images hold values that are not finite")
+            rows = [_row(image, values) for image, values in zip(batch, pixels, strict=True)]
+            yield DrawnImages(rows, pixels, seconds)
+
+
+def _too_large() -> str:
+    return (
+        f"drawing a single image does not fit into the memory of {memory_shown()}. End what else "
+        "fills it, take fewer --workers, set model.dtype to bfloat16, or lower the resolution"
+    )
 
 
 def _row(image: ImageId, values: Tensor) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A trained student as diffusers loads it: a whole pipeline, or the file of its LoRA, with a card.
 
-The card's snippet draws the first image of the student's run again.
+The card's lines draw the first image of the student's run again, and bring the student back into a
+suite as it was.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ddmd_bench.backends import PipelineForm
+from ddmd_bench.backends.schedulers import SCHEDULERS, new_scheduler
 from ddmd_bench.data.images import image_ids, image_seed
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.provenance import commit
@@ -19,7 +21,9 @@ from ddmd_bench.files.records import read_done, write_whole
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
+from ddmd_bench.students.snippets import suite_lines
 from ddmd_bench.students.sources import trained_weights
+from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -28,7 +32,10 @@ if TYPE_CHECKING:
     from ddmd_bench.backends import Backend
 
 
-def export(student: SeededStudent, suite: str, backend: Backend, folder: Path) -> Path:
+ONE_FILE = "1TB"
+
+
+def export(student: SeededStudent, suite: Suite, backend: Backend, folder: Path) -> Path:
     """Write a student that a suite has trained into an empty or new folder."""
     assert student.settings is not None, "only what was trained here is exported"
     trained = trained_folder(student)
@@ -53,17 +60,15 @@ def _save_pipeline(
     state: Mapping[str, Tensor],
     folder: Path,
 ) -> None:
-    import diffusers
     import torch
 
     dtype = getattr(torch, backend.dtype)
     denoiser = load_student(backend, settings, dict(state), "cpu").to(dtype)
-    scheduler = getattr(diffusers, form.scheduler).from_config(
-        form.scheduler_config(), **form.scheduler_options
-    )
+    scheduler = new_scheduler(form.scheduler, form.scheduler_config())
     parts = {form.network: getattr(denoiser, form.network), "scheduler": scheduler}
     pipeline = form.load(parts, dtype)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    # One file a network, which a suite can name.
+    pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size=ONE_FILE)
 
 
 def _save_lora(
@@ -89,7 +94,12 @@ def _save_lora(
     getattr(diffusers, form.pipeline).save_lora_weights(folder, safe_serialization=True, **options)
 
 
-def _card(student: SeededStudent, settings: TrainSettings, suite: str, form: PipelineForm) -> str:
+def _card(
+    student: SeededStudent,
+    settings: TrainSettings,
+    suite: Suite,
+    form: PipelineForm,
+) -> str:
     (image, *_) = image_ids(student.prompts, student.images_per_prompt)
     done = read_done(trained_folder(student)) or {}
     environment = Environment(
@@ -103,17 +113,19 @@ def _card(student: SeededStudent, settings: TrainSettings, suite: str, form: Pip
     return environment.get_template("model_card.md.j2").render(
         title=student.row.title or f"{method.title}, {len(settings.t_list)} steps",
         method=method.title,
-        suite=suite,
+        suite=suite.name,
         student=student.name,
         seed=student.seed,
         settings=settings.model_dump(mode="json"),
         iterations=done.get("num_iterations"),
         commit=commit(),
         form=form,
+        scheduler=SCHEDULERS[form.scheduler],
         schedule=form.schedule(settings.t_list),
         lora=settings.lora_rank is not None,
         dtype=form.dtype,
         prompt=image.prompt.text,
         image_seed=image_seed(student.seed, image),
         resolution=form.resolution,
+        snippets=suite_lines(student, settings, suite, form),
     )

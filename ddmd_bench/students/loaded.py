@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ddmd_bench.backends import BACKENDS
-from ddmd_bench.backends.schedulers import SCHEDULERS
+from ddmd_bench.backends import BACKENDS, Backend
+from ddmd_bench.backends.schedulers import SCHEDULERS, make_scheduler
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.students.catalogue import PIPELINE, SDXL_BASE, StudentWeights
-from ddmd_bench.students.checkpoints import row_of
+from ddmd_bench.students.checkpoints import lora_remotes, reads_guidance, remote_of, row_of
+from ddmd_bench.students.pipeline_calls import check_pipeline
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model
 
@@ -23,37 +24,57 @@ class LoadedStudent:
 
 
 def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
-    """Every published or given checkpoint of the suite by name, and what is wrong with others."""
+    """Every published or given checkpoint of the suite by name, and what is wrong with others.
+
+    Of a row without a size of its own, the suite's is put in.
+    """
     found, problems = {}, []
     for name, student in suite.students.items():
         try:
-            row = row_of(student)
-            if row is not None:
-                _check(suite, row)
-                found[name] = LoadedStudent(row, _model_of(suite, row))
+            if (row := row_of(student)) is not None:
+                published = student.source == "published"
+                found[name] = _loaded(suite, row, published=published)
         except BenchError as error:
             problems.append(f"students.{name}: {error}")
     return found, problems
 
 
-def _check(suite: Suite, row: StudentWeights) -> None:
+def _loaded(suite: Suite, row: StudentWeights, *, published: bool) -> LoadedStudent:
+    backend = BACKENDS[suite.backend](suite.model)
     if row.sampling.scheduler not in SCHEDULERS:
         raise BenchError(unknown("scheduler", row.sampling.scheduler, SCHEDULERS))
+    remote_of(row), lora_remotes(row)  # raise what is wrong with a place
+    row = replace(row, resolution=row.resolution or backend.resolution)
     if row.format == PIPELINE:
-        return
+        check_pipeline(row)
+        return LoadedStudent(row, suite.model)
     if row.backend not in ("", suite.backend):
         raise BenchError(
             f"{row.title} is a student of backend {row.backend}, and this is a suite of "
             f"{suite.backend}. Put it in a suite with backend: {row.backend}"
         )
-    if BACKENDS[suite.backend](suite.model).load_checkpoint is None:
+    if not backend.formats:
         raise BenchError(f"backend {suite.backend} loads no published weights")
+    if row.format not in backend.formats:
+        known = (*backend.formats, PIPELINE)
+        raise BenchError(unknown(f"format of backend {suite.backend}", row.format, known))
+    model = _model_of(suite, row, backend.resolution)
+    own = BACKENDS[suite.backend](model)
+    if published and own.prediction_type != "epsilon":
+        raise BenchError(
+            f"{row.title} was trained to predict eps, and {model.repository} has prediction_type: "
+            f"{own.prediction_type}, by which it would be sampled. Put it in a suite of SDXL base "
+            "1.0"
+        )
+    _check_sampling(row, own)
+    return LoadedStudent(row, model)
 
 
-def _model_of(suite: Suite, row: StudentWeights) -> Model:
-    """The suite's model; or the student's own base, with its text encoders and VAE."""
-    if row.format == PIPELINE or row.base in (None, SDXL_BASE):
-        return suite.model
+def _model_of(suite: Suite, row: StudentWeights, resolution: int) -> Model:
+    """The suite's model; at a size of the student's own; or its own base, text encoders and VAE."""
+    if row.base in (None, SDXL_BASE):
+        own_size = {} if row.resolution == resolution else {"resolution": row.resolution}
+        return suite.model.model_copy(update=own_size)
     own: dict[str, Any] = {
         "repository": row.base,
         "revision": row.revision,
@@ -62,3 +83,27 @@ def _model_of(suite: Suite, row: StudentWeights) -> Model:
     }
     kept = suite.model.model_dump(include={"dtype", "images_at_once"}, exclude_unset=True)
     return Model(**{k: v for k, v in own.items() if v is not None}, **kept)
+
+
+def _check_sampling(row: StudentWeights, backend: Backend) -> None:
+    """The scheduler and what the network is told, as far as the files that say so are here."""
+    sampling, told = row.sampling, row.sampling.embedded_guidance_scale
+    if (config := _scheduler_config(backend)) is not None:
+        levels = sampling.timesteps, sampling.sigmas
+        make_scheduler(sampling.scheduler, config, sampling.num_inference_steps, *levels)
+    reads = reads_guidance(row) if row.format == "unet" else False
+    if reads is not None and reads != (told is not None):
+        raise BenchError(
+            "its UNet is told its guidance scale: set embedded_guidance_scale"
+            if reads
+            else "its network has no guidance input; leave embedded_guidance_scale out"
+        )
+
+
+def _scheduler_config(backend: Backend) -> dict[str, Any] | None:
+    """Of the base; None while its files are not on this machine."""
+    assert backend.scheduler_config is not None, "a backend that loads weights has one"
+    try:
+        return backend.scheduler_config()
+    except BenchError:
+        return None  # what is missing is said with all other downloads

@@ -223,9 +223,11 @@ def _checkpoint_gradients(network: Network) -> None:
 def load_student(
     backend: Backend, settings: TrainSettings, state: dict[str, Tensor], device: str
 ) -> nn.Module:
-    """The module of a trained student, from what `Network.state` gave."""
+    """The module of a trained student, from what `Network.state` gave; its LoRA is fused."""
     plain = settings.model_copy(update={"gradient_checkpointing": False, "compile": False})
     network = make_networks(backend, plain, ["student"], 0, device)["student"]
     network.load_state(state)
     network.select()
+    if network.adapters is not None:
+        network.adapters.fuse()
     return network.module.requires_grad_(False)

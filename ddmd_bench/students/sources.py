@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, twice_guided
-from ddmd_bench.backends.schedulers import make_scheduler
+from ddmd_bench.backends.schedulers import class_of, make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
-from ddmd_bench.data.images import ImageId, image_generator, image_noises
+from ddmd_bench.data.images import ImageId, image_generator
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
-from ddmd_bench.students.checkpoints import load_whole_pipeline, weights_path
+from ddmd_bench.students.checkpoints import load_network
 from ddmd_bench.students.drawing import DrawImages, conditioning, few_step_draw
 from ddmd_bench.students.networks import load_student
+from ddmd_bench.students.pipelines import pipeline_draw
 from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
 
 
@@ -34,6 +35,7 @@ class ImageSource(NamedTuple):
     num_inference_steps: int
     network_evaluations: int
     clipped: bool = False  # whether what left the range of an image was lost before we saw it
+    sampled: str = ""  # how, for people; '' where nothing is sampled
 
 
 def _ready(network: nn.Module, backend: Backend, device: str) -> nn.Module:
@@ -53,7 +55,8 @@ def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSour
     state, t_list = trained_weights(student), student.settings.t_list
     network = _ready(load_student(backend, student.settings, state, device), backend, device)
     draw = few_step_draw(network, backend, t_list, student.seed, device)
-    return ImageSource(draw, len(t_list), len(t_list))
+    sampled = f"x0 and re-noising, t {', '.join(map(str, t_list))}, no guidance"
+    return ImageSource(draw, len(t_list), len(t_list), sampled=sampled)
 
 
 def _teacher(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
@@ -64,15 +67,20 @@ def _teacher(student: SeededStudent, backend: Backend, device: str) -> ImageSour
     teacher = _ready(backend.load_teacher(), backend, device)
 
     def draw(images: Sequence[ImageId]) -> Tensor:
-        (noise,) = image_noises(student.seed, images, 1, backend.latent_shape)
+        generators, noise = own_noise(student.seed, images, backend.latent_shape)
         cond = conditioning(backend, [i.prompt.text for i in images], device)
         uncond = conditioning(backend, [""] * len(images), device)
         latents = backend.sample_teacher(
-            teacher, num_steps, scale, cond, uncond, noise.to(device), **options
+            teacher, num_steps, scale, cond, uncond, noise.to(device), generators, **options
         )
         return backend.decode(latents)
 
-    return ImageSource(draw, num_steps, backend.teacher_evaluations(num_steps, scale, **options))
+    sampled = ", ".join(
+        [f"its own sampling, {num_steps} steps, guidance {scale:g}"]
+        + [f"{option} {value}" for option, value in options.items()]
+    )
+    evaluations = backend.teacher_evaluations(num_steps, scale, **options)
+    return ImageSource(draw, num_steps, evaluations, sampled=sampled)
 
 
 def _loaded(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
@@ -84,13 +92,13 @@ def _loaded(student: SeededStudent, backend: Backend, device: str) -> ImageSourc
 
 def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
     """A published network in the backend's own frame, under the scheduler that its row names."""
-    assert backend.load_checkpoint is not None, "plan refuses a backend without"
     assert backend.scheduler_config is not None
     sampling, scale = row.sampling, row.sampling.guidance_scale
     num_steps, config = sampling.num_inference_steps, backend.scheduler_config()
-    loaded = backend.load_checkpoint(weights_path(row), row.format, row.lora_scale)
-    network: Any = _ready(loaded, backend, device)
-    told = {"embedded_guidance_scale": sampling.embedded_guidance_scale}
+    network: Any = _ready(load_network(row, backend), backend, device)
+    embedded = sampling.embedded_guidance_scale
+    told = {} if embedded is None else {"embedded_guidance_scale": embedded}
+    levels = sampling.timesteps, sampling.sigmas
 
     def draw(images: Sequence[ImageId]) -> Tensor:
         generators, noise = own_noise(seed, images, backend.latent_shape)
@@ -99,7 +107,7 @@ def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -
             conditioning(backend, prompts, device) for prompts in (texts, [""] * len(images))
         )
         # diffusers' schedulers keep their place: a new one for each batch.
-        scheduler = make_scheduler(sampling.scheduler, config, num_steps, sampling.timesteps)
+        scheduler = make_scheduler(sampling.scheduler, config, num_steps, *levels)
         scheduler.timesteps = scheduler.timesteps.to(device)
 
         def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
@@ -110,7 +118,8 @@ def _of_weights(row: StudentWeights, seed: int, backend: Backend, device: str) -
 
         return backend.decode(scheduler_sample(predict, scheduler, noise.to(device), generators))
 
-    return ImageSource(draw, num_steps, twice_guided(num_steps, scale))
+    sampled = sampling.words(class_of(sampling.scheduler, config))
+    return ImageSource(draw, num_steps, twice_guided(num_steps, scale), sampled=sampled)
 
 
 def own_noise(
@@ -122,27 +131,13 @@ def own_noise(
 
 
 def _of_pipeline(row: StudentWeights, seed: int, backend: Backend, device: str) -> ImageSource:
-    """A whole pipeline of another architecture, sampled by its own rules."""
-    pipeline = load_whole_pipeline(row, getattr(torch, backend.dtype)).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    num_steps, scale = row.sampling.num_inference_steps, row.sampling.guidance_scale
-
-    def draw(images: Sequence[ImageId]) -> Tensor:
-        result = pipeline(
-            prompt=[i.prompt.text for i in images],
-            num_inference_steps=num_steps,
-            # 1 is no guidance here; a pipeline skips its second pass at any value up to 1, and
-            # Z-Image's only at 0.
-            guidance_scale=0.0 if scale == 1 else scale,
-            height=row.resolution,
-            width=row.resolution,
-            generator=[image_generator(seed, i) for i in images],
-            output_type="pt",
-        )
-        pixels: Tensor = result.images.float() * 2 - 1
-        return pixels
-
-    return ImageSource(draw, num_steps, twice_guided(num_steps, scale), clipped=True)
+    """A whole pipeline, called as diffusers' users call it."""
+    drawn = pipeline_draw(row, seed, getattr(torch, backend.dtype), device)
+    sampling = row.sampling
+    num_steps = sampling.num_inference_steps
+    evaluations = twice_guided(num_steps, sampling.guidance_scale)
+    sampled = sampling.words(drawn.scheduler)
+    return ImageSource(drawn.draw, num_steps, evaluations, drawn.clipped, sampled)
 
 
 def _images(student: SeededStudent, backend: Backend, device: str) -> ImageSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ddmd_bench.errors import unknown
 from ddmd_bench.objective.methods import METHODS
@@ -18,14 +18,72 @@ class Checkpoint(Strict):
     repository: str
     revision: str | None = None
     file: str | None = None
-    # unet, lora, or pipeline: a whole diffusers pipeline of any kind, sampled by itself.
-    format: Literal["unet", "lora", "pipeline"]
-    lora_scale: float = 1.0
+    # unet or transformer: the whole network; lora: on the suite's base; pipeline: a whole diffusers
+    # pipeline of any kind, called as it is.
+    format: Literal["unet", "transformer", "lora", "pipeline"]
+    # Of a pipeline's weights, e.g. fp16; its plain ones, or the only one, where it is left out.
+    variant: str | None = None
+    # Of a LoRA alone; 1 where it is left out.
+    lora_scale: FiniteFloat | None = None
+    # Pixels per side; the suite's where it is left out.
+    resolution: Positive | None = None
+    # A row of `ddmd_bench.backends.schedulers.SCHEDULERS`; own: the base's, or the pipeline's.
     scheduler: str = "own"
-    num_inference_steps: Positive
+    # As many as there are timesteps or sigmas, where those are given.
+    num_inference_steps: Positive | None = None
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    # Noise levels of flow matching, 1 = pure noise, before a shift of the scheduler.
+    sigmas: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
     guidance_scale: Annotated[float, Field(ge=1)] = 1.0
+    # What a network with an input for it is told of guidance, in diffusers' convention.
     embedded_guidance_scale: float | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the sampling, counted from what is given."""
+        given = self.num_inference_steps or len(self.timesteps or self.sigmas or ())
+        assert given, "checked"
+        return given
+
+    @model_validator(mode="after")
+    def _steps(self) -> Checkpoint:
+        if self.timesteps is not None and self.sigmas is not None:
+            raise ValueError("timesteps and sigmas say the same twice; give one of them")
+        name = "sigmas" if self.timesteps is None else "timesteps"
+        levels = getattr(self, name)
+        if levels is None:
+            if self.num_inference_steps is None:
+                raise ValueError("num_inference_steps is missing, or timesteps, or sigmas")
+            return self
+        if not levels or list(levels) != sorted(set(levels), reverse=True):
+            raise ValueError(f"{name} must fall from noise to image, got {list(levels)}")
+        if self.num_inference_steps not in (None, len(levels)):
+            raise ValueError(
+                f"{self.num_inference_steps} num_inference_steps, but {len(levels)} {name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_format(self) -> Checkpoint:
+        if self.lora_scale is not None and self.format != "lora":
+            raise ValueError(
+                f"lora_scale is of format lora, and this is a {self.format}, a whole one. LoRAs on "
+                "top of it have a scale each, under adapters"
+            )
+        if self.variant is not None and self.format != "pipeline":
+            raise ValueError(f"variant is of format pipeline; of a {self.format} name the file")
+        if self.file is not None and self.format == "pipeline":
+            raise ValueError("a pipeline is a whole repository or folder; leave file out")
+        return self
+
+
+class Adapter(Strict):
+    """A LoRA that is fused into a student trained elsewhere, beside its own weights."""
+
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+    scale: FiniteFloat = 1.0
 
 
 class Student(Strict):
@@ -35,9 +93,11 @@ class Student(Strict):
     title: str = ""
     method: str | None = None
     train: dict[str, Any] = Field(default_factory=dict)
-    # A row of `ddmd_bench.students.catalogue.PUBLISHED`.
+    # A row of `ddmd_bench.students.published.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
+    # On top of published or other weights, fused in this order.
+    adapters: tuple[Adapter, ...] = ()
     # A folder of images with a metadata.jsonl that gives each file_name its prompt.
     images: str | None = None
     num_inference_steps: Positive | None = None
@@ -64,6 +124,8 @@ class Student(Strict):
         allowed |= {
             "train": {"train"},
             "teacher": {"cfg_trunc_ratio", "cfg_normalization"},
+            "published": {"adapters"},
+            "checkpoint": {"adapters"},
         }.get(self.source, set())
         given = {k for k in self.model_fields_set if getattr(self, k) is not None}
         if missing := needed.get(self.source, set()) - given:

@@ -30,7 +30,6 @@ class Course:
 
     folder: Path
     key: str
-    label: str  # the student, as a message names it
     training: Training
     evaluator: Evaluator | None  # of students evaluated on the way
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -81,7 +80,7 @@ class Course:
         facts = {"key": self.key, "message": reason, "iteration": iteration}
         write_json(self.folder / FAILED, {**facts, "term": error.term})
         return BenchError(
-            f"{self.label}: training stopped {reason}. Last finite checkpoint: {last}. "
+            f"training stopped {reason}. Last finite checkpoint: {last}. "
             "Lower train.learning_rate or train.guidance_scale, or set train.max_grad_norm"
         )
 

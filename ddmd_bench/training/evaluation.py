@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from ddmd_bench.backends import Backend
 from ddmd_bench.data.images import ImageId, as_pictures, image_ids, quantised
 from ddmd_bench.data.prompts import Prompt, head_in_proportion
 from ddmd_bench.files.decoding import refuse_blank
+from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.records import finite_or_none
 from ddmd_bench.measuring.aggregates import aggregate, counted
 from ddmd_bench.measuring.features import features_of
@@ -79,11 +80,15 @@ class Evaluator:
         subset = head_in_proportion(self.prompts, self.settings.num_prompts)
         return image_ids(subset, {p.prompt_set: images_per_prompt for p in subset})
 
+    @cached_property
+    def _at_once(self) -> AtOnce:
+        return AtOnce(self.backend.images_at_once, "images")
+
     def _drawn(self, network: Denoise) -> Images:
         """The images of the subset, with a row each."""
         draw = few_step_draw(network, self.backend, self.t_list, self.seed, self.device)
         images = self._images(self.settings.images_per_prompt)
-        batches = list(iter_drawn(draw, images, self.student, self.backend.images_at_once))
+        batches = list(iter_drawn(draw, images, self._at_once))
         pictures = as_pictures(torch.cat([quantised(batch.pixels) for batch in batches]))
         rows = [row for batch in batches for row in batch.rows]
         names = [f"image {row['image_index']} of prompt {row['prompt_id']}" for row in rows]

@@ -9,18 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, PipelineForm
+from ddmd_bench.backends.assumptions import configurations, refuse, resolution_of, vae_factor
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
+from ddmd_bench.backends.lumina2.assumptions import problems
 from ddmd_bench.backends.lumina2.encoders import MAX_TOKENS, collate, prompt_encoder
 from ddmd_bench.backends.lumina2.networks import (
     LORA_TARGETS,
     LuminaDenoiser,
+    ScheduledLumina,
     add_step_embedding,
     bottleneck,
 )
-from ddmd_bench.backends.pipelines import decode, load_network, load_pipeline
-from ddmd_bench.backends.repository import Parts, local_config, parts_of, with_defaults
+from ddmd_bench.backends.lumina2.original_names import original_names
+from ddmd_bench.backends.network_class import NetworkClass
+from ddmd_bench.backends.pipelines import decode, decoded_at_once, load_network, load_pipeline
+from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
-from ddmd_bench.errors import BenchError
+from ddmd_bench.backends.student_weights import check_student, student_network
 from ddmd_bench.objective.process import flow_level, guided, velocity_weight
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.objective.terms import Cond
@@ -54,24 +59,35 @@ LUMINA2_VAE: dict[str, Any] = {
     "latent_channels": 16,
     "layers_per_block": 2,
 }
+TRANSFORMER = NetworkClass(
+    "Lumina2Transformer2DModel",
+    "transformer",
+    original_names,
+    free_settings=frozenset({"sample_size"}),
+)
 # What the model card calls the pipeline with.
 TEACHER_OPTIONS: dict[str, Any] = {"cfg_trunc_ratio": 0.25, "cfg_normalization": True}
 
 
 def make_backend(model: Model) -> Backend:
     """The row behind `backend: lumina2`; loads no weights."""
-    model = with_defaults(model, DEFAULTS)
-    assert model.resolution is not None
+    given, model = model, with_defaults(model, DEFAULTS)
     assert model.images_at_once is not None
-    parts = parts_of(model, "transformer", ("text_encoder",), ("tokenizer",))
+    text = ("text_encoder",), ("tokenizer",)
+    parts = parts_of(model, "transformer", *text)
+    said = configurations(parts, {"network": PUBLISHED, "vae": LUMINA2_VAE}, *text)
+    resolution = resolution_of(model, given, said)
+    refuse(problems(said, ("text_encoder", "tokenizer"), resolution))
+    channels = said["network"].values["in_channels"]
+    side = resolution // vae_factor(said["vae"].values)
 
     def load_teacher() -> nn.Module:
         transformer = load_network(parts, "Lumina2Transformer2DModel")
         return LuminaDenoiser(transformer).requires_grad_(False).eval()
 
     return Backend(
-        resolution=model.resolution,
-        latent_shape=_latent_shape(parts, model.resolution),
+        resolution=resolution,
+        latent_shape=(channels, side, side),
         weights=parts.weights,
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
@@ -85,48 +101,34 @@ def make_backend(model: Model) -> Backend:
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=partial(decode, parts),
+        decode=partial(decode, parts, decoded_at_once(resolution)),
         teacher_options=frozenset(TEACHER_OPTIONS),
         teacher_evaluations=_evaluations,
         dtype=model.dtype,
         pipeline=PipelineForm(
             pipeline="Lumina2Pipeline",
             network=parts.network,
-            scheduler="FlowMatchLCMScheduler",
-            # The student's levels are given as they are.
-            scheduler_options={"shift": 1.0},
+            scheduler="flow_lcm",
             schedule=lambda t_list: {"sigmas": list(t_list)},
             global_noise=True,
             no_guidance=1.0,
             repository=parts.main.repository,
-            resolution=model.resolution,
+            # Lumina2Pipeline takes every VAE for an eightfold one.
+            resolution=8 * side,
             dtype=model.dtype,
             scheduler_config=parts.scheduler_config,
             load=partial(load_pipeline, parts, "Lumina2Pipeline"),
         ),
+        formats={"transformer": True, "lora": False},
+        load_student=lambda whole, loras: ScheduledLumina(
+            student_network(parts, TRANSFORMER, whole, loras)
+        ),
+        check_student=partial(check_student, parts, TRANSFORMER),
+        scheduler_config=parts.scheduler_config,
         remotes=(parts.main, parts.text, parts.vae),
-        encoders=encoders_of(parts, prompt_encoder, collate),
+        without_network=parts.without_network(),
+        encoders=encoders_of(parts, prompt_encoder, collate, {}),
     )
-
-
-def _latent_shape(parts: Parts, resolution: int) -> tuple[int, int, int]:
-    """C, H, W from the configurations of local transformer and VAE; else the published ones'."""
-    transformer = local_config(parts.main.repository, "transformer/config.json") or PUBLISHED
-    vae = local_config(parts.vae.repository, parts.vae_config()) or LUMINA2_VAE
-    channels, factor = transformer["in_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
-    if vae["latent_channels"] != channels:
-        raise BenchError(
-            f"model.vae: its latents have {vae['latent_channels']} channels, the transformer reads "
-            f"{channels}. Take the VAE that the model was trained with"
-        )
-    # Tokens per side, of which the position embedding knows so many.
-    pixels, most = factor * transformer["patch_size"], min(transformer["axes_lens"][1:])
-    if resolution % pixels or resolution > pixels * most:
-        raise BenchError(
-            f"model.resolution: {resolution} is no multiple of {pixels} pixels, up to "
-            f"{pixels * most}. Take {pixels * min(most, max(1, round(resolution / pixels)))}"
-        )
-    return channels, resolution // factor, resolution // factor
 
 
 class _FullMask(Tensor):
@@ -164,6 +166,7 @@ def _sample_teacher(
     cond: Cond,
     uncond: Cond,
     noise: Tensor,
+    generators: list[torch.Generator] | None = None,
     **options: Any,
 ) -> Tensor:
     """The repository's scheduler with guidance, as diffusers' pipeline samples.

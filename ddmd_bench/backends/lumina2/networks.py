@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import flow_level, x0_from_velocity
 from ddmd_bench.objective.terms import Cond
 
@@ -71,6 +72,26 @@ class LuminaDenoiser(nn.Module):
             yield
         finally:
             handle.remove()
+
+
+class ScheduledLumina(nn.Module):
+    """A transformer as diffusers' schedulers of flow matching call a network."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.denoiser = LuminaDenoiser(transformer)
+
+    def predict(
+        self,
+        x_t: Tensor,
+        timestep: Tensor,
+        cond: Cond,
+        embedded_guidance_scale: float | None = None,
+    ) -> Tensor:
+        """x_t [B, C, H, W], timestep (0 to 1000; one, or [B]) -> velocity `eps - x0`."""
+        if embedded_guidance_scale is not None:
+            raise BenchError("Lumina has no guidance input; leave embedded_guidance_scale out")
+        return self.denoiser.predict(x_t, (timestep / 1000).expand(len(x_t)), cond)
 
 
 class ImageTokens(nn.Module):

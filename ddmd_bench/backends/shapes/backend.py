@@ -108,6 +108,7 @@ def _sample_teacher(
     cond: Cond,
     uncond: Cond,
     noise: Tensor,
+    generators: list[torch.Generator] | None = None,
     **options: Any,
 ) -> Tensor:
     assert not options, "plan refuses what teacher_options does not name"

@@ -1,40 +1,40 @@
-"""SDXL and Stable Diffusion 1.5 as backends: diffusers' UNet, eps prediction, the DDPM schedule."""
+"""SDXL and Stable Diffusion 1.5 as backends: diffusers' UNet, the DDPM schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ddmd_bench.backends import Backend, PipelineForm
+from ddmd_bench.backends.assumptions import Said, configurations, refuse, resolution_of, vae_factor
 from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
-from ddmd_bench.backends.pipelines import PromptEncoder, decode, load_network, load_pipeline
+from ddmd_bench.backends.pipelines import (
+    PromptEncoder,
+    decode,
+    decoded_at_once,
+    load_network,
+    load_pipeline,
+)
 from ddmd_bench.backends.repository import Parts, parts_of, with_defaults
 from ddmd_bench.backends.skeleton import Skeleton, on_meta
+from ddmd_bench.backends.stable_diffusion.assumptions import problems
 from ddmd_bench.backends.stable_diffusion.encoders import (
     collate,
     collate_with_size,
     sd15_prompt_encoder,
     sdxl_prompt_encoder,
 )
-from ddmd_bench.backends.stable_diffusion.formats import load_unet
-from ddmd_bench.backends.stable_diffusion.networks import EpsDenoiser
+from ddmd_bench.backends.stable_diffusion.formats import UNET
+from ddmd_bench.backends.stable_diffusion.networks import PREDICTIONS, Frame, UNetDenoiser
+from ddmd_bench.backends.stable_diffusion.teacher import evaluations, frame_of, sample_teacher
+from ddmd_bench.backends.student_weights import check_student, student_network
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding
-from ddmd_bench.objective.process import (
-    NoiseLevel,
-    ddpm_index,
-    ddpm_level,
-    eps_weight,
-    flow_level,
-    guided,
-)
-from ddmd_bench.objective.sampler import scheduler_sample
-from ddmd_bench.objective.terms import Cond
+from ddmd_bench.objective.process import ddpm_index, flow_level
 from ddmd_bench.suite.settings import Model
 
 
@@ -42,6 +42,7 @@ from ddmd_bench.suite.settings import Model
 class Family:
     """What SDXL and SD 1.5 differ in, and where their weights are published."""
 
+    backend: str
     pipeline: str  # its class in diffusers
     model: Model  # the defaults
     load_prompt_encoder: Callable[[Parts, str], PromptEncoder]
@@ -49,10 +50,15 @@ class Family:
     tokenizers: tuple[str, ...]
     has_size: bool  # whether the UNet reads the image's size
     unet: Mapping[str, Any]  # of the published unet/config.json what is not diffusers' default
+    scheduler: Mapping[str, Any]  # the class of the published one, and what it is asked for
     cond: Mapping[str, tuple[int, ...]]  # shapes of one prompt's conditioning
+    # What the pipeline sets in any scheduler that it is given.
+    scheduler_overrides: Mapping[str, Any] = field(default_factory=dict)
+    upcasts_vae: bool = False  # whether the pipeline decodes in float32 where the VAE asks for it
 
 
 SDXL = Family(
+    "sdxl",
     "StableDiffusionXLPipeline",
     Model(
         repository="stabilityai/stable-diffusion-xl-base-1.0",
@@ -79,9 +85,12 @@ SDXL = Family(
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "use_linear_projection": True,
     },
+    scheduler={"_class_name": "EulerDiscreteScheduler"},
+    upcasts_vae=True,
     cond={"prompt_embeds": (77, 2048), "text_embeds": (1280,), "time_ids": (6,)},
 )
 SD15 = Family(
+    "sd15",
     "StableDiffusionPipeline",
     Model(
         repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -93,6 +102,8 @@ SD15 = Family(
     ("tokenizer",),
     has_size=False,
     unet={"attention_head_dim": 8, "cross_attention_dim": 768},
+    scheduler={"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+    scheduler_overrides={"steps_offset": 1, "clip_sample": False},
     cond={"prompt_embeds": (77, 768)},
 )
 # What the published VAEs of both have.
@@ -107,58 +118,75 @@ VAE: Mapping[str, Any] = {
 
 def make_backend(model: Model, family: Family) -> Backend:
     """The row behind `backend: sdxl` and `backend: sd15`; loads no weights."""
-    model = with_defaults(model, family.model)
-    assert model.resolution is not None
+    given, model = model, with_defaults(model, family.model)
     assert model.images_at_once is not None
-    parts = parts_of(model, "unet", family.encoders, family.tokenizers)
-    level = _lazy_level(parts)
+    text = family.encoders, family.tokenizers
+    parts = replace(
+        parts_of(model, "unet", *text),
+        scheduler_overrides=family.scheduler_overrides,
+        upcasts_vae=family.upcasts_vae,
+    )
+    said = configurations(
+        parts, {"network": family.unet, "scheduler": family.scheduler, "vae": VAE}, *text
+    )
+    resolution = resolution_of(model, given, said)
+    refuse(problems(said, family.backend, (*text[0], *text[1]), resolution, family.has_size))
+    side = resolution // vae_factor(said["vae"].values)
+    frame = frame_of(parts, said["scheduler"].values)
 
     def load_teacher() -> nn.Module:
         unet = load_network(parts, "UNet2DConditionModel")
-        return EpsDenoiser(unet, level).requires_grad_(False).eval()
+        return UNetDenoiser(unet, frame).requires_grad_(False).eval()
 
     return Backend(
-        resolution=model.resolution,
-        latent_shape=(4, model.resolution // 8, model.resolution // 8),
+        resolution=resolution,
+        latent_shape=(said["vae"].values.get("latent_channels", 4), side, side),
         weights=parts.weights,
         check_prompt=refuse_empty,
         draw_prompts=draw_prompts,
-        level=level,
-        denoising_weight=eps_weight,
+        level=frame.level,
+        denoising_weight=frame.prediction.weight,
         load_teacher=load_teacher,
         skeleton=cache(partial(_skeleton, parts, family)),
-        sample_teacher=partial(_sample_teacher, parts),
+        sample_teacher=partial(sample_teacher, parts),
+        teacher_evaluations=partial(evaluations, said["scheduler"].values),
         add_step_embedding=lambda denoiser, num: add_step_embedding(_unet_of(denoiser), num),
         bottleneck=lambda denoiser: _unet_of(denoiser).mid_block,
         lora_targets=LORA_TARGETS,
         encode_prompts=encode_prompts,
         images_at_once=model.images_at_once,
-        decode=partial(decode, parts),
+        decode=partial(decode, parts, decoded_at_once(resolution)),
         dtype=model.dtype,
         pipeline=PipelineForm(
             pipeline=family.pipeline,
             network=parts.network,
-            scheduler="LCMScheduler",
-            scheduler_options={},
-            schedule=lambda t_list: {"timesteps": ddpm_index(torch.tensor(t_list)).tolist()},
+            scheduler="lcm_unscaled",
+            schedule=lambda t_list: {
+                "timesteps": ddpm_index(torch.tensor(t_list), frame.num_levels).tolist()
+            },
             global_noise=False,
             no_guidance=0.0,
             repository=parts.main.repository,
-            resolution=model.resolution,
+            resolution=resolution,
             dtype=model.dtype,
             scheduler_config=parts.scheduler_config,
             load=partial(load_pipeline, parts, family.pipeline),
         ),
-        load_checkpoint=lambda path, format, scale: with_checkpoint(
-            load_teacher(), path, format, scale
+        formats={"unet": True, "lora": False},
+        load_student=lambda whole, loras: UNetDenoiser(
+            student_network(parts, UNET, whole, loras), frame
         ),
+        check_student=partial(check_student, parts, UNET),
         scheduler_config=parts.scheduler_config,
+        prediction_type=said["scheduler"].values.get("prediction_type", "epsilon"),
         encoders=encoders_of(
             parts,
             family.load_prompt_encoder,
-            collate_with_size(model.resolution) if family.has_size else collate,
+            collate_with_size(resolution) if family.has_size else collate,
+            _rules_of_text(said["index"]) if family.has_size else {},
         ),
         remotes=(parts.main, parts.text, parts.vae),
+        without_network=parts.without_network(),
     )
 
 
@@ -174,58 +202,17 @@ def _skeleton(parts: Parts, family: Family) -> Skeleton:
         for name, shape in family.cond.items()
     }
     vae = on_meta("AutoencoderKL", parts.vae, parts.vae_config(), VAE)
-    # The levels scale its input and output: they are no part of what a skeleton tells.
-    return Skeleton(EpsDenoiser(unet, flow_level), cond, vae)
-
-
-def with_checkpoint(base: nn.Module, path: Path, format: str, scale: float) -> nn.Module:
-    """A network of the base's architecture with a checkpoint's weights."""
-    assert isinstance(base, EpsDenoiser)
-    return EpsDenoiser(load_unet(base.unet, path, format, scale), base.level)
+    # A frame scales its input and output: it is no part of what a skeleton tells.
+    frame = Frame(flow_level, PREDICTIONS["epsilon"], 1000)
+    return Skeleton(UNetDenoiser(unet, frame), cond, vae)
 
 
 def _unet_of(denoiser: nn.Module) -> Any:
-    assert isinstance(denoiser, EpsDenoiser)
+    assert isinstance(denoiser, UNetDenoiser)
     return denoiser.unet
 
 
-def _scheduler(parts: Parts) -> Any:
-    """The repository's own scheduler, of the class that it names."""
-    import diffusers
-
-    config = parts.scheduler_config()
-    return getattr(diffusers, config["_class_name"]).from_config(config)
-
-
-def _lazy_level(parts: Parts) -> Callable[[Tensor], NoiseLevel]:
-    """Noise levels of the repository's schedule, read when they are first asked for."""
-    schedule = cache(lambda: ddpm_level(_scheduler(parts).alphas_cumprod))
-    return lambda t: schedule()(t)
-
-
-def _sample_teacher(
-    parts: Parts,
-    teacher: nn.Module,
-    num_inference_steps: int,
-    guidance_scale: float,
-    cond: Cond,
-    uncond: Cond,
-    noise: Tensor,
-    **options: Any,
-) -> Tensor:
-    """The repository's scheduler with guidance, as diffusers' pipeline samples."""
-    assert not options, "plan refuses what teacher_options does not name"
-    assert isinstance(teacher, EpsDenoiser)
-    scheduler = _scheduler(parts)
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
-
-    # Both branches in one batch, as the pipeline runs them: rounding depends on the batch.
-    both = {name: torch.cat([uncond[name], cond[name]]) for name in cond}
-
-    def predict(x: Tensor, timestep: Tensor, k: int) -> Tensor:
-        if guidance_scale == 1:
-            return teacher.predict(x, timestep, cond)
-        eps_uncond, eps_cond = teacher.predict(torch.cat([x, x]), timestep, both).chunk(2)
-        return guided(eps_uncond, eps_cond, guidance_scale)
-
-    return scheduler_sample(predict, scheduler, noise)
+def _rules_of_text(index: Said) -> dict[str, str]:
+    """What determines embeddings beside the files of text encoders: nothing, as SDXL has it."""
+    zeros = index.values.get("force_zeros_for_empty_prompt", True)
+    return {} if zeros else {"no_prompt": "encoded"}

@@ -13,9 +13,10 @@ from ddmd_bench.objective.terms import Cond
 
 
 def sdxl_prompt_encoder(parts: Parts, device: str) -> PromptEncoder:
-    """Prompts -> for each prompt_embeds [77, 2048] and text_embeds [1280]; zeros for ''.
+    """Prompts -> for each prompt_embeds [77, 2048] and text_embeds [1280].
 
-    The unconditional branch of SDXL's teacher is zero embeddings, not an encoded '' (DMD2).
+    The unconditional branch of SDXL's teacher is zero embeddings, not an encoded '' (DMD2), unless
+    a repository's model_index.json says otherwise: `force_zeros_for_empty_prompt`.
     """
     pipeline = load_text_part(parts, "StableDiffusionXLPipeline", device)
 
@@ -24,8 +25,9 @@ def sdxl_prompt_encoder(parts: Parts, device: str) -> PromptEncoder:
         embeds, _, pooled, _ = pipeline.encode_prompt(
             list(prompts), device=torch.device(device), do_classifier_free_guidance=False
         )
-        given = torch.tensor([prompt != "" for prompt in prompts], device=embeds.device)
-        embeds, pooled = embeds * given[:, None, None], pooled * given[:, None]
+        if pipeline.config.force_zeros_for_empty_prompt:
+            given = torch.tensor([prompt != "" for prompt in prompts], device=embeds.device)
+            embeds, pooled = embeds * given[:, None, None], pooled * given[:, None]
         pairs = zip(embeds.cpu(), pooled.cpu(), strict=True)
         return [{"prompt_embeds": e, "text_embeds": p} for e, p in pairs]
 

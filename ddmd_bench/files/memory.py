@@ -1,0 +1,85 @@
+"""As many items at once as memory holds: where it runs out, half as many, each item still once.
+
+at_once = AtOnce(8, "images")
+for images, drawn in at_once.batches(images, draw): ...
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.device import is_out_of_memory
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class FewerAtOnce(UserWarning):
+    """Memory ran out, and work goes on with fewer items at once."""
+
+
+@dataclass
+class AtOnce:
+    """How many items are worked on at once; where memory ran out, fewer from then on."""
+
+    size: int
+    what: str  # items, as the warning calls them
+
+    def batches(
+        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Made]
+    ) -> Iterator[tuple[Sequence[Item], Made]]:
+        """Each batch and what `work` made of it, in order: no item twice, none left out.
+
+        Where memory runs out with one item, the error is raised; any other error always is.
+        """
+        first = 0
+        while first < len(items):
+            batch = items[first : first + self.size]
+            made = _unless_out_of_memory(work, batch)
+            if made is None:
+                self._halve(len(batch))
+                continue
+            first += len(batch)
+            yield batch, made[0]
+
+    def _halve(self, tried: int) -> None:
+        return_memory()  # here the error is gone, which kept what filled it alive
+        self.size = (tried + 1) // 2
+        told = f"memory ran out with {tried} {self.what} at once; {self.size} at once from here on"
+        warnings.warn(told, FewerAtOnce, stacklevel=3)
+
+
+def _unless_out_of_memory(
+    work: Callable[[Sequence[Item]], Made], batch: Sequence[Item]
+) -> tuple[Made] | None:
+    try:
+        return (work(batch),)
+    except Exception as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+        return None
+
+
+@contextmanager
+def refusing_out_of_memory(sentence: Callable[[], str]) -> Iterator[None]:
+    """Say what to do where memory runs out inside; no smaller batch is tried for that error."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BenchError(sentence()) from None
+
+
+def return_memory() -> None:
+    """What nothing holds any more back to the device, cycles too."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
