@@ -39,7 +39,8 @@ def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
 def _check(suite: Suite, row: StudentWeights) -> None:
     if row.sampling.scheduler not in SCHEDULERS:
         raise BenchError(unknown("scheduler", row.sampling.scheduler, SCHEDULERS))
-    remote_of(row), lora_remotes(row)  # raise what is wrong with a place
+    for places in (remote_of, lora_remotes):
+        places(row)  # raises what is wrong with one
     if row.format == PIPELINE:
         return
     if row.backend not in ("", suite.backend):
