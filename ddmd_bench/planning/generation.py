@@ -33,20 +33,13 @@ _SOURCES = (
 )
 # Only students that were trained elsewhere depend on these.
 _LOADING_SOURCES = (
-    *(
-        f"backends/{name}.py"
-        for name in (
-            "lora_files",
-            "loras",
-            "network_class",
-            "pipelines",
-            "schedulers",
-            "student_weights",
-            "weight_files",
-            "weights",
-            "whole_networks",
-        )
-    ),
+    "backends/lora*.py",
+    "backends/network_class.py",
+    "backends/pipelines.py",
+    "backends/schedulers.py",
+    "backends/student_weights.py",
+    "backends/weight*.py",
+    "backends/whole_networks.py",
     "data/image_folders.py",
     "hub/layout.py",
     "students/checkpoints.py",
