@@ -97,7 +97,7 @@ def refusals(repository: Path, backend: str, checkpoint: dict[str, Any]) -> list
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no timesteps": (
-        "lumina2", {"timesteps": [999, 500]}, r"Lumina2Pipeline takes no timesteps\. give sigmas",
+        "lumina2", {"timesteps": [999, 500]}, r"Lumina2Pipeline takes no timesteps; give sigmas",
     ),
     "another kind": (
         "lumina2", {"scheduler": "lcm", "num_inference_steps": 2},
@@ -174,6 +174,16 @@ def test_a_unet_that_is_told_its_guidance_asks_for_it(
     (found,) = refusals(repositories["sdxl"], "sdxl", given)
     assert "set embedded_guidance_scale" in found
     assert not refusals(repositories["sdxl"], "sdxl", {**given, "embedded_guidance_scale": 8.0})
+
+
+def test_a_lora_on_a_base_that_is_told_its_guidance_may_say_it(tmp_path: Path) -> None:
+    pipeline = tiny_sdxl.make_pipeline()
+    pipeline.register_modules(unet=lcm_unet(pipeline.unet))
+    pipeline.save_pretrained(tmp_path)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    given = {"repository": str(file), "format": "lora", "scheduler": "lcm"}
+    steps = {"num_inference_steps": 2, "embedded_guidance_scale": 8.0}
+    assert not refusals(tmp_path, "sdxl", {**given, **steps})
 
 
 def test_a_folder_that_is_no_pipeline_says_so(repositories: dict[str, Path]) -> None:
