@@ -93,21 +93,13 @@ def _check_sampling(row: StudentWeights, backend: Backend) -> None:
     if (config := _scheduler_config(backend)) is not None:
         levels = sampling.timesteps, sampling.sigmas
         make_scheduler(sampling.scheduler, config, sampling.num_inference_steps, *levels)
-    reads = reads_guidance(row) if row.format == "unet" else _base_reads_guidance(backend, told)
+    reads = reads_guidance(row) if row.format == "unet" else False
     if reads is not None and reads != (told is not None):
         raise BenchError(
             "its UNet is told its guidance scale: set embedded_guidance_scale"
             if reads
             else "its network has no guidance input; leave embedded_guidance_scale out"
         )
-
-
-def _base_reads_guidance(backend: Backend, told: float | None) -> bool | None:
-    """Whether a LoRA's base is told its guidance; looked at where a suite tells it any."""
-    if told is None:
-        return None
-    configs = [getattr(part, "config", {}) for part in backend.skeleton().denoiser.children()]
-    return any(config.get("time_cond_proj_dim") is not None for config in configs)
 
 
 def _scheduler_config(backend: Backend) -> dict[str, Any] | None:

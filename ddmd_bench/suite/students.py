@@ -63,7 +63,10 @@ class Checkpoint(Strict):
     @model_validator(mode="after")
     def _of_its_format(self) -> Checkpoint:
         if self.lora_scale is not None and self.format != "lora":
-            raise ValueError(f"lora_scale is of format lora, and this is a {self.format}")
+            raise ValueError(
+                f"lora_scale: {self.lora_scale} with format {self.format}, which has none: it is of "
+                "format lora"
+            )
         return self
 
 
