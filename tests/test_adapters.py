@@ -214,6 +214,12 @@ def test_what_does_not_fit_is_found_in_the_plan(world: Any) -> None:
     for name in LORAS:
         shutil.copy(folder / name, folder / "several")
     refused(world, checkpoint(folder / "several", "lora"), "first.safetensors, second.safetensors")
+    # Of a pipeline, what its class and the keys say.
+    save_file({"unet.x.dora_scale": torch.ones(1)}, folder / "dora.safetensors")
+    pipeline = checkpoint(
+        folder / "repository", "pipeline", adapter(folder / "dora.safetensors", 1)
+    )
+    refused(world, pipeline, "dora.safetensors: not a plain LoRA: 'unet.x.dora_scale'")
 
 
 def test_a_verdict_is_remembered(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ FILE = {"repository": "a.safetensors", "format": "unet"}
         ({"sigmas": [1.0, 1.0]}, "sigmas must fall"),
         ({"sigmas": []}, "sigmas must fall"),
         ({"sigmas": [14.6, 1.0]}, "less than or equal to 1"),
-        ({"num_inference_steps": 4, "lora_scale": 0.5}, "lora_scale is of format lora"),
+        ({"num_inference_steps": 4, "lora_scale": 0.5}, "lora_scale: 0.5 with format unet, which"),
         ({"num_inference_steps": 4, "resolution": 0}, "greater than 0"),
     ],
 )
@@ -97,7 +97,7 @@ def refusals(repository: Path, backend: str, checkpoint: dict[str, Any]) -> list
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no timesteps": (
-        "lumina2", {"timesteps": [999, 500]}, r"Lumina2Pipeline takes no timesteps\. give sigmas",
+        "lumina2", {"timesteps": [999, 500]}, r"Lumina2Pipeline takes no timesteps; give sigmas",
     ),
     "another kind": (
         "lumina2", {"scheduler": "lcm", "num_inference_steps": 2},

@@ -287,7 +287,7 @@ def test_settings_that_are_no_plain_lora_are_an_error(tmp_path: Path) -> None:
     for change, message in (
         ({"use_dora": True}, "not a plain LoRA: use_dora is True"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
-        ({"peft_type": "LOHA"}, "peft_type is LOHA"),
+        ({"peft_type": "VBLORA"}, "peft_type is VBLORA"),
         ({"layer_replication": [[0, 1]]}, "layer_replication is"),
         ({"invented_later": 3}, "invented_later is 3"),
         ({"r": 8}, "has rank 4, its settings say 8"),
@@ -343,14 +343,14 @@ def _whole(network: Any, pairs: Pairs) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_for_another_model, r"64 of 64 tensors: transformer.down.*A.weight names no layer"),
+        (_for_another_model, r"64 faults in 64 tensors: transformer.down.*A.weight names no layer"),
         (_with_text_encoder, "change the text encoders, which all students share"),
         (_of_another_width, r"does not fit the base's UNet2DConditionModel.* for \[32, 32\]"),
         (_one_sided, "to_q has alpha, down and not both"),
         (_dora, "DoRA"),
         (_both_names, "gives .* a second down; .* a second up"),
         (_of_a_norm, "conv_norm_out is a GroupNorm"),
-        (_whole, "212 of 212 tensors: .* names no layer"),
+        (_whole, "212 faults in 212 tensors: .* names no layer"),
         (lambda network, pairs: {}, "it names no layer"),
     ],
 )

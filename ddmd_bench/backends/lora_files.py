@@ -113,7 +113,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 def _refuse_other_kinds(path: Path, settings: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
     """Adapters that are more, or other, than a product of two factors on a layer."""
     kind = settings.get("peft_type") or "LORA"
-    odd = [] if str(kind).endswith("LORA") else [f"peft_type is {kind}"]
+    odd = [] if kind == "LORA" else [f"peft_type is {kind}"]
     odd += [
         f"{key} is {value!r}"
         for key, value in settings.items()

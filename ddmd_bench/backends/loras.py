@@ -20,9 +20,7 @@ from ddmd_bench.backends.lora_files import WRAPPED, LoraFile, read_lora_file
 from ddmd_bench.backends.network_class import NetworkClass
 from ddmd_bench.errors import BenchError
 
-Layers = tuple[
-    str, ...
-]  # several where a file joins what the network keeps apart, one after another
+Layers = tuple[str, ...]  # several where a file joins, row by row, what the network keeps apart
 
 NUM_NAMED = 3  # keys that an error spells out
 KOHYA = "lora_unet_"  # before a layer's name, its dots underscores, whatever the network
@@ -102,7 +100,7 @@ def read_lora(network: Any, kind: NetworkClass, place: Path) -> dict[str, Change
     if odd or not found:
         raise BenchError(
             f"{file.path}: a LoRA that does not fit the base's {kind.name}, "
-            f"{len(odd)} of {len(file.tensors)} tensors: "
+            f"{len(odd)} faults in {len(file.tensors)} tensors: "
             + ("; ".join(odd[:NUM_NAMED]) or "it names no layer")
         )
     return {owner: _change(file, owner, tensors) for owner, tensors in found.items()}
@@ -181,6 +179,6 @@ def _refuse_what_others_drop(file: LoraFile) -> None:
             f"{file.path}: {len(text)} of {len(keys)} tensors change the text encoders, which all "
             f"students share: {text[0]!r}. Only a LoRA of the network alone can be compared"
         )
-    # Of such a file diffusers drops the first half.
+    # Of such a file diffusers drops the original names.
     if all(any(part in k for k in keys) for part in ("input_blocks", "down_blocks")):
         raise BenchError(f"{file.path}: mixes the original and diffusers' block names")

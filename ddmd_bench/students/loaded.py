@@ -43,7 +43,8 @@ def _loaded(suite: Suite, row: StudentWeights, *, published: bool) -> LoadedStud
     backend = BACKENDS[suite.backend](suite.model)
     if row.sampling.scheduler not in SCHEDULERS:
         raise BenchError(unknown("scheduler", row.sampling.scheduler, SCHEDULERS))
-    remote_of(row), lora_remotes(row)  # raise what is wrong with a place
+    for places in (remote_of, lora_remotes):
+        places(row)  # raises what is wrong with one
     row = replace(row, resolution=row.resolution or backend.resolution)
     if row.format == PIPELINE:
         check_pipeline(row)

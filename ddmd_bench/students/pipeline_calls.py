@@ -102,8 +102,10 @@ def call_options(row: StudentWeights, files: PipelineFiles) -> dict[str, Any]:
     }
     if lacking := sorted({*options, *COMMON} - known.keys()):
         other = {"timesteps": "sigmas", "sigmas": "timesteps"}
-        hint = [f"give {other[kind]}" for kind in steps if kind in lacking and other[kind] in known]
-        raise BenchError(f"{files.class_name} takes no {', '.join(lacking)}. {', '.join(hint)}")
+        hint = [
+            f"; give {other[kind]}" for kind in steps if kind in lacking and other[kind] in known
+        ]
+        raise BenchError(f"{files.class_name} takes no {', '.join(lacking)}{''.join(hint)}")
     _check_size(files, row.resolution)
     _check_scheduler(row.sampling, files)
     return options

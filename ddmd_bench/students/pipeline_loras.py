@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from ddmd_bench.backends.weight_files import lora_file
-from ddmd_bench.backends.weights import read_weights
+from ddmd_bench.backends.weights import read_shapes, read_weights
 from ddmd_bench.errors import BenchError
 
 # What every loader drops, of files that are more than a LoRA.
@@ -26,16 +26,12 @@ def fuse_into_pipeline(pipeline: Any, loras: Sequence[tuple[Path, float]]) -> No
     """Fuse LoRAs into all parts of a pipeline that they change, each at its scale, in order."""
     if not loras:
         return
-    if not hasattr(pipeline, "load_lora_weights"):
-        raise BenchError(
-            f"adapters: {type(pipeline).__name__} has no loader of LoRAs in diffusers. Save the "
-            "pipeline with its LoRAs fused, and name that"
-        )
+    check_pipeline_loras(type(pipeline), loras)
     names = []
     for number, (place, _) in enumerate(loras):
         names.append(f"lora_{number}")
         with _quiet():
-            _load(pipeline, lora_file(place) if place.is_dir() else place, names[-1])
+            _load(pipeline, _file_of(place), names[-1])
     pipeline.set_adapters(names, [scale for _, scale in loras])
     try:
         pipeline.fuse_lora(adapter_names=names, safe_fusing=True)
@@ -44,9 +40,27 @@ def fuse_into_pipeline(pipeline: Any, loras: Sequence[tuple[Path, float]]) -> No
     pipeline.unload_lora_weights()
 
 
+def check_pipeline_loras(kind: type, loras: Sequence[tuple[Path, float]]) -> None:
+    """Raise what can be said of LoRAs on a class of pipelines before one is loaded."""
+    if not hasattr(kind, "load_lora_weights"):
+        raise BenchError(
+            f"adapters: {kind.__name__} has no loader of LoRAs in diffusers. Save the pipeline "
+            "with its LoRAs fused, and name that"
+        )
+    for place, _ in loras:
+        path = _file_of(place)
+        dropped = [k for k in read_shapes(path) if any(part in k for part in DROPPED)]
+        if dropped:
+            raise BenchError(f"{path}: not a plain LoRA: {dropped[0]!r}")
+
+
+def _file_of(place: Path) -> Path:
+    return lora_file(place) if place.is_dir() else place
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """While a LoRA loads: that it leaves parts alone, or is not the first, is nobody's concern."""
+    """While a LoRA loads: it need not change every part, nor be the first."""
     from diffusers.utils import logging
 
     level = logging.get_verbosity()
@@ -63,9 +77,6 @@ def _load(pipeline: Any, path: Path, name: str) -> None:
     from diffusers.utils import convert_unet_state_dict_to_peft
 
     state = read_weights(path)
-    dropped = [key for key in state if any(part in key for part in DROPPED)]
-    if dropped:
-        raise BenchError(f"{path}: not a plain LoRA: {dropped[0]!r}")
     options = {"weight_name": path.name, "local_files_only": True}
     try:
         read = pipeline.lora_state_dict(str(path.parent), **options, **_unet_config(pipeline))

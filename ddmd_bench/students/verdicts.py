@@ -10,16 +10,25 @@ from contextlib import suppress
 from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.provenance import package_version, source_sha256
-from ddmd_bench.files.records import cache_folder, content_key, write_whole
+from ddmd_bench.files.records import cache_folder, content_key, read_json, write_whole
 from ddmd_bench.hub import remote_identity
 from ddmd_bench.hub.cache import find
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
-from ddmd_bench.students.checkpoints import inputs_of, lora_remotes, remote_of, weights_of
+from ddmd_bench.students.checkpoints import (
+    base_remote,
+    inputs_of,
+    lora_paths,
+    lora_remotes,
+    remote_of,
+    weights_of,
+)
 
 
 def weights_problem(row: StudentWeights, backend: Backend) -> str | None:
     """Why a student's weights do not fit its base; None where they do, or are not all here."""
-    if row.format == PIPELINE or backend.check_student is None or backend.without_network is None:
+    if row.format == PIPELINE:
+        return _pipeline_problem(row) if row.adapters else None
+    if backend.check_student is None or backend.without_network is None:
         return None
     (shell, *_) = backend.without_network.remotes
     if any(find(one).missing for one in (shell, remote_of(row), *lora_remotes(row))):
@@ -41,4 +50,22 @@ def weights_problem(row: StudentWeights, backend: Backend) -> str | None:
         return str(error)
     with suppress(OSError):  # a home that cannot be written costs time, not results
         write_whole(path, "")
+    return None
+
+
+def _pipeline_problem(row: StudentWeights) -> str | None:
+    """Of LoRAs on a whole pipeline, what its class and the files' keys say."""
+    index = find(base_remote(row) or remote_of(row)).files.get("model_index.json")
+    if index is None or any(find(one).missing for one in lora_remotes(row)):
+        return None
+    import diffusers
+
+    from ddmd_bench.students.pipeline_loras import check_pipeline_loras
+
+    kind = getattr(diffusers, str(read_json(index).get("_class_name")), None)
+    try:
+        if kind is not None:
+            check_pipeline_loras(kind, lora_paths(row))
+    except BenchError as error:
+        return str(error)
     return None
