@@ -64,8 +64,8 @@ class Checkpoint(Strict):
     def _of_its_format(self) -> Checkpoint:
         if self.lora_scale is not None and self.format != "lora":
             raise ValueError(
-                f"lora_scale: {self.lora_scale} with format {self.format}, which has none: it is of "
-                "format lora"
+                f"lora_scale: {self.lora_scale} with format {self.format}, which has none: it is "
+                "of format lora"
             )
         return self
 
