@@ -109,16 +109,18 @@ def weights_of(row: StudentWeights, backend: Backend) -> tuple[Path | None, Lora
     return None, [(own, row.lora_scale), *lora_paths(row)]
 
 
-def reads_guidance(row: StudentWeights) -> bool | None:
-    """Whether a whole UNet is told its guidance; None where its file is not here, or a pickle."""
+def reads_guidance(row: StudentWeights, backend: Backend) -> bool | None:
+    """Whether a network is told its guidance; None where its file is not here, or a pickle."""
     from safetensors import SafetensorError, safe_open
 
     from ddmd_bench.backends.stable_diffusion.formats import GUIDANCE_INPUT
 
     try:
-        path = _first(remote_of(row))
-        if path.name == CONFIG:
-            return read_json(path).get("time_cond_proj_dim") is not None
+        path, _ = weights_of(row, backend)
+        if path is None:
+            return False
+        if path.is_dir():
+            return read_json(path / CONFIG).get("time_cond_proj_dim") is not None
         if path.suffix != ".safetensors":
             return None
         with safe_open(path, "np") as file:
@@ -142,10 +144,8 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
     import diffusers
 
     base = base_remote(row)
-    folder, told = (
-        folder_of(base or remote_of(row)),
-        {"variant": variant_of(base or remote_of(row))},
-    )
+    whole = base or remote_of(row)
+    folder, told = folder_of(whole), {"variant": variant_of(whole)}
     if base is None or row.component is None:
         return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told)
     named = read_json(folder / "model_index.json").get(row.component)

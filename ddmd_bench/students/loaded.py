@@ -92,10 +92,10 @@ def _check_sampling(row: StudentWeights, backend: Backend) -> None:
     if (config := _scheduler_config(backend)) is not None:
         levels = sampling.timesteps, sampling.sigmas
         make_scheduler(sampling.scheduler, config, sampling.num_inference_steps, *levels)
-    reads = reads_guidance(row) if row.format == "unet" else False
+    reads = reads_guidance(row, backend)
     if reads is not None and reads != (told is not None):
         raise BenchError(
-            "its UNet is told its guidance scale: set embedded_guidance_scale"
+            "its network is told its guidance scale: set embedded_guidance_scale"
             if reads
             else "its network has no guidance input; leave embedded_guidance_scale out"
         )
