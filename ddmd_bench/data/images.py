@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,15 @@ def as_pictures(levels: Tensor) -> list[Image]:
     return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in levels]
 
 
-def save_png(path: Path, image: Tensor) -> None:
+def png_bytes_of(image: Tensor) -> bytes:
     """One image [3, H, W] in [-1, 1] (clipped) as an 8-bit PNG."""
     from PIL import Image
 
-    array = quantised(image).permute(1, 2, 0).numpy()
-    Image.fromarray(array).save(path, compress_level=1)
+    array, file = quantised(image).permute(1, 2, 0).numpy(), BytesIO()
+    Image.fromarray(array).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def save_png(path: Path, image: Tensor) -> None:
+    """Such a PNG as a file."""
+    path.write_bytes(png_bytes_of(image))

@@ -1,0 +1,113 @@
+"""Images on disk as they are drawn: written in threads, whole or absent, and drawn once.
+
+    with ImageWriter(folder, len(images), num_threads) as writer:
+        for places in batches_of(writer.missing): writer.add(places, rows, pixels)
+        rows = writer.finish()
+
+A journal beside the images names each batch once its files are whole. Whoever comes after a kill
+keeps what it names and draws the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddmd_bench.data.images import png_bytes_of
+from ddmd_bench.files.records import file_sha256, write_jsonl, write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Row = dict[str, Any]
+METADATA = "metadata.jsonl"
+OWN = ("sha256", "seconds")  # of the journal's rows what metadata do not tell
+
+
+class ImageWriter:
+    """So many images of one student in a folder, of which some may be there already."""
+
+    def __init__(self, folder: Path, num_images: int, num_threads: int) -> None:
+        self.folder, self.num_images = folder, num_images
+        self.journal = folder.parent / "drawn.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows = dict(self._kept())
+        self._remove_others()
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="png")
+        self._writing: list[tuple[Row, Future[str]]] = []
+
+    @property
+    def missing(self) -> list[int]:
+        """Places of the images that are not there, in order."""
+        return [k for k in range(self.num_images) if k not in self.rows]
+
+    def _kept(self) -> Iterator[tuple[int, Row]]:
+        """What the journal names and is there as it was written; a line that was cut ends it."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            for line in self.journal.read_bytes().split(b"\n")[:-1]:
+                for row in json.loads(line):
+                    place, path = _place(row), self.folder / row["file_name"]
+                    whole = path.is_file() and file_sha256(path) == row["sha256"]
+                    if whole and place < self.num_images:
+                        yield place, row
+
+    def _remove_others(self) -> None:
+        """Files that no whole batch names, and the journal's cut end."""
+        named = {row["file_name"] for row in self.rows.values()}
+        for path in self.folder.iterdir():
+            if path.name not in named:
+                path.unlink()
+        lines = [json.dumps([row]) + "\n" for _, row in sorted(self.rows.items())]
+        write_whole(self.journal, "".join(lines))
+
+    def add(self, places: Sequence[int], rows: Sequence[Row], pixels: Tensor) -> None:
+        """Write images [B, 3, H, W] in [-1, 1] (clipped) while the next ones are drawn."""
+        self._settle()
+        for place, row, image in zip(places, rows, pixels, strict=True):
+            name = f"{place:05d}.png"
+            written = self._pool.submit(_write, self.folder / name, image)
+            self._writing.append(({"file_name": name, **row}, written))
+
+    def _settle(self) -> None:
+        """Wait for the batch under way, and name it."""
+        batch = [{**row, "sha256": written.result()} for row, written in self._writing]
+        self._writing = []
+        if not batch:
+            return
+        with self.journal.open("a") as file:
+            file.write(json.dumps(batch, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows |= {_place(row): row for row in batch}
+
+    def finish(self) -> list[Row]:
+        """Write `metadata.jsonl`, an imagefolder's, in the order of the images; the rows."""
+        self._settle()
+        rows = [self.rows[k] for k in range(self.num_images)]
+        told = [{k: v for k, v in row.items() if k not in OWN} for row in rows]
+        write_jsonl(self.folder / METADATA, told)
+        self.journal.unlink()
+        return rows
+
+    def __enter__(self) -> ImageWriter:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _place(row: Row) -> int:
+    return int(Path(row["file_name"]).stem)
+
+
+def _write(path: Path, image: Tensor) -> str:
+    """Write a PNG; the sha256 of its bytes."""
+    data = png_bytes_of(image)
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
