@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddmd_bench.backends.shapes.backend import make_backend
+from ddmd_bench.files import stopping
 from ddmd_bench.files.records import mark_done, read_done
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import Task
@@ -154,6 +156,32 @@ def test_a_checkpoint_holds_all_that_a_training_needs(planned: Planner, option: 
     folders = [plan.task("train", "dmd", 0).folder for plan in (stopped, whole)]
     weights, expected = (load_file(f / "student.safetensors") for f in folders)
     assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def test_a_request_to_stop_leaves_a_checkpoint(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM, as Slurm sends it, amid an update that no checkpoint was due after."""
+    plan = planned("stopped", "train.checkpoint_every=50")
+    task = plan.task("train", "dmd", 0)
+    monkeypatch.setattr(stopping._Request, "asked", False)
+    before = signal.getsignal(signal.SIGTERM)
+    stopping.obey()
+
+    def ask(done: int, total: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(stopping.Stopped):
+            train(plan, task, ask)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    monkeypatch.setattr(stopping._Request, "asked", False)
+    assert (task.folder / CHECKPOINT).is_file()
+    seen: list[int] = []
+    train(plan, task, lambda done, _: seen.append(done))
+    assert seen == [4, 5, 6]
 
 
 # Images and scores

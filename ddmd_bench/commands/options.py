@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
 console = Console(soft_wrap=True)
 errors = Console(stderr=True, soft_wrap=True)
@@ -44,9 +45,10 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
         except BenchError as error:
             errors.print(str(error), markup=False, highlight=False)
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped) as stop:
             errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
-            raise typer.Exit(130) from None
+            code = EXIT_CODE if isinstance(stop, Stopped) else 130
+            raise typer.Exit(code) from None
 
     return wrapped
 

@@ -45,6 +45,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
 
     What another version of the code has made is made again only with `redo`.
     """
+    from ddmd_bench.files import stopping
     from ddmd_bench.files.locks import locked
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
@@ -66,6 +67,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
         problems += gpu_problems(outlook)
     raise_problems(problems)
     # Two runs in one folder would do everything twice, and write the same files.
+    stopping.obey()
     alone = locked(plan.runs / plan.suite.name, _IN_USE)
     with alone, progress_shown(console) as on_event:
         return run_tasks(plan, stages, on_event, workers)

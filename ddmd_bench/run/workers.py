@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.files import stopping
 from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.memory import FewerAtOnce, return_memory
 from ddmd_bench.files.quiet import keep_quiet
@@ -162,6 +163,8 @@ class Worker:
 
 def _end(code: int | None) -> str:
     """How a process ended, in words."""
+    if code == stopping.EXIT_CODE:
+        code = -signal.SIGTERM
     if code is None or code >= 0:
         return f"ended with exit code {code}"
     if code == -signal.SIGKILL:
@@ -187,12 +190,14 @@ def _context(slot: Slot) -> Any:
 def _serve(plan: Plan, slot: Slot, environment: dict[str, str], connection: Connection) -> None:
     """A worker's life: tasks by their names, until nobody asks any more."""
     _set_up(slot, environment)
-    while True:
-        try:
+    try:
+        while True:
             name: TaskName = connection.recv()
-        except EOFError:
-            return
-        connection.send(_done(plan.tasks[name], plan, connection))
+            connection.send(_done(plan.tasks[name], plan, connection))
+    except EOFError:
+        return
+    except stopping.Stopped:
+        raise SystemExit(stopping.EXIT_CODE) from None
 
 
 def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
@@ -215,6 +220,8 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
         return Ended(None)
     except BenchError as error:
         ended = Ended(said_by(error))
+    except stopping.Stopped:
+        raise
     # Not Exception alone: a library may exit, and one in Rust panics with a BaseException.
     except BaseException as error:  # noqa: BLE001 - one student's failure is no other's
         ended = Ended(said_by(error), _kept_traceback(task))
@@ -259,6 +266,7 @@ def _set_up(slot: Slot, environment: dict[str, str]) -> None:
     if slot.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
     keep_quiet()
+    stopping.obey()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
     limit_threads(slot.threads)
     parent = multiprocessing.parent_process()

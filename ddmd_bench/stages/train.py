@@ -11,6 +11,7 @@ from ddmd_bench.files.device import default_device, memory_shown
 from ddmd_bench.files.memory import refusing_out_of_memory
 from ddmd_bench.files.provenance import reset_peak_memory
 from ddmd_bench.files.records import FAILED
+from ddmd_bench.files.stopping import Stopped, stops_when_it_may
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.course import CHECKPOINT, Course
@@ -45,15 +46,19 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
     course.resume()
     config = {"method": suite.students[task.student].method, **settings.model_dump()}
     folder = task.folder / "tracking"
-    with tracked(suite.trackers, folder, suite.name, task.label, config) as log:
+    tracking = tracked(suite.trackers, folder, suite.name, task.label, config)
+    with stops_when_it_may() as stop_asked, tracking as log:
         if not course.rows and not course.history:
             log(course.evaluate(), 0)
         for iteration in range(len(course.rows) + 1, settings.num_iterations + 1):
             row = course.advance()
             log({**row, **course.evaluate()}, iteration)
             progress(iteration, settings.num_iterations)
-            if iteration % settings.checkpoint_every == 0 and iteration < settings.num_iterations:
+            due = iteration % settings.checkpoint_every == 0
+            if (due or stop_asked()) and iteration < settings.num_iterations:
                 course.save()
+            if stop_asked():
+                raise Stopped
     course.finish()
 
 
