@@ -22,7 +22,7 @@ from ddmd_bench.backends import BACKENDS
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.downloads import require_here
 from ddmd_bench.planning.plan import make_plan, suite_downloads
-from ddmd_bench.students.catalogue import PUBLISHED, StackedLora
+from ddmd_bench.students.catalogue import StackedLora
 from ddmd_bench.students.checkpoints import (
     inputs_of,
     load_network,
@@ -31,6 +31,7 @@ from ddmd_bench.students.checkpoints import (
     row_of,
 )
 from ddmd_bench.students.pipeline_loras import fuse_into_pipeline
+from ddmd_bench.students.published import PUBLISHED
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.students import Student

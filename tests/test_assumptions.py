@@ -27,7 +27,7 @@ from tiny_sdxl import RESOLUTION
 from torch import Tensor
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.backends.schedulers import make_scheduler
+from ddmd_bench.backends.schedulers import make_scheduler, new_scheduler
 from ddmd_bench.backends.stable_diffusion.assumptions import PREDICTION_TYPES, SCHEDULERS
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.suite.settings import Model
@@ -217,9 +217,7 @@ def test_lumina_s_levels_are_moved_as_it_says(
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     form = backend.pipeline
     assert form is not None
-    scheduler = getattr(diffusers, form.scheduler).from_config(
-        form.scheduler_config(), **form.scheduler_options
-    )
+    scheduler = new_scheduler(form.scheduler, form.scheduler_config())
     scheduler.set_timesteps(**form.schedule([1.0, 0.7, 0.2]), mu=1.0)
     assert scheduler.sigmas[:3].tolist() == pytest.approx([1.0, 0.7, 0.2])
 

@@ -21,10 +21,11 @@ from ddmd_bench.backends.schedulers import new_scheduler
 from ddmd_bench.data.images import ImageId, image_generator, image_noises
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
-from ddmd_bench.students.catalogue import PUBLISHED, Sampling, StudentWeights
+from ddmd_bench.students.catalogue import Sampling, StudentWeights
 from ddmd_bench.students.loaded import loaded_students
 from ddmd_bench.students.pipeline_calls import PipelineFiles, call_options
 from ddmd_bench.students.pipelines import pipeline_draw
+from ddmd_bench.students.published import PUBLISHED
 from ddmd_bench.students.sources import own_noise
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.students import Checkpoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddmd_bench.errors import said_by
+from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.records import read_done, read_json, read_jsonl
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
@@ -81,7 +81,7 @@ def _student(plan: Plan, name: str, seed: int, extractors: list[str]) -> Student
     """A student's files; one whose files are damaged is missing, and the others are not."""
     try:
         return _load_student(plan, name, seed, extractors)
-    except (OSError, ValueError, KeyError) as error:
+    except (BenchError, OSError, ValueError, KeyError) as error:
         return StudentFiles(f"has files that cannot be read: {said_by(error)}")
 
 
