@@ -113,6 +113,7 @@ def make_run(folder: Path, suite: Suite) -> Plan:
         fingerprint="0123456789ab",
         prompt_lists={},
         loaded={},
+        unfit={},
         downloads=Downloads(),
         runs=folder,
         report_folder=folder / "report",

@@ -19,6 +19,7 @@ from tiny_sdxl import write_repository as write_sdxl
 from tiny_students import ATTENTION, kohya, student_state
 
 from ddmd_bench.backends import BACKENDS
+from ddmd_bench.commands.options import raise_problems
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.downloads import require_here
 from ddmd_bench.planning.plan import make_plan, suite_downloads
@@ -183,7 +184,12 @@ def test_a_whole_network_needs_nothing_of_its_bases(world: Any, tmp_path: Path) 
 def refused(world: Any, row: dict[str, Any], message: str) -> None:
     folder, backend, *_ = world
     with pytest.raises(BenchError, match=message):
-        keys_of(suite_of(folder, backend, {"one": row}), folder)
+        refuse_unfit(suite_of(folder, backend, {"one": row}), folder)
+
+
+def refuse_unfit(suite: Suite, folder: Path) -> None:
+    """As the command `plan` does."""
+    raise_problems(make_plan(suite, folder / "runs", folder / "reports").unfit_lines)
 
 
 def test_what_does_not_fit_is_found_in_the_plan(world: Any) -> None:
@@ -220,7 +226,22 @@ def test_what_does_not_fit_is_found_in_the_plan(world: Any) -> None:
     pipeline = checkpoint(
         folder / "repository", "pipeline", adapter(folder / "dora.safetensors", 1)
     )
-    refused(world, pipeline, "dora.safetensors: not a plain LoRA: 'unet.x.dora_scale'")
+    refused(world, pipeline, r"dora.safetensors: a DoRA \('unet.x.dora_scale'\)")
+
+
+def test_a_damaged_file_keeps_no_other_student_from_running(world: Any) -> None:
+    folder, backend, *_ = world
+    component = FAMILIES[backend].kind.component
+    shutil.copytree(folder / "whole", folder / "damaged")
+    (weights,) = (folder / "damaged").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-10])
+    rows = {name: checkpoint(folder / name, component) for name in ("whole", "damaged")}
+    suite = suite_of(folder, backend, rows)
+    plan = make_plan(suite, folder / "runs", folder / "reports")
+    assert plan.unfit.keys() == {"damaged"}
+    require_here(plan.downloads)  # of what the others need
+    with pytest.raises(BenchError, match=r"^students.damaged: .*damaged or cut short"):
+        refuse_unfit(suite, folder)
 
 
 def test_a_verdict_is_remembered(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +264,7 @@ def test_a_verdict_is_remembered(world: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert len(read) <= 1  # none where an earlier run of this test has left its verdict
     save_file({**state, "x": torch.ones(1)}, place)
     with pytest.raises(BenchError, match="x names no layer"):
-        keys_of(suite, folder)
+        refuse_unfit(suite, folder)
 
 
 @pytest.mark.parametrize(
@@ -327,8 +348,12 @@ def test_a_pipeline_that_passes_over_a_key_is_refused(world: Any) -> None:
             fuse_into_pipeline(make_pipeline(), [(place, 1.0)])
     unprefixed = {key.removeprefix(f"{component}."): value for key, value in state.items()}
     save_file(unprefixed, folder / "extra.safetensors")
-    with pytest.raises(BenchError, match="uses 0 of its"):
-        fuse_into_pipeline(make_pipeline(), [(folder / "extra.safetensors", 1.0)])
+    pipelines = make_pipeline(), make_pipeline()
+    fuse_into_pipeline(pipelines[0], [(folder / "extra.safetensors", 0.5)])
+    save_file(state, folder / "extra.safetensors")
+    fuse_into_pipeline(pipelines[1], [(folder / "extra.safetensors", 0.5)])
+    one, other = (FAMILIES[backend].network(pipeline).eval() for pipeline in pipelines)
+    assert torch.equal(output(one), output(other))  # as `save_lora_adapter` names its keys
 
 
 def test_a_pipeline_without_a_loader_of_loras_is_refused(tmp_path: Path) -> None:

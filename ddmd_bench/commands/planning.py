@@ -55,6 +55,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     except BenchError as error:
         problems.append(str(error))
     if made is not None:
+        problems += made.unfit_lines
         _print(_task_lines(made))
         every = {task.stage for task in made.tasks.values()}
         _print(superseded_lines(superseded(made, every)))

@@ -66,6 +66,9 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     if "train" in stages:
         problems += gpu_problems(outlook)
     raise_problems(problems)
+    if "generate" in stages:
+        for line in plan.unfit_lines:
+            errors.print(f"{line}. The others go on", markup=False, highlight=False)
     # Two runs in one folder would do everything twice, and write the same files.
     stopping.obey()
     alone = locked(plan.runs / plan.suite.name, _IN_USE)

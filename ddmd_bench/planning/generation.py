@@ -27,10 +27,6 @@ from ddmd_bench.suite.students import Student
 def _problems(asked: Asked) -> Iterator[str]:
     suite, backend = asked.suite, asked.backend
     yield from asked.refused
-    for name, one in asked.loaded.items():
-        base = BACKENDS[suite.backend](one.model)
-        if (problem := weights_problem(one.row, base)) is not None:
-            yield f"students.{name}: {problem}"
     for name, student in suite.students.items():
         if student.images is not None:
             yield from _folder_problems(asked, name, student.images)
@@ -38,6 +34,19 @@ def _problems(asked: Asked) -> Iterator[str]:
             yield f"students.{name}.{option}: backend {suite.backend} has no such option"
         if student.source == "real" and backend.draw_real is None:
             yield f"students.{name}: backend {suite.backend} draws no real images"
+
+
+def unfit_students(asked: Asked) -> dict[str, str]:
+    """Students whose weights are here and damaged, or do not fit their base: why, by name.
+
+    No reason to keep the others from running: each is its own task's failure, known early.
+    """
+    found = {}
+    for name, one in asked.loaded.items():
+        base = BACKENDS[asked.suite.backend](one.model)
+        if (problem := weights_problem(one.row, base)) is not None:
+            found[name] = problem
+    return found
 
 
 def _folder_problems(asked: Asked, name: str, folder: str) -> Iterator[str]:

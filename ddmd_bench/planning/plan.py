@@ -16,6 +16,7 @@ from ddmd_bench.data.training import TrainingData
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.provenance import source_sha256
 from ddmd_bench.files.records import SCHEMA, content_key, file_sha256, read_json
+from ddmd_bench.planning.generation import unfit_students
 from ddmd_bench.planning.part import Asked, Downloads
 from ddmd_bench.planning.parts import PARTS
 from ddmd_bench.planning.prompts import find_suite_prompts
@@ -39,6 +40,7 @@ class Plan:
     protocol: dict[str, Any]
     fingerprint: str
     loaded: dict[str, LoadedStudent]  # the students that were trained elsewhere, by name
+    unfit: dict[str, str]  # students that will fail, by name: why
     downloads: Downloads
     runs: Path  # the folder of all that runs write
     report_folder: Path
@@ -59,6 +61,12 @@ class Plan:
     def of_kind(self, stage: str, student: str) -> list[Task]:
         """The tasks of a stage and a student, a seed each."""
         return [task for task in self.of_stage(stage) if task.student == student]
+
+    @property
+    def unfit_lines(self) -> list[str]:
+        """Why students will fail whose images are not drawn yet."""
+        drawn = {t.student for t in self.of_stage("generate") if t.complete()}
+        return [f"students.{name}: {why}" for name, why in self.unfit.items() if name not in drawn]
 
     @property
     def embeddings(self) -> Path:
@@ -134,6 +142,8 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         part.add_tasks(asked, tasks)
         protocol |= part.protocol(asked)
         reported |= part.reported(asked)
+    unfit = unfit_students(asked)
+    fitting = {name: one for name, one in asked.loaded.items() if name not in unfit}
     return Plan(
         suite=suite,
         prompts=found.prompts,
@@ -142,7 +152,9 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         protocol=protocol,
         fingerprint=content_key(protocol),
         loaded=dict(asked.loaded),
-        downloads=downloads_of(asked),
+        unfit=unfit,
+        # A damaged file is its own student's, and keeps no other from running.
+        downloads=downloads_of(replace(asked, loaded=fitting)),
         runs=runs,
         report_folder=reports / suite.name,
         report_inputs={

@@ -1,57 +1,90 @@
-"""LoRAs on a whole pipeline of diffusers, by the pipeline's own loader, which is held to be strict.
+"""LoRAs on a whole pipeline of diffusers: strict, whatever its class.
 
-That loader passes over what it does not know with a warning: each tensor of a file must be found
-again in one of the pipeline's parts.
+A network of a class that the backends know is given its LoRAs as theirs are. All else goes through
+the pipeline's own loader, which passes over what it does not know with a warning: each tensor of a
+file must be found again in one of the pipeline's parts.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ddmd_bench.backends.loras import fuse_lora, read_lora
+from ddmd_bench.backends.lumina2.backend import TRANSFORMER
+from ddmd_bench.backends.stable_diffusion.formats import UNET
 from ddmd_bench.backends.weight_files import lora_file
 from ddmd_bench.backends.weights import read_shapes, read_weights
 from ddmd_bench.errors import BenchError
 
+KNOWN = (UNET, TRANSFORMER)
 # What every loader drops, of files that are more than a LoRA.
 DROPPED = ("dora_scale", "lora_magnitude_vector", "lokr_", "hada_")
 
 
 def fuse_into_pipeline(pipeline: Any, loras: Sequence[tuple[Path, float]]) -> None:
     """Fuse LoRAs into all parts of a pipeline that they change, each at its scale, in order."""
-    if not loras:
-        return
-    check_pipeline_loras(type(pipeline), loras)
-    names = []
-    for number, (place, _) in enumerate(loras):
-        names.append(f"lora_{number}")
-        with _quiet():
-            _load(pipeline, _file_of(place), names[-1])
-    pipeline.set_adapters(names, [scale for _, scale in loras])
+    known = next((k for k in KNOWN if _class_of(pipeline, k.component) == k.name), None)
+    for place, scale in loras:
+        if known is not None and not _changes_text(place):
+            fuse_lora(getattr(pipeline, known.component), known, place, scale)
+        else:
+            _check_loader(type(pipeline), place)
+            _fuse_by_pipeline(pipeline, place, scale)
+
+
+def _class_of(pipeline: Any, component: str) -> str:
+    return type(getattr(pipeline, component, None)).__name__
+
+
+def _changes_text(place: Path) -> bool:
+    """Whether a LoRA is of the pipeline's text encoders too."""
+    return any(key.startswith(("text_encoder", "lora_te")) for key in read_shapes(_file_of(place)))
+
+
+def _fuse_by_pipeline(pipeline: Any, place: Path, scale: float) -> None:
+    name = "student"
+    with _quiet():
+        _load(pipeline, _file_of(place), name)
+    pipeline.set_adapters([name], [scale])
     try:
-        pipeline.fuse_lora(adapter_names=names, safe_fusing=True)
+        pipeline.fuse_lora(adapter_names=[name], safe_fusing=True)
     except ValueError as error:  # NaN or infinity in the sum
-        raise BenchError(f"{loras[-1][0]}: cannot be fused: {error}") from error
+        raise BenchError(f"{place}: cannot be fused: {error}") from error
     pipeline.unload_lora_weights()
 
 
-def check_pipeline_loras(kind: type, loras: Sequence[tuple[Path, float]]) -> None:
-    """Raise what can be said of LoRAs on a class of pipelines before one is loaded."""
+def check_pipeline_loras(
+    kind: type, network: Mapping[str, Any], loras: Sequence[tuple[Path, float]]
+) -> None:
+    """Raise what can be said of LoRAs on a class of pipelines before one is loaded.
+
+    network: the configuration of what denoises.
+    """
+    known = next((k for k in KNOWN if k.name == network.get("_class_name")), None)
+    for place, _ in loras:
+        if known is not None and not _changes_text(place):
+            read_lora(known.empty(network), known, place)
+        else:
+            _check_loader(kind, place)
+
+
+def _check_loader(kind: type, place: Path) -> None:
+    """Raise where a pipeline's own loader is not there, or would drop a part of the file."""
     if not hasattr(kind, "load_lora_weights"):
         raise BenchError(
             f"adapters: {kind.__name__} has no loader of LoRAs in diffusers. Save the pipeline "
             "with its LoRAs fused, and name that"
         )
-    for place, _ in loras:
-        path = _file_of(place)
-        dropped = [k for k in read_shapes(path) if any(part in k for part in DROPPED)]
-        if dropped:
-            raise BenchError(f"{path}: not a plain LoRA: {dropped[0]!r}")
+    path = _file_of(place)
+    dropped = [k for k in read_shapes(path) if any(part in k for part in DROPPED)]
+    if dropped:
+        raise BenchError(f"{path}: not a plain LoRA: {dropped[0]!r}")
 
 
 def _file_of(place: Path) -> Path:
@@ -60,7 +93,7 @@ def _file_of(place: Path) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """While a LoRA loads: it need not change every part, nor be the first."""
+    """While a LoRA loads: it need not change every part."""
     from diffusers.utils import logging
 
     level = logging.get_verbosity()

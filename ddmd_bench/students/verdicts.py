@@ -10,18 +10,18 @@ from contextlib import suppress
 from ddmd_bench.backends import Backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.provenance import package_version, source_sha256
-from ddmd_bench.files.records import cache_folder, content_key, read_json, write_whole
+from ddmd_bench.files.records import cache_folder, content_key, write_whole
 from ddmd_bench.hub import remote_identity
 from ddmd_bench.hub.cache import find
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
 from ddmd_bench.students.checkpoints import (
-    base_remote,
     inputs_of,
     lora_paths,
     lora_remotes,
     remote_of,
     weights_of,
 )
+from ddmd_bench.students.pipeline_calls import read_files
 
 
 def weights_problem(row: StudentWeights, backend: Backend) -> str | None:
@@ -55,17 +55,17 @@ def weights_problem(row: StudentWeights, backend: Backend) -> str | None:
 
 def _pipeline_problem(row: StudentWeights) -> str | None:
     """Of LoRAs on a whole pipeline, what its class and the files' keys say."""
-    index = find(base_remote(row) or remote_of(row)).files.get("model_index.json")
-    if index is None or any(find(one).missing for one in lora_remotes(row)):
+    files = read_files(row)
+    if files is None or any(find(one).missing for one in lora_remotes(row)):
         return None
     import diffusers
 
     from ddmd_bench.students.pipeline_loras import check_pipeline_loras
 
-    kind = getattr(diffusers, str(read_json(index).get("_class_name")), None)
+    kind = getattr(diffusers, files.class_name, None)
     try:
         if kind is not None:
-            check_pipeline_loras(kind, lora_paths(row))
+            check_pipeline_loras(kind, files.network, lora_paths(row))
     except BenchError as error:
         return str(error)
     return None

@@ -67,8 +67,8 @@ class Checkpoint(Strict):
     def _of_its_format(self) -> Checkpoint:
         if self.lora_scale is not None and self.format != "lora":
             raise ValueError(
-                f"lora_scale: {self.lora_scale} with format {self.format}, which has none: it is of "
-                "format lora. LoRAs on top have a scale each, under adapters"
+                f"lora_scale: {self.lora_scale} with format {self.format}, which has none: it is "
+                "of format lora. LoRAs on top have a scale each, under adapters"
             )
         if self.variant is not None and self.format != "pipeline":
             raise ValueError(f"variant is of format pipeline; of a {self.format} name the file")
