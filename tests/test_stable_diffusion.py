@@ -214,3 +214,11 @@ def test_a_sample_does_not_depend_on_its_batch(backend: Backend) -> None:
         together = teacher(noise(), t, cond)
         alone = teacher(noise()[1:2], t[1:2], _cond_rows(cond, slice(1, 2)))
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_printed_targets_are_those_of_the_published_vae() -> None:
+    """Eq. 7: latents of another VAE have another mean and variance."""
+    assert BACKENDS["sdxl"](Model(dtype="bfloat16")).real_moments == (0.075, 0.81)
+    assert BACKENDS["sdxl"](Model(vae="owner/vae")).real_moments is None
+    assert BACKENDS["sdxl"](Model(repository="owner/model")).real_moments is None
+    assert BACKENDS["sd15"](Model()).real_moments is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,27 @@ def test_an_interrupted_draw_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert made.collect_captions() == [f"caption {k}" for k in range(5)]
     assert made.collect_captions() == [f"caption {k}" for k in range(5)]
     assert skips == [3]
+
+
+DRAWING = """
+import sys
+from pathlib import Path
+from ddmd_bench.data.training import TrainingData
+from ddmd_bench.suite.settings import TrainData
+
+data = TrainData.model_validate({"prompts": {"source": sys.argv[1], "num_prompts": 30}})
+print(len(TrainingData(data, 32, Path(sys.argv[2])).collect_captions()))
+"""
+
+
+def test_two_draws_at_once_leave_what_one_would(tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text("".join(f"a cat number {k}\n" for k in range(40)))
+    command = [sys.executable, "-c", DRAWING, str(tmp_path / "captions.txt"), str(tmp_path / "d")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0] for process in both] == ["30\n"] * 3
+    (listing,) = (tmp_path / "d").glob("*/captions.jsonl")
+    rows = [json.loads(line) for line in listing.read_text().splitlines()]
+    assert [row["position"] for row in rows] == list(range(30))
 
 
 def test_images_are_kept_square(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,8 @@ from ddmd_bench.data.prompt_sources import load_prompts
 from ddmd_bench.data.streams import iter_captions, iter_images, too_few
 from ddmd_bench.data.tables import is_local_source, source_path
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import content_key, read_jsonl
+from ddmd_bench.files.locks import locked
+from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import versions
 from ddmd_bench.hub.hashes import known_sha256, known_sha256s
 from ddmd_bench.suite.settings import DataSource, TrainData
@@ -132,32 +134,41 @@ def _drawn(
 ) -> list[Row]:
     """Rows of a listing, a line each; those that lack are drawn, from the position after the last.
 
-    Each line is flushed, so that an interruption loses at most the item under way.
+    Each line is flushed, so that an interruption loses at most the item under way. One process
+    draws, others wait for it.
     """
-    rows = _kept(listing)
-    if len(rows) < wanted:
-        listing.parent.mkdir(parents=True, exist_ok=True)
+    if len(rows := _whole_rows(listing)) >= wanted:
+        return rows[:wanted]
+    with locked(listing.parent):
+        rows = _mended(listing)  # another may have drawn them meanwhile
         with listing.open("a") as file:
-            for item in stream(rows[-1]["position"] + 1 if rows else 0):
+            missing = stream(rows[-1]["position"] + 1 if rows else 0)
+            for item in islice(missing, max(0, wanted - len(rows))):
                 rows.append(keep(len(rows), item))
                 file.write(json.dumps(rows[-1]) + "\n")
                 file.flush()
                 progress(len(rows), wanted)
-                if len(rows) == wanted:
-                    break
     if len(rows) < wanted:
         raise BenchError(f"train_data: {too_few(source, len(rows), wanted)}")
-    return rows
+    return rows[:wanted]
 
 
-def _kept(listing: Path) -> list[Row]:
-    """Rows that were drawn before; a line that was cut off is dropped from the file."""
+def _whole_rows(listing: Path) -> list[Row]:
+    """Rows that are there, whoever writes more; a line that is cut off is none."""
     if not listing.is_file():
         return []
-    whole, end, torn = listing.read_bytes().rpartition(b"\n")
-    if torn:
-        listing.write_bytes(whole + end)
-    return read_jsonl(listing)
+    whole, _, _ = listing.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.split(b"\n") if line]
+
+
+def _mended(listing: Path) -> list[Row]:
+    """The same, of a file that nobody else writes, without the line that was cut off."""
+    rows = _whole_rows(listing)
+    if listing.is_file():
+        whole, end, torn = listing.read_bytes().rpartition(b"\n")
+        if torn:
+            listing.write_bytes(whole + end)
+    return rows
 
 
 def read_square(path: Path) -> Tensor:

@@ -54,6 +54,8 @@ class Family:
     cond: Mapping[str, tuple[int, ...]]  # shapes of one prompt's conditioning
     # What the pipeline sets in any scheduler that it is given.
     scheduler_overrides: Mapping[str, Any] = field(default_factory=dict)
+    # Of real latents in the published VAE's scaled frame: the paper's targets (Eq. 7).
+    real_moments: tuple[float, float] | None = None
     upcasts_vae: bool = False  # whether the pipeline decodes in float32 where the VAE asks for it
 
 
@@ -86,6 +88,7 @@ SDXL = Family(
         "use_linear_projection": True,
     },
     scheduler={"_class_name": "EulerDiscreteScheduler"},
+    real_moments=(0.075, 0.81),
     upcasts_vae=True,
     cond={"prompt_embeds": (77, 2048), "text_embeds": (1280,), "time_ids": (6,)},
 )
@@ -178,6 +181,8 @@ def make_backend(model: Model, family: Family) -> Backend:
         ),
         check_student=partial(check_student, parts, UNET),
         scheduler_config=parts.scheduler_config,
+        # Another VAE has other latents.
+        real_moments=family.real_moments if given.repository is given.vae is None else None,
         prediction_type=said["scheduler"].values.get("prediction_type", "epsilon"),
         encoders=encoders_of(
             parts,
