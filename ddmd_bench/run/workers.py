@@ -193,11 +193,17 @@ def _serve(plan: Plan, slot: Slot, environment: dict[str, str], connection: Conn
     try:
         while True:
             name: TaskName = connection.recv()
-            connection.send(_done(plan.tasks[name], plan, connection))
+            _tell(connection, _done(plan.tasks[name], plan, connection))
     except EOFError:
         return
     except stopping.Stopped:
         raise SystemExit(stopping.EXIT_CODE) from None
+
+
+def _tell(connection: Connection, message: Progress | Said | Ended) -> None:
+    """Where nobody listens any more, what is under way still ends as it should."""
+    with suppress(OSError):
+        connection.send(message)
 
 
 def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
@@ -209,7 +215,7 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
         now = time.monotonic()
         if done >= total or now - said >= PROGRESS_EVERY_S:
             said = now
-            connection.send(Progress(done, total))
+            _tell(connection, Progress(done, total))
 
     try:
         # A stage is the function of its own name in the module of its own name.
@@ -239,7 +245,7 @@ def _fewer_told(connection: Connection) -> Iterator[None]:
 
         def show(message: Any, category: Any, *where: Any, **options: Any) -> None:
             if issubclass(category, FewerAtOnce):
-                connection.send(Said(str(message)))
+                _tell(connection, Said(str(message)))
             else:
                 otherwise(message, category, *where, **options)
 

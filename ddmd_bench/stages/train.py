@@ -54,8 +54,9 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
             row = course.advance()
             log({**row, **course.evaluate()}, iteration)
             progress(iteration, settings.num_iterations)
-            due = iteration % settings.checkpoint_every == 0
-            if (due or stop_asked()) and iteration < settings.num_iterations:
+            if iteration == settings.num_iterations:
+                break
+            if stop_asked() or iteration % settings.checkpoint_every == 0:
                 course.save()
             if stop_asked():
                 raise Stopped
