@@ -50,6 +50,9 @@ LONG = (
     "test_training.py",
     "test_golden.py",
     "test_fetch.py",
+    "test_assumptions.py",
+    "test_failures.py",
+    "test_loras.py",
     "test_train_stage.py",
 )
 

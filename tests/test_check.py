@@ -192,6 +192,8 @@ def test_an_option_younger_than_the_expectation_had_its_default(
     found = record(0)
     found["suite"] |= {"evaluation": None, "trackers": ["tensorboard"]}
     found["suite"]["train"]["precision"] = precision
+    for row in found["suite"]["students"].values():
+        row |= {"adapters": [], "checkpoint": None}
     assert against_expected(found, expected).status == status
 
 

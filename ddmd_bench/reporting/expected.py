@@ -10,11 +10,14 @@ import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
+
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.files.records import SCHEMA, differing, write_json
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model, TrainSettings
+from ddmd_bench.suite.students import Checkpoint, Student
 
 Status = Literal["ok", "drift", "incomparable"]
 
@@ -121,7 +124,25 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
         key: {**part().model_dump(mode="json"), **settings.get(key, {})}
         for key, part in {"train": TrainSettings, "model": Model}.items()
     }
-    return {**younger, **settings, **parts}
+    students = {name: _student_with_defaults(row) for name, row in settings["students"].items()}
+    return {**younger, **settings, **parts, "students": students}
+
+
+def _student_with_defaults(row: dict[str, Any]) -> dict[str, Any]:
+    whole = {**_defaults(Student), **row}
+    if whole["checkpoint"] is not None:
+        whole["checkpoint"] = {**_defaults(Checkpoint), **whole["checkpoint"]}
+    return whole
+
+
+def _defaults(part: type[BaseModel]) -> dict[str, Any]:
+    """Of the options that have one, as JSON has them."""
+    found = {
+        key: field.get_default(call_default_factory=True)
+        for key, field in part.model_fields.items()
+        if not field.is_required()
+    }
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def _value_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:

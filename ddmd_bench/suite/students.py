@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from ddmd_bench.errors import unknown
 from ddmd_bench.objective.methods import METHODS
@@ -105,6 +111,14 @@ class Student(Strict):
     # Lumina-Image-2.0's: the share of the steps that are guided, and whether guidance keeps norms.
     cfg_trunc_ratio: Unit | None = None
     cfg_normalization: bool | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The record of a suite does not change by an option that it leaves alone.
+        data: dict[str, Any] = dump(self)
+        if not self.adapters:
+            data.pop("adapters", None)
+        return data
 
     def teacher_options(self) -> dict[str, Any]:
         """The given options of a teacher's sampling beside steps and guidance."""
