@@ -90,6 +90,7 @@ def test_a_killed_drawing_goes_on_and_ends_the_same(
         lambda folder: (folder / "00005.png").write_bytes(b"cut"),
         lambda folder: (folder / "99999.png").write_bytes(b"left over"),
         lambda folder: (folder / "metadata.jsonl").write_text("old"),
+        lambda folder: (folder / ".ipynb_checkpoints").mkdir(),
     ],
 )
 def test_what_is_not_whole_is_drawn_again_and_no_more(

@@ -21,7 +21,7 @@ from ddmd_bench.reporting.dynamics import real_levels
 from ddmd_bench.reporting.figures import scale_of, styles_of
 from ddmd_bench.reporting.numbers import metric_shown, p_shown, shown
 from ddmd_bench.reporting.record import plain
-from ddmd_bench.reporting.runfiles import load_run
+from ddmd_bench.reporting.runfiles import load_run, titles_of
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.stages.report import report
 from ddmd_bench.stats.distances import DISTANCES
@@ -156,6 +156,21 @@ def test_shares_of_wins_take_no_resamples(
     monkeypatch.setattr("ddmd_bench.stats.intervals.prompt_counts", drawn)
     signs = make_compare(run, resampled=False)
     assert win_rates(run, signs, "prompt_accuracy") == rates
+
+
+def test_students_of_one_method_are_told_apart() -> None:
+    students = {
+        "dmd": {"method": "dmd"},
+        "lora": {"method": "dmd", "train": {"lora_rank": 2}},
+        "other": {"method": "dmd", "title": "Another"},
+        "ca_only": {"method": "ca_only"},
+    }
+    suite = make_suite(claim_rows=[], students=students)
+    shown = titles_of(suite)
+    assert len(set(shown.values())) == len(students)
+    assert shown["lora"] == "DMD (Coupled-Shared) (lora)"
+    assert shown["other"] == "Another"
+    assert shown["ca_only"] == "CA only"
 
 
 def test_a_distance_examines_each_student_once(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -61,7 +62,9 @@ class ImageWriter:
         """Files that no whole batch names, and the journal's cut end."""
         named = {row["file_name"] for row in self.rows.values()}
         for path in self.folder.iterdir():
-            if path.name not in named:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in named:
                 path.unlink()
         lines = [json.dumps([row]) + "\n" for _, row in sorted(self.rows.items())]
         write_whole(self.journal, "".join(lines))

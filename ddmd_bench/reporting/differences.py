@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddmd_bench.files.records import seed_of
-from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, title_of
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
 from ddmd_bench.reporting.seeds import joined_reason, shortfall
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats import intervals
@@ -128,7 +128,7 @@ def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How) -
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
         if files.missing:
-            return no_difference(f"{title_of(name, run.suite.students[name])} {files.missing}")
+            return no_difference(f"{titles_of(run.suite)[name]} {files.missing}")
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
         return _distribution(run, metric, files_a, files_b, draws, how)

@@ -18,7 +18,7 @@ from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels,
 from ddmd_bench.reporting.literature import literature_beside
 from ddmd_bench.reporting.pictures import chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
-from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, title_of
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
@@ -110,7 +110,7 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         if key in one.done.get(stage, {})
     }
     return {
-        "title": title_of(name, student),
+        "title": titles_of(suite)[name],
         "source": student.source,
         "method": student.method,
         "method_title": METHODS[student.method].title if student.method else None,

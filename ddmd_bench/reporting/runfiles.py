@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.suite.schema import Suite
-from ddmd_bench.suite.students import Student
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,14 +146,15 @@ def _images(folder: Path) -> dict[tuple[str, int], Path]:
     return {(r["prompt_id"], r["image_index"]): folder / r["file_name"] for r in rows}
 
 
-def title_of(name: str, student: Student) -> str:
-    """The name shown to a reader: the suite's own, else the method's, else the key."""
-    return student.title or (METHODS[student.method].title if student.method else name)
-
-
 def titles_of(suite: Suite) -> dict[str, str]:
-    """Shown names of all students, in the suite's order."""
-    return {name: title_of(name, student) for name, student in suite.students.items()}
+    """Shown names of all students: the suite's own, else the method's, else the key.
+
+    Two of one method would share its name: then each has its key beside it.
+    """
+    rows = suite.students.items()
+    titles = {n: s.title or (METHODS[s.method].title if s.method else n) for n, s in rows}
+    shared = Counter(titles.values())
+    return {name: t if shared[t] == 1 else f"{t} ({name})" for name, t in titles.items()}
 
 
 def trained_in(suite: Suite) -> list[str]:
