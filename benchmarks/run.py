@@ -62,7 +62,7 @@ def passes_of(suite: Suite, backend: Backend) -> dict[str, tuple[int, Pass]]:
     """By name a bare pass, and how many samples it takes at once, as the harness does."""
     network, size, at_once = backend.load_teacher(), suite.train.batch_size, backend.images_at_once
     generator = torch.Generator().manual_seed(0)
-    prompts = backend.draw_prompts(max(size, at_once), generator)
+    prompts = [backend.draw_prompt(generator) for _ in range(max(size, at_once))]
     cond = dict(backend.encode_prompts(prompts))
 
     def inputs(rows: int) -> tuple[Any, ...]:

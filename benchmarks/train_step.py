@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.table import Table, as_text
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.objective.diagnostics import update_diagnostics
+from ddmd_bench.objective.diagnostics import sample_diagnostics, update_diagnostics
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.objective.terms import Direction, Renoising
 from ddmd_bench.students.networks import Network, bottleneck_features
@@ -37,7 +37,7 @@ def bare_passes(training: Training) -> list[Pass]:
     generator = torch.Generator().manual_seed(0)
     x_t = torch.randn(num, *training.backend.latent_shape, generator=generator)
     t = torch.rand(num, generator=generator)
-    prompts = training.backend.draw_prompts(num, generator)
+    prompts = [training.backend.draw_prompt(generator) for _ in range(num)]
     cond = dict(training.backend.encode_prompts(prompts))
     method, updates = training.method, settings.fake_score_updates
 
@@ -97,7 +97,8 @@ def diagnostics_seconds(settings: TrainSettings, shape: tuple[int, int, int]) ->
     direction = Direction(dm + ca, dm, ca)
 
     def run() -> None:
-        update_diagnostics(x0, step, len(settings.t_list), direction, (draw, draw))
+        found = sample_diagnostics(x0, step, direction, (draw, draw), {})
+        update_diagnostics(found, len(settings.t_list), x0[0].numel())
 
     return statistics.median(seconds_of(run) for _ in range(50))
 

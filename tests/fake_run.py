@@ -129,7 +129,7 @@ def write_train(folder: Path, name: str, draws: np.random.Generator, num: int = 
             "iteration": k,
             "x0_std": 0.5 * rise + draws.normal(size=num) * 0.01,
             "x0_mean": draws.normal(size=num) * 0.1,
-            "saturation": 0.01 * rise,
+            "x0_beyond_1": 0.01 * rise,
             "dm_norm": np.full(num, np.nan) if name == "ca_only" else 1 / k + 0.2,
             "ca_norm": 0.5 + draws.random(num),
             "loss_student": draws.random(num),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from math import isnan, nan, prod
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ddmd_bench.objective.diagnostics import update_diagnostics
+from ddmd_bench.objective.diagnostics import joined, sample_diagnostics, update_diagnostics
 from ddmd_bench.objective.terms import Direction, Renoising
 
 SHAPE = (2, 3, 3)
@@ -37,7 +39,7 @@ def restated(
     row = {
         "x0_mean": mean(everything),
         "x0_std": std(everything),
-        "saturation": mean([float(abs(v) > 1) for v in everything]),
+        "x0_beyond_1": mean([float(abs(v) > 1) for v in everything]),
         "dm_ca_cosine": nan,
     }
     for k in range(4):
@@ -60,6 +62,40 @@ def restated(
     return row
 
 
+Draws = tuple[Renoising | None, ...]
+
+
+def row_of(
+    x0: Tensor, step: Tensor, num_steps: int, direction: Direction, draws: Draws
+) -> dict[str, float]:
+    found = sample_diagnostics(x0, step, direction, draws, {})
+    return update_diagnostics(found, num_steps, x0[0].numel())
+
+
+def rows_of(value: Any, rows: slice) -> Any:
+    return None if value is None else type(value)(*(v if v is None else v[rows] for v in value))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, NUM])
+def test_a_row_is_that_of_the_whole_update_however_it_was_split(size: int) -> None:
+    x0, dm, ca, eps = torch.randn(4, NUM, *SHAPE, generator=torch.Generator().manual_seed(1))
+    direction, draws = Direction(dm + ca, dm, ca), (Renoising(TAU_DM, eps), Renoising(TAU_CA, eps))
+    losses = {"loss_student": torch.arange(float(NUM))}
+    parts = [
+        sample_diagnostics(
+            x0[rows],
+            STEP[rows],
+            rows_of(direction, rows),
+            tuple(rows_of(draw, rows) for draw in draws),
+            {"loss_student": losses["loss_student"][rows]},
+        )
+        for rows in (slice(k, k + size) for k in range(0, NUM, size))
+    ]
+    whole = {**row_of(x0, STEP, 4, direction, draws), "loss_student": 2.5}
+    found = update_diagnostics(joined(parts), 4, x0[0].numel())
+    assert found == pytest.approx(whole, rel=1e-12, nan_ok=True)
+
+
 @pytest.mark.parametrize("present", [("dm", "ca"), ("dm",), ("ca",)])
 def test_a_row_is_what_plain_python_says(present: tuple[str, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +105,7 @@ def test_a_row_is_what_plain_python_says(present: tuple[str, ...]) -> None:
     tensors = {"dm": dm if "dm" in present else None, "ca": ca if "ca" in present else None}
     tau = {"dm": TAU_DM, "ca": TAU_CA}
     draws = tuple(Renoising(tau[k], eps) if k in present else None for k in tau)
-    row = update_diagnostics(x0, STEP, 4, Direction(x0, tensors["dm"], tensors["ca"]), draws)
+    row = row_of(x0, STEP, 4, Direction(x0, tensors["dm"], tensors["ca"]), draws)
     terms = {k: None if v is None else v.flatten(1).tolist() for k, v in tensors.items()}
     expected = restated(x0.flatten(1).tolist(), terms, {k: v.tolist() for k, v in tau.items()})
     assert list(row) == list(expected)  # the order of the columns, too
@@ -82,7 +118,7 @@ def test_one_diverged_image_spoils_only_its_own_groups() -> None:
     x0 = torch.arange(float(NUM * prod(SHAPE))).view(NUM, *SHAPE)
     x0[0, 0, 0, 0] = nan
     draw = Renoising(TAU_DM, x0)
-    row = update_diagnostics(x0, STEP, 4, Direction(x0, x0, None), (draw, None))
+    row = row_of(x0, STEP, 4, Direction(x0, x0, None), (draw, None))
     missing = {name for name, value in row.items() if isnan(value)}
     assert {"x0_mean", "x0_std", "x0_std_step0", "dm_norm", "dm_norm_tau0"} <= missing
     assert not {"x0_std_step1", "x0_std_step3", "dm_norm_tau1", "dm_norm_tau3"} & missing
@@ -92,8 +128,8 @@ def test_one_diverged_image_spoils_only_its_own_groups() -> None:
 def test_any_precision_is_read(dtype: torch.dtype) -> None:
     x0 = torch.full((4, *SHAPE), 2.0, dtype=dtype)
     draw = Renoising(torch.full((4,), 0.5, dtype=dtype), x0)
-    row = update_diagnostics(x0, torch.zeros(4).long(), 1, Direction(x0, x0, -x0), (draw, draw))
+    row = row_of(x0, torch.zeros(4).long(), 1, Direction(x0, x0, -x0), (draw, draw))
     assert row["x0_std"] == 0
-    assert row["saturation"] == 1
+    assert row["x0_beyond_1"] == 1
     assert row["dm_norm_tau2"] == row["ca_norm"] == pytest.approx(2)
     assert row["dm_ca_cosine"] == pytest.approx(-1)

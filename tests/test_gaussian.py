@@ -108,7 +108,7 @@ def follow(
             normalizer="none",
         )
         # A mean over images of a sum over dimensions: rate * E[-direction] for b.
-        loss = DIM * student_loss(x0, direction.total)
+        loss = DIM * student_loss(x0, direction.total).mean()
         gradients = torch.autograd.grad(loss, (a, b))
         with torch.no_grad():
             for parameter, gradient in zip((a, b), gradients, strict=True):

@@ -21,6 +21,7 @@ from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.objective.terms import Cond
 from ddmd_bench.students.networks import Network, bottleneck_features
 from ddmd_bench.suite.settings import Model, TrainSettings
+from ddmd_bench.training.finite import require_finite_weights
 from ddmd_bench.training.update import Training
 
 PROMPTS = ["a red cup", "two green birds that sit on a fence, seen from far away", "Night."]
@@ -55,22 +56,21 @@ def backend(plain: Backend) -> Backend:
     rows = dict(zip(texts, encoders.load_prompt_encoder("cpu")(texts), strict=True))
     encode_images = encoders.load_image_encoder("cpu")
 
-    def draw_prompts(num: int, generator: torch.Generator) -> list[str]:
-        drawn = torch.randint(len(PROMPTS), (num,), generator=generator)
-        return [PROMPTS[k] for k in drawn.tolist()]
+    def draw_prompt(generator: torch.Generator) -> str:
+        return PROMPTS[int(torch.randint(len(PROMPTS), (), generator=generator))]
 
-    def draw_real_latents(num: int, generator: torch.Generator) -> tuple[list[str], Tensor]:
-        images = torch.rand(num, 3, RESOLUTION, RESOLUTION, generator=generator) * 2 - 1
-        return draw_prompts(num, generator), encode_images(images)
+    def draw_real_latent(generator: torch.Generator) -> tuple[str, Tensor]:
+        images = torch.rand(1, 3, RESOLUTION, RESOLUTION, generator=generator) * 2 - 1
+        return draw_prompt(generator), encode_images(images)[0]
 
     def encode_prompts(prompts: Sequence[str]) -> Cond:
         return encoders.collate([rows[prompt] for prompt in prompts])
 
     return dataclasses.replace(
         plain,
-        draw_prompts=draw_prompts,
+        draw_prompt=draw_prompt,
         encode_prompts=encode_prompts,
-        draw_real_latents=draw_real_latents,
+        draw_real_latent=draw_real_latent,
     )
 
 
@@ -310,7 +310,7 @@ def test_every_method_updates(backend: Backend, method: str, options: dict[str, 
     row = training.update(1)
     if METHODS[method].tau_ca is None:  # the fake score starts as the teacher: DM is zero at first
         row = training.update(2)
-    training.require_finite_weights()
+    require_finite_weights(training.networks)
     after = weights_of(training)
     moved = {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])}
     assert moved == {"student", "average"} | ({"fake_score"} & training.networks.keys())
@@ -376,7 +376,7 @@ def test_a_backend_is_made_from_configurations_alone(bare: Path) -> None:
     assert backend.resolution == 1024
     assert backend.latent_shape == (16, 128, 128)
     assert backend.draw_real is None
-    assert backend.draw_real_latents is None
+    assert backend.draw_real_latent is None
     assert backend.real_moments is None
     assert not backend.prompt_sets
 
@@ -436,4 +436,4 @@ def test_prompts_are_refused_or_referred_to_their_stage(plain: Backend) -> None:
     with pytest.raises(BenchError, match="encode stage"):
         plain.encode_prompts(["a red cup"])
     with pytest.raises(BenchError, match=r"train_data\.prompts"):
-        plain.draw_prompts(1, torch.Generator())
+        plain.draw_prompt(torch.Generator())

@@ -128,7 +128,7 @@ def test_passes_are_what_a_training_counts(
         num_iterations=1,
         batch_size=3,
         t_list=(1.0, 0.6, 0.3),
-        gradient_accumulation=2,
+        samples_at_once=2,
         fake_score_updates=2,
         fake_score_samples=samples,
     )

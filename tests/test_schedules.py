@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ddmd_bench.objective.methods import BELOW_T, FULL, METHODS, Schedule
-from ddmd_bench.objective.schedules import draw_tau
+from ddmd_bench.objective.schedules import tau_of
 from ddmd_bench.suite.settings import TrainSettings
 
 UNIT = st.floats(0, 1, width=32)
 ROUNDING = 1e-6
 
 
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def uniform(num: int, seed: int) -> torch.Tensor:
+    return torch.rand(num, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("schedule", [FULL, BELOW_T])
@@ -27,7 +27,7 @@ def test_tau_stays_in_its_range(
     schedule: Schedule, t: list[float], low: float, high: float, seed: int
 ) -> None:
     assume(low < high)
-    tau = draw_tau(schedule, torch.tensor(t), (low, high), generator(seed))
+    tau = tau_of(schedule, torch.tensor(t), (low, high), uniform(len(t), seed))
     assert tau.shape == (len(t),)
     for found, of_input in zip(tau.tolist(), t, strict=True):
         upper = {FULL: high, BELOW_T: max(low, min(of_input, high))}[schedule]
@@ -41,7 +41,7 @@ def test_every_schedule_is_known_here() -> None:
 
 def test_below_t_is_strictly_cleaner_at_the_usual_steps() -> None:
     t = torch.tensor([1.0, 0.75, 0.5, 0.25]).repeat(5000)
-    assert (draw_tau(BELOW_T, t, (0.02, 0.98), generator(0)) < t).all()
+    assert (tau_of(BELOW_T, t, (0.02, 0.98), uniform(len(t), 0)) < t).all()
 
 
 @pytest.mark.parametrize("t", TrainSettings().t_list)
@@ -53,18 +53,19 @@ def test_tau_is_uniform_up_to_its_bound(method: str, t: float) -> None:
     for seed, schedule in enumerate((row.tau_dm, row.tau_ca)):
         if schedule is None:
             continue
-        tau = draw_tau(schedule, torch.full((20_000,), t), (low, high), generator(seed)).double()
+        drawn = uniform(20_000, seed)
+        tau = tau_of(schedule, torch.full_like(drawn, t), (low, high), drawn).double()
         upper = {FULL: high, BELOW_T: min(t, high)}[schedule]
         assert low <= tau.min() + ROUNDING
         assert tau.max() <= upper + ROUNDING
         # Close to both ends: a gap g is left by all draws with probability exp(-g * n / width).
         assert tau.min() < low + 1e-3
         assert tau.max() > upper - 1e-3
-        uniform = stats.uniform(loc=low, scale=upper - low)
-        assert stats.kstest(tau.numpy(), uniform.cdf).pvalue > 0.01
+        expected = stats.uniform(loc=low, scale=upper - low)
+        assert stats.kstest(tau.numpy(), expected.cdf).pvalue > 0.01
 
 
 def test_at_pure_noise_below_t_is_full() -> None:
     t = torch.ones(64)
-    full, below = (draw_tau(s, t, (0.02, 0.98), generator(5)) for s in (FULL, BELOW_T))
+    full, below = (tau_of(s, t, (0.02, 0.98), uniform(64, 5)) for s in (FULL, BELOW_T))
     assert torch.equal(full, below)

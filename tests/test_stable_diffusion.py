@@ -37,8 +37,10 @@ def backend(folder: Path) -> Backend:
     return dataclasses.replace(
         made,
         encode_prompts=lambda prompts: collate(encode(prompts)),
-        draw_prompts=lambda num, generator: [PROMPTS[k % len(PROMPTS)] for k in range(num)],
-        draw_real_latents=lambda num, generator: ([PROMPTS[0]] * num, latents[:num]),
+        draw_prompt=lambda generator: PROMPTS[
+            int(torch.randint(len(PROMPTS), (), generator=generator))
+        ],
+        draw_real_latent=lambda generator: (PROMPTS[0], latents[0]),
         real_moments=(0.0, 1.0),
     )
 

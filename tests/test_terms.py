@@ -12,7 +12,7 @@ from torch import Tensor
 from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.objective.methods import METHODS, Method
 from ddmd_bench.objective.process import flow_level
-from ddmd_bench.objective.schedules import draw_tau
+from ddmd_bench.objective.schedules import tau_of
 from ddmd_bench.objective.terms import (
     Cond,
     Denoise,
@@ -164,7 +164,7 @@ def test_a_student_that_equals_its_teacher_moves_nowhere() -> None:
 def test_the_loss_has_the_direction_as_its_gradient(world: World) -> None:
     x0 = world.x0.clone().requires_grad_()
     direction = world.direction((world.draw(11), world.draw(12))).total
-    loss = student_loss(x0, direction)
+    loss = student_loss(x0, direction).mean()
     loss.backward()
     torch.testing.assert_close(x0.grad, direction / direction.numel(), **EXACT)
     assert loss.item() == pytest.approx(0.5 * direction.square().mean().item(), rel=1e-12)
@@ -174,7 +174,8 @@ def _drawn(world: World, row: Method, t: Tensor) -> tuple[Renoising, Renoising]:
     """(DM's, CA's), each term with a generator of its own, as in training."""
     draws = []
     for seed, schedule in ((1, row.tau_dm), (2, row.tau_ca)):
-        tau = draw_tau(schedule, t, (0.02, 0.98), torch.Generator().manual_seed(seed))
+        uniform = torch.rand(len(t), generator=torch.Generator().manual_seed(seed))
+        tau = tau_of(schedule, t, (0.02, 0.98), uniform)
         draws.append(Renoising(tau, world.draw(seed).eps))
     return draws[0], draws[1]
 

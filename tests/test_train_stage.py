@@ -30,7 +30,8 @@ from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import train
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.training.course import BEST, CHECKPOINT
-from ddmd_bench.training.update import NotFinite, Training
+from ddmd_bench.training.finite import NotFinite
+from ddmd_bench.training.update import Training
 
 Planner = Callable[..., Plan]
 EVALUATION = "evaluation={at: [0, 2, 4], num_prompts: 3, metrics: [std, saturation], keep_best: %s}"
@@ -241,7 +242,7 @@ def test_trackers_change_no_key(planned: Planner) -> None:
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend without what it knows of real latents."""
     backend = make_backend()
-    poor = dataclasses.replace(backend, draw_real_latents=None, real_moments=None)
+    poor = dataclasses.replace(backend, draw_real_latent=None, real_moments=None)
     monkeypatch.setitem(BACKENDS, "shapes", lambda model: poor)
 
 

@@ -62,6 +62,7 @@ OTHERS: dict[str, Any] = {
     "lora_alpha": 2,
     "gradient_checkpointing": True,
     "checkpoint_every": 7,
+    "samples_at_once": 4,
 }
 
 

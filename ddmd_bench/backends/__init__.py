@@ -109,7 +109,7 @@ class Backend:
     # What determines the networks, a sha256 or a commit each, `vae` that of encoder and decoder.
     weights: Callable[[], Mapping[str, str]]
     check_prompt: Callable[[str], None]  # raises BenchError for a prompt it cannot read
-    draw_prompts: Callable[[int, torch.Generator], list[str]]  # training prompts
+    draw_prompt: Callable[[torch.Generator], str]  # one to train on
     level: Callable[[Tensor], NoiseLevel]  # t [B] -> alpha, sigma
     # Level -> weight of a squared x0 error, so that a fake score learns as the teacher was trained.
     denoising_weight: Callable[[NoiseLevel], Tensor]
@@ -125,8 +125,8 @@ class Backend:
     prompt_sets: Mapping[str, Callable[[], Sequence[str]]] = field(default_factory=dict)
     # One real image of a prompt.
     draw_real: Callable[[str, torch.Generator], Tensor] | None = None
-    # Real latents [B, C, H, W] with their prompts, for a GAN.
-    draw_real_latents: Callable[[int, torch.Generator], tuple[list[str], Tensor]] | None = None
+    # A prompt with the latent [C, H, W] of a real image of it, for a GAN.
+    draw_real_latent: Callable[[torch.Generator], tuple[str, Tensor]] | None = None
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
     real_moments: tuple[float, float] | None = None
     teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps

@@ -47,7 +47,7 @@ def encode_prompts(prompts: Sequence[str]) -> NoReturn:
     raise BenchError("prompts are encoded by the encode stage, which has not run. Run it first")
 
 
-def draw_prompts(num: int, generator: torch.Generator) -> NoReturn:
+def draw_prompt(generator: torch.Generator) -> NoReturn:
     """In place of training prompts that a suite does not name."""
     raise BenchError("no training prompts: name them under train_data.prompts")
 

@@ -55,17 +55,14 @@ class Latents:
         totals = [sum(one[side] for one in self.sums) for side in (0, 1)]
         return totals[0] / len(self.captions), totals[1] / len(self.captions)
 
-    def draw(self, num: int, generator: torch.Generator) -> tuple[list[str], Tensor]:
-        """Captions and latents of `num` images, drawn with replacement."""
+    def draw(self, generator: torch.Generator) -> tuple[str, Tensor]:
+        """Caption and latent [C, h, w] of one image, whichever the generator draws."""
         import torch
         from safetensors import safe_open
 
-        chosen = torch.randint(len(self.captions), (num,), generator=generator).tolist()
-        rows = []
-        for k in chosen:
-            with safe_open(self._shard(k // SHARD_SIZE), framework="pt") as file:
-                rows.append(file.get_slice("latents")[k % SHARD_SIZE])
-        return [self.captions[k] for k in chosen], torch.stack(rows)
+        k = int(torch.randint(len(self.captions), (), generator=generator))
+        with safe_open(self._shard(k // SHARD_SIZE), framework="pt") as file:
+            return self.captions[k], file.get_slice("latents")[k % SHARD_SIZE]
 
 
 def encode_missing(

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from ddmd_bench.errors import BenchError
@@ -41,12 +42,35 @@ class AtOnce:
         first = 0
         while first < len(items):
             batch = items[first : first + self.size]
-            made = _unless_out_of_memory(work, batch)
+            made = _unless_out_of_memory(partial(work, batch), alone=len(batch) == 1)
             if made is None:
                 self._halve(len(batch))
                 continue
             first += len(batch)
             yield batch, made[0]
+
+    def of_all(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Sequence[Item]], Made],
+        start: Callable[[], None],
+    ) -> list[Made]:
+        """What `work` made of each batch, where the batches add to one result that `start` clears.
+
+        Where memory runs out in any of them, all begin anew: nothing is added twice.
+        """
+
+        def of_each() -> list[Made]:
+            size = self.size
+            return [work(items[k : k + size]) for k in range(0, len(items), size)]
+
+        while True:
+            start()
+            tried = min(self.size, len(items))
+            made = _unless_out_of_memory(of_each, alone=tried == 1)
+            if made is not None:
+                return made[0]
+            self._halve(tried)
 
     def _halve(self, tried: int) -> None:
         return_memory()  # here the error is gone, which kept what filled it alive
@@ -55,13 +79,11 @@ class AtOnce:
         warnings.warn(told, FewerAtOnce, stacklevel=3)
 
 
-def _unless_out_of_memory(
-    work: Callable[[Sequence[Item]], Made], batch: Sequence[Item]
-) -> tuple[Made] | None:
+def _unless_out_of_memory(work: Callable[[], Made], *, alone: bool) -> tuple[Made] | None:
     try:
-        return (work(batch),)
+        return (work(),)
     except Exception as error:
-        if len(batch) == 1 or not is_out_of_memory(error):
+        if alone or not is_out_of_memory(error):
             raise
         return None
 

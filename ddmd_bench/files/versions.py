@@ -14,8 +14,8 @@ VERSIONS: dict[str, int] = {
     "training data": 1,  # captions and real images, as they are collected
     "encode": 1,
     "reference": 1,
-    "train": 1,
-    "evaluation": 1,  # of students in training
+    "train": 2,  # a draw belongs to a sample, not to a batch; losses are sums over samples
+    "evaluation": 2,  # of students in training; drawn in the precision of their images
     "generate": 1,
     "answers": 1,  # what scorers are given and how their answers are kept
     "score": 1,  # from answers to values and intervals

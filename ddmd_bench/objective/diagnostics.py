@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,23 @@ EPSILON = 1e-8  # least norm that a cosine is divided by
 Array = NDArray[Any]
 
 
-def _per_image(
-    x0: Tensor, step: Tensor, direction: Direction, renoisings: tuple[Renoising | None, ...]
+@torch.no_grad()
+def sample_diagnostics(
+    x0: Tensor,
+    step: Tensor,
+    direction: Direction,
+    renoisings: tuple[Renoising | None, ...],
+    losses: Mapping[str, Tensor],
 ) -> dict[str, Array]:
-    """Every image's numbers, [B] in float64, in one transfer from the device."""
+    """Every sample's numbers, [B] in float64, in one transfer from the device.
+
+    x0: the student's, [B, C, H, W]; losses: [B] each.
+    """
     x0 = x0.float()
     mean = x0.mean(dim=(1, 2, 3), keepdim=True)
     variance = (x0 - mean).square().mean(dim=(1, 2, 3))  # torch.var takes ten times as long
-    saturation = (x0.abs() > 1).float().mean(dim=(1, 2, 3))
-    found = {"step": step, "mean": mean.flatten(), "variance": variance, "saturation": saturation}
+    beyond = (x0.abs() > 1).float().mean(dim=(1, 2, 3))
+    found = {"step": step, "mean": mean.flatten(), "variance": variance, "beyond": beyond}
     for name, term, renoising in zip(
         ("dm", "ca"), (direction.dm, direction.ca), renoisings, strict=True
     ):
@@ -36,6 +45,7 @@ def _per_image(
     if direction.dm is not None and direction.ca is not None:
         inner = direction.dm.float() * direction.ca.float()
         found["inner"] = inner.sum(dim=(1, 2, 3))
+    found |= losses
     table = torch.stack([values.double() for values in found.values()]).cpu().numpy()
     return dict(zip(found, table, strict=True))
 
@@ -59,28 +69,27 @@ def _numbered(name: str, values: Array) -> dict[str, float]:
     return {f"{name}{k}": float(value) for k, value in enumerate(values)}
 
 
-@torch.no_grad()
-def update_diagnostics(
-    x0: Tensor,
-    step: Tensor,
-    num_steps: int,
-    direction: Direction,
-    renoisings: tuple[Renoising | None, ...],
-) -> dict[str, float]:
-    """One row: statistics of the student's x0 [B, C, H, W], norms of the terms, their cosine.
+def joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The numbers of all samples of an update, from those of its parts."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    Norms are root mean squares before weights and normalisation, averaged over the batch, and again
-    by quarters of tau; NaN where a term, a quarter or a step is missing. `saturation` is the share
-    of values outside [-1, 1].
+
+def update_diagnostics(images: Mapping[str, Array], num_steps: int, size: int) -> dict[str, float]:
+    """One row of an update's samples: statistics of x0, norms of the terms, their cosine, losses.
+
+    images: of all its samples, `sample_diagnostics`; size: the values of one sample's x0. Norms are
+    root mean squares before weights and normalisation, averaged over the samples, and again by
+    quarters of tau; NaN where a term, a quarter or a step is missing. `x0_beyond_1` is the share of
+    values outside [-1, 1]: of images what clipping cuts off, of latents nothing of the kind.
     """
-    images = _per_image(x0, step, direction, renoisings)
-    moments, size = (images["mean"], images["variance"]), x0[0].numel()
+    moments = (images["mean"], images["variance"])
     of_step = images["step"].astype(int)
-    row: dict[str, float] = {}
+    losses = {name: values for name, values in images.items() if name.startswith("loss_")}
+    row = {name: float(values.mean()) for name, values in losses.items()}
     with np.errstate(invalid="ignore"):  # 0 / 0: the mean of no value
         row["x0_mean"] = float(images["mean"].mean())
         row["x0_std"] = float(_std_by(np.zeros_like(of_step), *moments, size, 1)[0])
-        row["saturation"] = float(images["saturation"].mean())
+        row["x0_beyond_1"] = float(images["beyond"].mean())
         row["dm_ca_cosine"] = math.nan
         row |= _numbered("x0_std_step", _std_by(of_step, *moments, size, num_steps))
         for name in ("dm", "ca"):

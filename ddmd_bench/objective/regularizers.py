@@ -24,13 +24,13 @@ def mean_variance_kl(x0: Tensor, mean: float, variance: float) -> Tensor:
 
 
 def gan_student_loss(logits_fake: Tensor) -> Tensor:
-    """Non-saturating: mean softplus(-D(fake)); the student wants to be taken for real."""
-    return F.softplus(-logits_fake).mean()
+    """Non-saturating: softplus(-D(fake)), [B] -> [B]; the student wants to be taken for real."""
+    return F.softplus(-logits_fake)
 
 
 def gan_fake_score_loss(logits_fake: Tensor, logits_real: Tensor) -> Tensor:
-    """mean softplus(D(fake)) + mean softplus(-D(real)); positive logits mean real."""
-    return F.softplus(logits_fake).mean() + F.softplus(-logits_real).mean()
+    """softplus(D(fake)) + softplus(-D(real)), two [B] -> [B]; positive logits mean real."""
+    return F.softplus(logits_fake) + F.softplus(-logits_real)
 
 
 class DiscriminatorHead(nn.Module):

@@ -19,7 +19,7 @@ from ddmd_bench.objective.terms import Cond, Denoise
 Level = Callable[[Tensor], NoiseLevel]
 
 
-def slice_cond(cond: Cond, rows: slice) -> Cond:
+def rows_of(cond: Cond, rows: slice | Tensor) -> Cond:
     """The conditioning of some rows of the batch."""
     return {key: value[rows] for key, value in cond.items()}
 
@@ -42,24 +42,25 @@ def few_step_sample(
 
 @torch.no_grad()
 def backward_simulation(
-    student: Denoise, t_list: Sequence[float], cond: Cond, noises: Sequence[Tensor], level: Level
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Training inputs made by the student's own earlier steps: x_t [B, C, H, W], t [B], step [B].
+    student: Denoise,
+    t_list: Sequence[float],
+    steps: Sequence[int],
+    cond: Cond,
+    noises: Sequence[Tensor],
+    level: Level,
+) -> tuple[Tensor, Tensor]:
+    """Training inputs made by the student's own earlier steps: x_t [B, C, H, W] at t [B].
 
-    The batch holds every step equally often, in order: the first B/N rows are at step 0, the last
-    at step N - 1, so that every update sees all steps at the cost of one drawn step for all rows.
+    steps: of each row, how many of its steps the student has made before: 0 stays pure noise.
     """
-    num_steps, num = len(t_list), len(noises[0])
-    step = torch.arange(num, device=noises[0].device) * num_steps // num
-    t = torch.tensor(t_list, device=step.device)[step]
-    x_t = noises[0].clone()
-    for k in range(num_steps - 1):
-        later = slice(int((step <= k).sum()), num)
-        t_k = torch.full((num - later.start,), t_list[k], device=step.device)
+    x_t, device = noises[0].clone(), noises[0].device
+    for k in range(max(steps)):
+        rows = torch.tensor([row for row, step in enumerate(steps) if step > k], device=device)
+        t_k = torch.full((len(rows),), t_list[k], device=device)
         t_next = torch.full_like(t_k, t_list[k + 1])
-        x0 = student(x_t[later], t_k, slice_cond(cond, later))
-        x_t[later] = renoise(x0, level(t_next), noises[k + 1][later])
-    return x_t, t, step
+        x0 = student(x_t[rows], t_k, rows_of(cond, rows))
+        x_t[rows] = renoise(x0, level(t_next), noises[k + 1][rows])
+    return x_t, torch.tensor([t_list[step] for step in steps], device=device)
 
 
 @torch.no_grad()

@@ -17,13 +17,14 @@ _UPPER: dict[Schedule, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def draw_tau(
-    schedule: Schedule, t: Tensor, tau_range: tuple[float, float], generator: torch.Generator
+def tau_of(
+    schedule: Schedule, t: Tensor, tau_range: tuple[float, float], uniform: Tensor
 ) -> Tensor:
     """Noise levels tau [B], uniform on [low, high] or, `below_t`, on [low, min(t, high)].
 
-    t: [B] in [0, 1], 1 = pure noise. Where t lies below `low` there is room for `low` alone.
+    t: [B] in [0, 1], 1 = pure noise; uniform: [B], drawn from [0, 1). Where t lies below `low`
+    there is room for `low` alone.
     """
     low, high = tau_range
     upper = _UPPER[schedule](t, high).clamp(min=low)
-    return low + torch.rand(len(t), generator=generator).to(t) * (upper - low)
+    return low + uniform.to(t) * (upper - low)

@@ -5,7 +5,7 @@ from __future__ import annotations
 SERIES = {
     "x0_std": "standard deviation of the student's images",
     "x0_mean": "mean of the student's images",
-    "saturation": "share of values outside [-1, 1]",
+    "x0_beyond_1": "share of x0's values outside [-1, 1]",
     "dm_norm": "size of the Distribution Matching direction",
     "ca_norm": "size of the CFG Augmentation direction",
     "loss_fake_score": "loss of the fake score",

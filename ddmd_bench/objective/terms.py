@@ -135,5 +135,8 @@ def student_direction(
 
 
 def student_loss(x0: Tensor, direction: Tensor) -> Tensor:
-    """0.5 * mean((x0 - sg(x0 - direction))^2): its gradient in x0 is direction / numel (Alg. 1)."""
-    return 0.5 * (x0 - (x0 - direction).detach()).square().mean()
+    """[B, C, H, W] -> [B]: 0.5 * mean over C, H, W of (x0 - sg(x0 - direction))^2 (Alg. 1).
+
+    Its gradient in x0 is direction / (C * H * W).
+    """
+    return 0.5 * (x0 - (x0 - direction).detach()).square().mean(dim=(1, 2, 3))

@@ -20,7 +20,7 @@ class Passes:
 def passes(method: Method, settings: TrainSettings) -> Passes:
     """Samples forward and backward of every role, without evaluations."""
     batch, num_steps = settings.batch_size, len(settings.t_list)
-    # The student's earlier steps that make its input: a share of the batch for each (Alg. 1).
+    # The student's earlier steps that make its inputs: each step is as many samples' (Alg. 1).
     simulated = batch * (num_steps - 1) // 2
     dm, ca = method.tau_dm is not None, method.tau_ca is not None
     updates = settings.fake_score_updates if dm or method.gan else 0
@@ -35,7 +35,7 @@ def passes(method: Method, settings: TrainSettings) -> Passes:
         backward["fake_score"] = batch * dm * updates
     if method.gan:
         forward["discriminator"] = backward["discriminator"] = batch * (1 + 2 * updates)
-    num = settings.num_iterations * settings.gradient_accumulation
+    num = settings.num_iterations
     return Passes(
         {role: num * samples for role, samples in forward.items()},
         {role: num * samples for role, samples in backward.items()},

@@ -65,10 +65,7 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
 
 def _too_large(settings: TrainSettings, checkpoint: Path) -> str:
     """What a training can do with less memory, of what it does not do already."""
-    steps = len(settings.t_list)
     ways = {
-        f"a smaller train.batch_size (a multiple of {steps}) with as much more "
-        "train.gradient_accumulation": settings.batch_size > steps,
         "train.gradient_checkpointing: true": not settings.gradient_checkpointing,
         "train.precision: bfloat16": settings.precision == "float32",
         "train.optimizer: adamw_8bit": settings.optimizer == "adamw",

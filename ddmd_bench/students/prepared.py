@@ -77,12 +77,12 @@ def _with(backend: Backend, collected: TrainingData, latents: Latents) -> Backen
 
     captions = collected.collect_captions()
 
-    def draw_prompts(num: int, generator: torch.Generator) -> list[str]:
-        return [captions[k] for k in torch.randint(len(captions), (num,), generator=generator)]
+    def draw_prompt(generator: torch.Generator) -> str:
+        return captions[int(torch.randint(len(captions), (), generator=generator))]
 
     if captions:
-        backend = replace(backend, draw_prompts=draw_prompts)
+        backend = replace(backend, draw_prompt=draw_prompt)
     if latents.captions:
         moments = latents.moments()
-        backend = replace(backend, draw_real_latents=latents.draw, real_moments=moments)
+        backend = replace(backend, draw_real_latent=latents.draw, real_moments=moments)
     return backend

@@ -77,9 +77,11 @@ class TrainSettings(Strict):
     """
 
     num_iterations: Positive = 100
+    # Samples of one update, in all.
     batch_size: Positive = 32
-    # Batches of one update: the gradient is their mean.
-    gradient_accumulation: Positive = 1
+    # So many of them are computed at once, all where nothing is given, fewer where memory runs out:
+    # the order of sums changes and nothing else, so that a training may go on with another number.
+    samples_at_once: Positive | None = None
     # The student's noise levels, 1 = pure noise.
     t_list: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.75, 0.5, 0.25)
 
@@ -99,8 +101,8 @@ class TrainSettings(Strict):
     learning_rate: Rate = 5e-5
     fake_score_learning_rate: Rate = 2e-4
     betas: tuple[Unit, Unit] = (0.9, 0.95)
-    # Iterations over which the rates rise from 0.
-    warmup_iterations: Annotated[int, Field(ge=0)] = 0
+    # Updates of a network over which its rate rises from 0; the fake score counts its own.
+    warmup_updates: Annotated[int, Field(ge=0)] = 0
     max_grad_norm: Rate | None = None
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     # Updates of the fake score for each update of the student.

@@ -64,6 +64,7 @@ USES: Mapping[str, Uses] = {
     "step_embedding_learning_rate": _with_step_embedding,
     "lora_alpha": _with_lora,
     # How it is computed, or how often it is saved: the same values but for rounding.
+    "samples_at_once": _never,
     "gradient_checkpointing": _never,
     "compile": _never,
     "checkpoint_every": _never,

@@ -1,11 +1,12 @@
-"""Everything random in a training: each draw comes from (suite seed, purpose, batch number).
+"""Everything random in a training: each draw comes from (suite seed, purpose, number of a sample).
 
-So a resumed run equals an uninterrupted one, and students of one seed share prompts, noise and
-DM draws.
+A sample has its number in the whole training, so that neither a resume nor how many samples are
+computed at once changes what is drawn; students of one seed share prompts, noise and DM draws.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,11 @@ from ddmd_bench.backends import Backend
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.objective.methods import Method, Schedule
 from ddmd_bench.objective.sampler import backward_simulation
-from ddmd_bench.objective.schedules import draw_tau
+from ddmd_bench.objective.schedules import tau_of
 from ddmd_bench.objective.terms import Cond, Denoise, Renoising
 from ddmd_bench.suite.settings import TrainSettings
+
+Generators = Sequence[torch.Generator]  # one a sample
 
 
 class Batch(NamedTuple):
@@ -40,54 +43,70 @@ class Batches:
         self.backend, self.method, self.settings = backend, method, settings
         self.seed, self.device = seed, device
 
-    def generator(self, purpose: str, number: int) -> torch.Generator:
-        """The generator of one purpose in one batch, on the CPU."""
-        return torch.Generator().manual_seed(seed_of("train", self.seed, purpose, number))
+    def numbers(self, update: int) -> range:
+        """The samples of an update, both counted from 0."""
+        num = self.settings.batch_size
+        return range(update * num, (update + 1) * num)
 
-    def noise(self, num: int, generator: torch.Generator) -> Tensor:
-        """Standard normal latents [num, C, H, W]."""
-        return torch.randn(num, *self.backend.latent_shape, generator=generator).to(self.device)
+    def generators(self, purpose: str, numbers: Sequence[int]) -> Generators:
+        """The generators of one purpose, one for each of the samples, on the CPU."""
+        seeds = [seed_of("train", self.seed, purpose, number) for number in numbers]
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def noise(self, generators: Generators) -> Tensor:
+        """Standard normal latents [B, C, H, W]."""
+        shape = self.backend.latent_shape
+        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
 
     def cond(self, prompts: list[str]) -> Cond:
         """The prompts' conditioning."""
         return {k: v.to(self.device) for k, v in self.backend.encode_prompts(prompts).items()}
 
-    def whole_range(self, num: int, generator: torch.Generator) -> Renoising:
+    def whole_range(self, generators: Generators) -> Renoising:
         """tau uniform over all of [0, 1], where fake score and discriminator learn (Alg. 1)."""
-        tau = torch.rand(num, generator=generator).to(self.device)
-        return Renoising(tau, self.noise(num, generator))
+        return Renoising(_uniform(generators).to(self.device), self.noise(generators))
 
-    def of_terms(self, t: Tensor, number: int) -> tuple[Renoising | None, Renoising | None]:
-        """(DM's draw, CA's draw); a coupled method uses one draw for both."""
+    def of_terms(
+        self, t: Tensor, numbers: Sequence[int]
+    ) -> tuple[Renoising | None, Renoising | None]:
+        """(DM's draws, CA's draws); a coupled method uses DM's for both."""
 
         def renoising(purpose: str, schedule: Schedule | None) -> Renoising | None:
             if schedule is None:
                 return None
-            generator = self.generator(purpose, number)
-            tau = draw_tau(schedule, t, self.settings.tau_range, generator)
-            return Renoising(tau, self.noise(len(t), generator))
+            generators = self.generators(purpose, numbers)
+            tau = tau_of(schedule, t, self.settings.tau_range, _uniform(generators))
+            return Renoising(tau, self.noise(generators))
 
         dm = renoising("dm", self.method.tau_dm)
         return dm, dm if self.method.shared_draw else renoising("ca", self.method.tau_ca)
 
-    def batch(self, purpose: str, number: int, student: Denoise) -> Batch:
-        """Prompts and noise of one batch, run through the student's earlier steps."""
-        settings, num = self.settings, self.settings.batch_size
-        generator = self.generator(purpose, number)
-        prompts = self.backend.draw_prompts(num, generator)
-        cond, uncond = self.cond(prompts), self.cond([""] * num)
-        noises = [self.noise(num, generator) for _ in settings.t_list]
-        x_t, t, step = backward_simulation(
-            student, settings.t_list, cond, noises, self.backend.level
-        )
-        fake_cond = {**cond, "step": step} if settings.fake_score_sees == "step" else cond
+    def batch(self, purpose: str, numbers: Sequence[int], student: Denoise) -> Batch:
+        """Prompts and noise of some samples, run through the student's earlier steps.
+
+        The steps take turns, so that an update holds each equally often and any part of it most.
+        """
+        t_list = self.settings.t_list
+        generators = self.generators(purpose, numbers)
+        cond = self.cond([self.backend.draw_prompt(g) for g in generators])
+        uncond = self.cond([""] * len(numbers))
+        noises = [self.noise(generators) for _ in t_list]
+        steps = [number % len(t_list) for number in numbers]
+        x_t, t = backward_simulation(student, t_list, steps, cond, noises, self.backend.level)
+        step = torch.tensor(steps, device=self.device)
+        fake_cond = {**cond, "step": step} if self.settings.fake_score_sees == "step" else cond
         return Batch(x_t, t, step, cond, uncond, fake_cond)
 
-    def real(self, num: int, fake_cond: Cond, generator: torch.Generator) -> tuple[Tensor, Cond]:
-        """Real latents with their conditioning, for a discriminator."""
-        assert self.backend.draw_real_latents is not None, "plan refuses a GAN without real images"
-        prompts, latents = self.backend.draw_real_latents(num, generator)
-        cond = self.cond(prompts)
+    def real(self, fake_cond: Cond, generators: Generators) -> tuple[Tensor, Cond]:
+        """Real latents [B, C, H, W] with their conditioning, for a discriminator."""
+        draw = self.backend.draw_real_latent
+        assert draw is not None, "plan refuses a GAN without real images"
+        prompts, latents = zip(*map(draw, generators), strict=True)
+        cond = self.cond(list(prompts))
         if "step" in fake_cond:  # no step made a real image: it stands in for each alike
             cond = {**cond, "step": fake_cond["step"]}
-        return latents.to(self.device), cond
+        return torch.stack(latents).to(self.device), cond
+
+
+def _uniform(generators: Generators) -> Tensor:
+    return torch.stack([torch.rand((), generator=generator) for generator in generators])

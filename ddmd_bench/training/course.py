@@ -19,7 +19,8 @@ from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, write_json
 from ddmd_bench.students.seeded import WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
-from ddmd_bench.training.update import NotFinite, Training
+from ddmd_bench.training.finite import NotFinite, require_finite_weights
+from ddmd_bench.training.update import Training
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
@@ -48,7 +49,7 @@ class Course:
     def save(self) -> None:
         """Write a checkpoint, whole, of weights that are all finite."""
         with self._recorded(len(self.rows)):
-            self.training.require_finite_weights()
+            require_finite_weights(self.training.networks)
         path = self.folder / CHECKPOINT
         temporary = path.with_suffix(".tmp")
         value = {"state": self.training.state(), "rows": self.rows, "history": self.history}
@@ -116,7 +117,8 @@ class Course:
         record = {
             "key": self.key,
             "num_iterations": len(self.rows),
-            "samples": len(self.rows) * settings.batch_size * settings.gradient_accumulation,
+            "samples": len(self.rows) * settings.batch_size,
+            "samples_at_once": training.at_once.size,  # fewer than asked for where memory ran out
             "forwards": cost["forward"],
             "backwards": cost["backward"],
             "seconds": float(frame["seconds"].sum()),

@@ -45,12 +45,15 @@ class Stepper:
         self.parameters = [p for parameters, _ in rows for p in parameters]
         self.settings = settings
 
-    def start(self, iteration: int) -> None:
-        """Set the rates of an iteration (from 1) and clear the gradients."""
-        # Of the iteration alone, so that a checkpoint holds no scheduler beside the optimizer.
-        share = min(1.0, iteration / max(1, self.settings.warmup_iterations))
+    def start(self, update: int) -> None:
+        """Set the rates of one of its updates, counted from 1."""
+        # Of its number alone, so that a checkpoint holds no scheduler beside the optimizer.
+        share = min(1.0, update / max(1, self.settings.warmup_updates))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * share
+
+    def clear(self) -> None:
+        """Forget all gradients."""
         self.optimizer.zero_grad()
 
     def gradient_norm(self) -> float:

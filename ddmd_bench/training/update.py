@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddmd_bench.backends import Backend
-from ddmd_bench.errors import BenchError
-from ddmd_bench.objective.diagnostics import update_diagnostics
+from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.objective.diagnostics import Array, joined, sample_diagnostics, update_diagnostics
 from ddmd_bench.objective.methods import Method
 from ddmd_bench.objective.process import renoise
 from ddmd_bench.objective.regularizers import (
@@ -21,30 +23,29 @@ from ddmd_bench.objective.regularizers import (
     gan_student_loss,
     mean_variance_kl,
 )
-from ddmd_bench.objective.terms import Cond, Direction, student_direction, student_loss
+from ddmd_bench.objective.sampler import rows_of
+from ddmd_bench.objective.terms import Cond, student_direction, student_loss
 from ddmd_bench.students.networks import Network, make_networks
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.suite.used import has_fake_score
-from ddmd_bench.training.batches import Batch, Batches
+from ddmd_bench.training.batches import Batch, Batches, Generators
 from ddmd_bench.training.discriminator import Discriminator
+from ddmd_bench.training.finite import NotFinite, culprit
 from ddmd_bench.training.optimizers import Stepper
 
 Row = dict[str, float]
-
-
-class NotFinite(BenchError):
-    """A term of the objective, or a gradient, stopped being a number."""
-
-    def __init__(self, term: str) -> None:
-        super().__init__(f"{term} is not finite")
-        self.term = term
+Made = TypeVar("Made")
 
 
 class Samples(NamedTuple):
-    """What the fake score learns from: the student's x0, without gradient."""
+    """What the fake score learns from: the student's x0 [B, C, H, W], without gradient."""
 
     x0: Tensor
     fake_cond: Cond
+
+    def rows(self, rows: slice) -> Samples:
+        """Some of them."""
+        return Samples(self.x0[rows], rows_of(self.fake_cond, rows))
 
 
 class Training:
@@ -71,6 +72,7 @@ class Training:
                 self.discriminator = Discriminator(backend, fake_score, seed, device)
                 head = list(self.discriminator.parameters.values())
             self.steppers["fake_score"] = Stepper(_groups(fake_score, head, settings), settings)
+        self.at_once = AtOnce(settings.samples_at_once or settings.batch_size, "samples")
         self.targets = settings.mean_variance_targets or backend.real_moments
 
     def update(self, iteration: int) -> Row:
@@ -78,24 +80,37 @@ class Training:
 
         Raises NotFinite before the values that caused it reach any weight.
         """
-        k = self.settings.gradient_accumulation
-        numbers = range((iteration - 1) * k + 1, iteration * k + 1)
-        stepper = self.steppers["student"]
-        stepper.start(iteration)
-        made = [self._student_backward(number) for number in numbers]
-        row = {"iteration": float(iteration), **_mean_rows([row for row, _ in made])}
+        numbers = self.batches.numbers(iteration - 1)
+        self.steppers["student"].start(iteration)
+        made = self._accumulated("student", numbers, self._student_backward)
+        found = joined([found for found, _ in made])
+        size = math.prod(self.backend.latent_shape)
+        row = {"iteration": float(iteration)}
+        row |= update_diagnostics(found, len(self.settings.t_list), size)
         row["grad_norm_student"] = self._step("student")
         self._update_average()
         if "fake_score" in self.steppers:
-            row |= self._update_fake_score(iteration, numbers, [samples for _, samples in made])
+            row |= self._update_fake_score(iteration, _joined_samples([one for _, one in made]))
         return row
 
-    def _student_backward(self, number: int) -> tuple[Row, Samples]:
-        """Gradients of one batch's share of the student's loss."""
+    def _accumulated(
+        self, name: str, numbers: Sequence[int], backward: Callable[[Sequence[int]], Made]
+    ) -> list[Made]:
+        """The gradients of all samples, as many at once as memory holds; what each part gave."""
+        cost = self.cost()
+
+        def start() -> None:
+            self.steppers[name].clear()
+            self._load_cost(cost)
+
+        return self.at_once.of_all(numbers, backward, start)
+
+    def _student_backward(self, numbers: Sequence[int]) -> tuple[dict[str, Array], Samples]:
+        """Gradients of some samples' share of the student's loss."""
         settings, student = self.settings, self.networks["student"]
-        batch = self.batches.batch("batch", number, student)
+        batch = self.batches.batch("batch", numbers, student)
         x0 = student(batch.x_t, batch.t, batch.cond)
-        renoisings = self.batches.of_terms(batch.t, number)
+        renoisings = self.batches.of_terms(batch.t, numbers)
         direction = student_direction(
             x0.detach(),
             renoisings,
@@ -114,90 +129,88 @@ class Training:
         with self.discriminator.frozen() if self.discriminator else nullcontext():
             losses = {
                 "loss_direction": student_loss(x0, direction.total),
-                **self._regularizers(x0, batch, number),
+                **self._regularizers(x0, batch, numbers),
             }
-            loss = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(loss):
-                raise NotFinite(_culprit(x0, direction, losses))
-            (loss / settings.gradient_accumulation).backward()
-        x0 = x0.detach()
-        values = torch.stack([loss, *losses.values()]).tolist()
-        row = dict(zip(["loss_student", *losses], values, strict=True))
-        row |= update_diagnostics(x0, batch.step, len(settings.t_list), direction, renoisings)
-        return row, Samples(x0, batch.fake_cond)
+            loss = torch.stack(list(losses.values())).sum(0)
+            if not loss.isfinite().all():
+                raise NotFinite(culprit(x0, direction, losses))
+            (loss.sum() / settings.batch_size).backward()
+        x0, told = x0.detach(), {"loss_student": loss, **losses}
+        found = sample_diagnostics(x0, batch.step, direction, renoisings, told)
+        return found, Samples(x0, batch.fake_cond)
 
-    def _regularizers(self, x0: Tensor, batch: Batch, number: int) -> dict[str, Tensor]:
-        """What a method has beside its direction, weighted."""
+    def _regularizers(self, x0: Tensor, batch: Batch, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """What a method has beside its direction, weighted, [B] each."""
         settings, losses = self.settings, {}
         if self.method.mean_variance:
             assert self.targets is not None, "plan refuses a method without its targets"
-            distance = mean_variance_kl(x0, *self.targets).mean()
+            distance = mean_variance_kl(x0, *self.targets)
             losses["loss_mean_variance"] = settings.weight_mean_variance * distance
         if self.discriminator is not None:
-            generator = self.batches.generator("gan_student", number)
-            renoising = self.batches.whole_range(len(x0), generator)
+            renoising = self.batches.whole_range(self.batches.generators("gan_student", numbers))
             logits = self.discriminator.logits(x0, renoising, batch.fake_cond)
             losses["loss_gan_student"] = settings.weight_gan * gan_student_loss(logits)
         return losses
 
-    def _update_fake_score(
-        self, iteration: int, numbers: Sequence[int], samples: Sequence[Samples]
-    ) -> Row:
+    def _update_fake_score(self, iteration: int, samples: Samples) -> Row:
         """The fake score's updates, on the student's samples or on fresh ones; mean losses."""
-        stepper = self.steppers["fake_score"]
-        generators = [self.batches.generator("fake_score", number) for number in numbers]
+        num_updates = self.settings.fake_score_updates
         rows = []
-        for k in range(self.settings.fake_score_updates):
-            stepper.start(iteration)
-            for number, generator, sample in zip(numbers, generators, samples, strict=True):
-                fresh = self.settings.fake_score_samples == "fresh"
-                one = self._fresh_samples(number, k) if fresh else sample
-                rows.append(self._fake_score_backward(one, generator))
+        for update in range((iteration - 1) * num_updates, iteration * num_updates):
+            self.steppers["fake_score"].start(update + 1)
+            numbers = self.batches.numbers(update)
+            backward = partial(self._fake_score_backward, samples)
+            losses = joined(self._accumulated("fake_score", numbers, backward))
+            rows.append({name: float(values.mean()) for name, values in losses.items()})
             rows[-1]["grad_norm_fake_score"] = self._step("fake_score")
-        return _mean_rows(rows)
+        return {name: sum(row[name] for row in rows) / num_updates for name in rows[0]}
 
-    def _fake_score_backward(self, samples: Samples, generator: torch.Generator) -> Row:
-        """Gradients of one batch: denoising for DM, telling real from made for a GAN."""
+    def _fake_score_backward(self, same: Samples, numbers: Sequence[int]) -> dict[str, Array]:
+        """Gradients of some samples: denoising for DM, telling real from made for a GAN."""
+        num = self.settings.batch_size
+        first = numbers[0] % num
+        fresh = self.settings.fake_score_samples == "fresh"
+        samples = self._fresh(numbers) if fresh else same.rows(slice(first, first + len(numbers)))
+        generators = self.batches.generators("fake_score", numbers)
         losses: dict[str, Tensor] = {}
         if self.method.tau_dm is not None:
-            losses["loss_fake_score"] = self._denoising_loss(samples, generator)
+            losses["loss_fake_score"] = self._denoising_loss(samples, generators)
         if self.discriminator is not None:
             weight = self.settings.weight_gan_fake_score
-            losses["loss_gan_fake_score"] = weight * self._gan_loss(samples, generator)
-        values = torch.stack(list(losses.values()))
-        row = dict(zip(losses, values.tolist(), strict=True))
-        for name, value in row.items():
-            if not math.isfinite(value):
+            losses["loss_gan_fake_score"] = weight * self._gan_loss(samples, generators)
+        table = torch.stack(list(losses.values()))
+        found = dict(zip(losses, table.detach().double().cpu().numpy(), strict=True))
+        for name, values in found.items():
+            if not np.isfinite(values).all():
                 raise NotFinite(name)
-        (values.sum() / self.settings.gradient_accumulation).backward()
-        return row
+        (table.sum() / num).backward()
+        return found
 
-    def _denoising_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
-        """Denoising of the student's samples, tau over all of [0, 1] (Alg. 1)."""
+    def _denoising_loss(self, samples: Samples, generators: Generators) -> Tensor:
+        """Denoising of the student's samples, tau over all of [0, 1] (Alg. 1); [B]."""
         x0 = samples.x0
-        renoising = self.batches.whole_range(len(x0), generator)
+        renoising = self.batches.whole_range(generators)
         level = self.backend.level(renoising.tau)
         x_tau = renoise(x0, level, renoising.eps)
         x0_fake = self.networks["fake_score"](x_tau, renoising.tau, samples.fake_cond)
-        return (self.backend.denoising_weight(level) * (x0_fake - x0).square()).mean()
+        error = self.backend.denoising_weight(level) * (x0_fake - x0).square()
+        return error.mean(dim=(1, 2, 3))
 
-    def _gan_loss(self, samples: Samples, generator: torch.Generator) -> Tensor:
-        """The discriminator on samples and real images, each noised over the whole range (DMD2)."""
+    def _gan_loss(self, samples: Samples, generators: Generators) -> Tensor:
+        """The discriminator on samples and real images, each noised over all of [0, 1] (DMD2)."""
         assert self.discriminator is not None
-        num = len(samples.x0)
-        real, real_cond = self.batches.real(num, samples.fake_cond, generator)
+        real, real_cond = self.batches.real(samples.fake_cond, generators)
         logits = []
         for x0, cond in ((samples.x0, samples.fake_cond), (real, real_cond)):
-            renoising = self.batches.whole_range(num, generator)
+            renoising = self.batches.whole_range(generators)
             logits.append(self.discriminator.logits(x0, renoising, cond))
         return gan_fake_score_loss(*logits)
 
     @torch.no_grad()
-    def _fresh_samples(self, number: int, update: int) -> Samples:
+    def _fresh(self, numbers: Sequence[int]) -> Samples:
         """New samples of the student as it now is."""
-        k = self.settings.fake_score_updates
         student = self.networks["student"]
-        batch = self.batches.batch("fresh", (number - 1) * k + update + 1, student)
+        batch = self.batches.batch("fresh", numbers, student)
         return Samples(student(batch.x_t, batch.t, batch.cond), batch.fake_cond)
 
     def _step(self, name: str) -> float:
@@ -212,13 +225,6 @@ class Training:
         if "average" in self.networks:
             mean, value = ([*self.networks[k].state().values()] for k in ("average", "student"))
             get_ema_multi_avg_fn(self.settings.ema)(mean, value, None)
-
-    def require_finite_weights(self) -> None:
-        """Raise NotFinite if a step left a weight that is no number."""
-        for role, network in self.networks.items():
-            for name, value in network.state().items():
-                if not value.isfinite().all():
-                    raise NotFinite(f"{name} of the {role}")
 
     def state(self) -> dict[str, Any]:
         """All that an exact continuation needs beside the iteration."""
@@ -238,9 +244,7 @@ class Training:
             self.discriminator.head.load_state_dict(state["discriminator"])
         for name, stepper in self.steppers.items():
             stepper.optimizer.load_state_dict(state["optimizers"][name])
-        for name, counted in self._counted().items():
-            counted.forward_samples = state["cost"]["forward"][name]
-            counted.backward_samples = state["cost"]["backward"][name]
+        self._load_cost(state["cost"])
 
     def _counted(self) -> dict[str, Network | Discriminator]:
         counted: dict[str, Network | Discriminator] = {
@@ -259,6 +263,11 @@ class Training:
             "backward": {name: n.backward_samples for name, n in counted.items()},
         }
 
+    def _load_cost(self, cost: dict[str, dict[str, int]]) -> None:
+        for name, counted in self._counted().items():
+            counted.forward_samples = cost["forward"][name]
+            counted.backward_samples = cost["backward"][name]
+
     def result(self) -> Network:
         """The student to sample from: the average where there is one."""
         return self.networks.get("average", self.networks["student"])
@@ -276,22 +285,7 @@ def _groups(
     ]
 
 
-def _mean_rows(rows: Sequence[Row]) -> Row:
-    """Mean of each value over the rows that have it; of none that is finite, NaN: missing."""
-    mean = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        values = [row[name] for row in rows if not math.isnan(row.get(name, math.nan))]
-        mean[name] = sum(values) / len(values) if values else math.nan
-    return mean
-
-
-def _culprit(x0: Tensor, direction: Direction, losses: dict[str, Tensor]) -> str:
-    """Which part of the student's loss is not finite, the first in the order of computation."""
-    parts: dict[str, Tensor | None] = {
-        "the student's x0": x0,
-        "the DM direction": direction.dm,
-        "the CA direction": direction.ca,
-        "the normalised direction": direction.total,
-        **losses,
-    }
-    return next(k for k, v in parts.items() if v is not None and not v.isfinite().all())
+def _joined_samples(parts: Sequence[Samples]) -> Samples:
+    names = parts[0].fake_cond
+    fake_cond = {name: torch.cat([part.fake_cond[name] for part in parts]) for name in names}
+    return Samples(torch.cat([part.x0 for part in parts]), fake_cond)

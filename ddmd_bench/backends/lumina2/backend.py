@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddmd_bench.backends import Backend, PipelineForm
 from ddmd_bench.backends.assumptions import configurations, refuse, resolution_of, vae_factor
-from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
+from ddmd_bench.backends.encoded import draw_prompt, encode_prompts, encoders_of, refuse_empty
 from ddmd_bench.backends.lumina2.assumptions import problems
 from ddmd_bench.backends.lumina2.encoders import MAX_TOKENS, collate, prompt_encoder
 from ddmd_bench.backends.lumina2.networks import (
@@ -90,7 +90,7 @@ def make_backend(model: Model) -> Backend:
         latent_shape=(channels, side, side),
         weights=parts.weights,
         check_prompt=refuse_empty,
-        draw_prompts=draw_prompts,
+        draw_prompt=draw_prompt,
         level=flow_level,
         denoising_weight=velocity_weight,
         load_teacher=load_teacher,

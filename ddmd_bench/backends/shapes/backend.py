@@ -133,8 +133,8 @@ def encode_prompts(prompts: Sequence[str]) -> Cond:
     return {"prompt_embeds": _word_encoder()(word_ids)}
 
 
-def _draw_prompts(num: int, generator: torch.Generator) -> list[str]:
-    return [prompt_of(row) for row in draw_labels(num, generator)]
+def _draw_prompt(generator: torch.Generator) -> str:
+    return prompt_of(draw_labels(1, generator)[0])
 
 
 def _draw_real(prompt: str, generator: torch.Generator) -> Tensor:
@@ -144,9 +144,9 @@ def _draw_real(prompt: str, generator: torch.Generator) -> Tensor:
     return render(torch.tensor([labels]), generator)[0]
 
 
-def _draw_real_latents(num: int, generator: torch.Generator) -> tuple[list[str], Tensor]:
-    labels = draw_labels(num, generator)
-    return [prompt_of(row) for row in labels], to_latents(render(labels, generator))
+def _draw_real_latent(generator: torch.Generator) -> tuple[str, Tensor]:
+    labels = draw_labels(1, generator)
+    return prompt_of(labels[0]), to_latents(render(labels, generator))[0]
 
 
 def _check_prompt(prompt: str) -> None:
@@ -164,7 +164,7 @@ def make_backend() -> Backend:
             "shapes/held_out": lambda: [prompt_of(row) for row in held_out_labels()],
         },
         check_prompt=_check_prompt,
-        draw_prompts=_draw_prompts,
+        draw_prompt=_draw_prompt,
         level=flow_level,
         denoising_weight=velocity_weight,
         load_teacher=load_teacher,
@@ -177,6 +177,6 @@ def make_backend() -> Backend:
         images_at_once=64,
         decode=to_images,
         draw_real=_draw_real,
-        draw_real_latents=_draw_real_latents,
+        draw_real_latent=_draw_real_latent,
         real_moments=REAL_MOMENTS,
     )

@@ -12,7 +12,7 @@ from torch import nn
 
 from ddmd_bench.backends import Backend, PipelineForm
 from ddmd_bench.backends.assumptions import Said, configurations, refuse, resolution_of, vae_factor
-from ddmd_bench.backends.encoded import draw_prompts, encode_prompts, encoders_of, refuse_empty
+from ddmd_bench.backends.encoded import draw_prompt, encode_prompts, encoders_of, refuse_empty
 from ddmd_bench.backends.pipelines import (
     PromptEncoder,
     decode,
@@ -146,7 +146,7 @@ def make_backend(model: Model, family: Family) -> Backend:
         latent_shape=(said["vae"].values.get("latent_channels", 4), side, side),
         weights=parts.weights,
         check_prompt=refuse_empty,
-        draw_prompts=draw_prompts,
+        draw_prompt=draw_prompt,
         level=frame.level,
         denoising_weight=frame.prediction.weight,
         load_teacher=load_teacher,
