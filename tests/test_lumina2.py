@@ -59,9 +59,10 @@ def backend(plain: Backend) -> Backend:
     def draw_prompt(generator: torch.Generator) -> str:
         return PROMPTS[int(torch.randint(len(PROMPTS), (), generator=generator))]
 
-    def draw_real_latent(generator: torch.Generator) -> tuple[str, Tensor]:
-        images = torch.rand(1, 3, RESOLUTION, RESOLUTION, generator=generator) * 2 - 1
-        return draw_prompt(generator), encode_images(images)[0]
+    def draw_real_latents(generators: Sequence[torch.Generator]) -> tuple[list[str], Tensor]:
+        size = (3, RESOLUTION, RESOLUTION)
+        images = torch.stack([torch.rand(size, generator=g) * 2 - 1 for g in generators])
+        return [draw_prompt(g) for g in generators], encode_images(images)
 
     def encode_prompts(prompts: Sequence[str]) -> Cond:
         return encoders.collate([rows[prompt] for prompt in prompts])
@@ -70,7 +71,7 @@ def backend(plain: Backend) -> Backend:
         plain,
         draw_prompt=draw_prompt,
         encode_prompts=encode_prompts,
-        draw_real_latent=draw_real_latent,
+        draw_real_latents=draw_real_latents,
     )
 
 
@@ -376,7 +377,7 @@ def test_a_backend_is_made_from_configurations_alone(bare: Path) -> None:
     assert backend.resolution == 1024
     assert backend.latent_shape == (16, 128, 128)
     assert backend.draw_real is None
-    assert backend.draw_real_latent is None
+    assert backend.draw_real_latents is None
     assert backend.real_moments is None
     assert not backend.prompt_sets
 

@@ -50,6 +50,13 @@ def test_drawing_is_seeded() -> None:
     assert not torch.equal(render(labels, generator(4)), render(labels, generator(5)))
 
 
+def test_a_scene_with_a_generator_of_its_own_is_drawn_alike_in_any_company() -> None:
+    labels = draw_labels(9, generator())
+    together = render(labels, [generator(k) for k in range(9)])
+    for k, scene in enumerate(together):
+        torch.testing.assert_close(render(labels[k : k + 1], generator(k))[0], scene)
+
+
 def test_values_are_images() -> None:
     images = render(draw_labels(500, generator()), generator(1))
     assert images.shape == (500, 3, 32, 32)

@@ -40,7 +40,10 @@ def backend(folder: Path) -> Backend:
         draw_prompt=lambda generator: PROMPTS[
             int(torch.randint(len(PROMPTS), (), generator=generator))
         ],
-        draw_real_latent=lambda generator: (PROMPTS[0], latents[0]),
+        draw_real_latents=lambda generators: (
+            PROMPTS[:1] * len(generators),
+            latents[: len(generators)],
+        ),
         real_moments=(0.0, 1.0),
     )
 

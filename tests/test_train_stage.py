@@ -242,7 +242,7 @@ def test_trackers_change_no_key(planned: Planner) -> None:
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backend without what it knows of real latents."""
     backend = make_backend()
-    poor = dataclasses.replace(backend, draw_real_latent=None, real_moments=None)
+    poor = dataclasses.replace(backend, draw_real_latents=None, real_moments=None)
     monkeypatch.setitem(BACKENDS, "shapes", lambda model: poor)
 
 
@@ -300,7 +300,7 @@ def test_the_tau_probe_is_a_setting(planned: Planner) -> None:
         probe = f"students.ca_only.train={{t_list: [1], tau_range: [{low}, {high}]}}"
         settings = planned(probe).suite.train_settings("ca_only")
         row = Training(make_backend(), METHODS["ca_only"], settings, 0, "cpu")
-        _, renoising = row.batches.of_terms(torch.ones(64), 1)
+        _, renoising = row.batches.of_terms(torch.ones(64), range(64))
         assert renoising is not None
         assert low <= float(renoising.tau.min()) <= float(renoising.tau.max()) <= high
         assert math.isclose(

@@ -125,8 +125,8 @@ class Backend:
     prompt_sets: Mapping[str, Callable[[], Sequence[str]]] = field(default_factory=dict)
     # One real image of a prompt.
     draw_real: Callable[[str, torch.Generator], Tensor] | None = None
-    # A prompt with the latent [C, H, W] of a real image of it, for a GAN.
-    draw_real_latent: Callable[[torch.Generator], tuple[str, Tensor]] | None = None
+    # Prompts and real latents [B, C, H, W] of them, one of each generator, for a GAN.
+    draw_real_latents: Callable[[Sequence[torch.Generator]], tuple[list[str], Tensor]] | None = None
     # Of real latents: the mean of each one's mean and of each one's variance (Eq. 7).
     real_moments: tuple[float, float] | None = None
     teacher_options: frozenset[str] = frozenset()  # that a suite may set, beside the steps

@@ -55,14 +55,18 @@ class Latents:
         totals = [sum(one[side] for one in self.sums) for side in (0, 1)]
         return totals[0] / len(self.captions), totals[1] / len(self.captions)
 
-    def draw(self, generator: torch.Generator) -> tuple[str, Tensor]:
-        """Caption and latent [C, h, w] of one image, whichever the generator draws."""
+    def draw(self, generators: Sequence[torch.Generator]) -> tuple[list[str], Tensor]:
+        """Captions and latents [B, C, h, w], one image of each generator, with replacement."""
         import torch
         from safetensors import safe_open
 
-        k = int(torch.randint(len(self.captions), (), generator=generator))
-        with safe_open(self._shard(k // SHARD_SIZE), framework="pt") as file:
-            return self.captions[k], file.get_slice("latents")[k % SHARD_SIZE]
+        num = len(self.captions)
+        chosen = [int(torch.randint(num, (), generator=generator)) for generator in generators]
+        rows = []
+        for k in chosen:
+            with safe_open(self._shard(k // SHARD_SIZE), framework="pt") as file:
+                rows.append(file.get_slice("latents")[k % SHARD_SIZE])
+        return [self.captions[k] for k in chosen], torch.stack(rows)
 
 
 def encode_missing(

@@ -43,7 +43,7 @@ def _problems(asked: Asked) -> Iterator[str]:
 def _student_problems(asked: Asked, method: str, settings: TrainSettings) -> Iterator[str]:
     row, backend, name = METHODS[method], asked.backend, asked.suite.backend
     given = asked.suite.train_data or TrainData()
-    if row.gan and backend.draw_real_latent is None and given.images is None:
+    if row.gan and backend.draw_real_latents is None and given.images is None:
         yield (
             f"method {method} has a GAN loss, which learns from real images, and backend {name} "
             "has none. Take a method without GAN, or name real images under train_data.images"

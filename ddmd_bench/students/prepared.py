@@ -84,5 +84,5 @@ def _with(backend: Backend, collected: TrainingData, latents: Latents) -> Backen
         backend = replace(backend, draw_prompt=draw_prompt)
     if latents.captions:
         moments = latents.moments()
-        backend = replace(backend, draw_real_latent=latents.draw, real_moments=moments)
+        backend = replace(backend, draw_real_latents=latents.draw, real_moments=moments)
     return backend

@@ -99,13 +99,12 @@ class Batches:
 
     def real(self, fake_cond: Cond, generators: Generators) -> tuple[Tensor, Cond]:
         """Real latents [B, C, H, W] with their conditioning, for a discriminator."""
-        draw = self.backend.draw_real_latent
-        assert draw is not None, "plan refuses a GAN without real images"
-        prompts, latents = zip(*map(draw, generators), strict=True)
-        cond = self.cond(list(prompts))
+        assert self.backend.draw_real_latents is not None, "plan refuses a GAN without real images"
+        prompts, latents = self.backend.draw_real_latents(generators)
+        cond = self.cond(prompts)
         if "step" in fake_cond:  # no step made a real image: it stands in for each alike
             cond = {**cond, "step": fake_cond["step"]}
-        return torch.stack(latents).to(self.device), cond
+        return latents.to(self.device), cond
 
 
 def _uniform(generators: Generators) -> Tensor:

@@ -144,9 +144,9 @@ def _draw_real(prompt: str, generator: torch.Generator) -> Tensor:
     return render(torch.tensor([labels]), generator)[0]
 
 
-def _draw_real_latent(generator: torch.Generator) -> tuple[str, Tensor]:
-    labels = draw_labels(1, generator)
-    return prompt_of(labels[0]), to_latents(render(labels, generator))[0]
+def _draw_real_latents(generators: Sequence[torch.Generator]) -> tuple[list[str], Tensor]:
+    labels = torch.cat([draw_labels(1, generator) for generator in generators])
+    return [prompt_of(row) for row in labels], to_latents(render(labels, generators))
 
 
 def _check_prompt(prompt: str) -> None:
@@ -177,6 +177,6 @@ def make_backend() -> Backend:
         images_at_once=64,
         decode=to_images,
         draw_real=_draw_real,
-        draw_real_latent=_draw_real_latent,
+        draw_real_latents=_draw_real_latents,
         real_moments=REAL_MOMENTS,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -161,16 +162,22 @@ def _table(rows: dict[str, Any]) -> Tensor:
     return torch.tensor(list(rows.values()))
 
 
-def render(labels: Tensor, generator: torch.Generator) -> Tensor:
+def render(labels: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Tensor:
     """Draw one scene per label row: int64 [B, 5] -> float32 [B, 3, 32, 32] in [-1, 1].
 
-    Edges are anti-aliased over one pixel. All jitter comes from `generator`.
+    Edges are anti-aliased over one pixel. All jitter comes from `generator`, or each scene's from
+    its own.
     """
     num = len(labels)
     shape, color, size, place, background = labels.unbind(1)
 
+    def drawn(draw: Callable[..., Tensor], *dims: int) -> Tensor:
+        if isinstance(generator, torch.Generator):
+            return draw(num, *dims, generator=generator)
+        return torch.stack([draw(dims, generator=own) for own in generator])
+
     def jitter(*dims: int, scale: float) -> Tensor:
-        return (torch.rand(num, *dims, generator=generator) * 2 - 1) * scale
+        return (drawn(torch.rand, *dims) * 2 - 1) * scale
 
     centre = _table(PLACES)[place] + jitter(2, scale=0.07)
     radius = _table(SIZES)[size] * (1 + jitter(scale=0.10))
@@ -198,6 +205,6 @@ def render(labels: Tensor, generator: torch.Generator) -> Tensor:
     image = ground[:, None] + coverage * (paint - ground)[:, None]
     brightness = 1 + grid_x * light[:, :1] + grid_y * light[:, 1:]
     image = image * brightness[..., None]
-    image = image + 0.012 * torch.randn(image.shape, generator=generator)
+    image = image + 0.012 * drawn(torch.randn, *image.shape[1:])
     image = image.clamp(0, 1) * 2 - 1
     return image.reshape(num, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2).contiguous()
