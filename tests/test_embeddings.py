@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def test_a_shard_without_its_record_does_not_count(store: Store) -> None:
 def test_a_cut_shard_is_named(store: Store) -> None:
     shard = store.places["one"][0]
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(BenchError, match=r"expected \d+ bytes of embeddings, found \d+ bytes"):
+    with pytest.raises(BenchError, match=r"expected \d+ bytes, found \d+ bytes"):
         Store(store.folder)
 
 
@@ -90,6 +90,15 @@ def to_latents(images: Tensor) -> Tensor:
     return images[:, :1] + torch.linspace(-1, 1, 16).view(1, 1, 4, 4)
 
 
+def encode_images(
+    folder: Path,
+    images: list[tuple[str, Path]],
+    encode: Callable[[Tensor], Tensor],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    return encode_missing(folder, images, read, lambda: encode, AtOnce(10, "images"), progress)
+
+
 def test_latents_go_on_where_they_stopped(tmp_path: Path) -> None:
     def interrupted(images: Tensor) -> Tensor:
         if images[0, 0, 0, 0] >= SHARD_SIZE:
@@ -97,18 +106,9 @@ def test_latents_go_on_where_they_stopped(tmp_path: Path) -> None:
         return to_latents(images)
 
     with pytest.raises(KeyboardInterrupt):
-        encode_missing(
-            Latents(tmp_path), IMAGES, read, interrupted, AtOnce(10, "images"), lambda d, t: None
-        )
+        encode_images(tmp_path, IMAGES, interrupted)
     seen: list[int] = []
-    encode_missing(
-        Latents(tmp_path),
-        IMAGES,
-        read,
-        to_latents,
-        AtOnce(10, "images"),
-        lambda d, t: seen.append(d),
-    )
+    encode_images(tmp_path, IMAGES, to_latents, lambda d, t: seen.append(d))
     assert seen == [len(IMAGES)]
     captions, latents = Latents(tmp_path).draw(40, torch.Generator().manual_seed(0))
     for caption, latent in zip(captions, latents, strict=True):
@@ -117,9 +117,7 @@ def test_latents_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 def test_moments_are_the_mean_of_each_image_s(tmp_path: Path) -> None:
     """Eq. 7's targets: image k has mean k, and all have the variance of the ramp."""
-    encode_missing(
-        Latents(tmp_path), IMAGES, read, to_latents, AtOnce(10, "images"), lambda d, t: None
-    )
+    encode_images(tmp_path, IMAGES, to_latents)
     mean, variance = Latents(tmp_path).moments()
     assert mean == pytest.approx((len(IMAGES) - 1) / 2)
     assert variance == pytest.approx(float(torch.linspace(-1, 1, 16).var(correction=0)))

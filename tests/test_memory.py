@@ -231,9 +231,9 @@ def test_prompts_and_real_images_are_encoded_in_smaller_batches(tmp_path: Path) 
         return images if len(images) <= 3 else out_of_memory()
 
     images = [(f"caption {k}", Path(str(k))) for k in range(70)]
-    latents = Latents(tmp_path / "latents")
-    encode_missing(latents, images, read, to_latents, AtOnce(16, "images"), lambda *_: None)
-    again_, drawn = Latents(tmp_path / "latents").draw(50, torch.Generator().manual_seed(0))
+    at_once, folder = AtOnce(16, "images"), tmp_path / "latents"
+    assert encode_missing(folder, images, read, lambda: to_latents, at_once, lambda *_: None) == 70
+    again_, drawn = Latents(folder).draw(50, torch.Generator().manual_seed(0))
     assert [f"caption {int(value)}" for value in drawn[:, 0, 0, 0]] == again_
 
 
