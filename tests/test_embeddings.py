@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -121,3 +123,76 @@ def test_moments_are_the_mean_of_each_image_s(tmp_path: Path) -> None:
     mean, variance = Latents(tmp_path).moments()
     assert mean == pytest.approx((len(IMAGES) - 1) / 2)
     assert variance == pytest.approx(float(torch.linspace(-1, 1, 16).var(correction=0)))
+
+
+def test_more_images_go_on_and_fewer_read_the_first(tmp_path: Path) -> None:
+    """From within a shard; images, moments and draws are those of one pass over as many."""
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert [encode_images(parts, IMAGES[:n], to_latents) for n in (5, 70, 70, 3)] == [5, 65, 0, 0]
+    assert encode_images(whole, IMAGES, to_latents) == len(IMAGES)
+    for num in (5, len(IMAGES)):
+        found, expected = Latents(parts, num), Latents(whole, num)
+        assert found.captions == expected.captions == [caption for caption, _ in IMAGES[:num]]
+        assert found.moments() == expected.moments()
+        draws = [of.draw(9, torch.Generator().manual_seed(1)) for of in (found, expected)]
+        assert draws[0][0] == draws[1][0]
+        assert torch.equal(draws[0][1], draws[1][1])
+
+
+def test_a_lost_shard_is_encoded_again(tmp_path: Path) -> None:
+    encode_images(tmp_path, IMAGES, to_latents)
+    min(tmp_path.glob("*.safetensors")).unlink()
+    assert Latents(tmp_path).captions == []
+    assert encode_images(tmp_path, IMAGES, to_latents) == len(IMAGES)
+
+
+WRITING = """
+import json, sys, time
+from pathlib import Path
+import torch
+from ddmd_bench.data.latents import encode_missing
+from ddmd_bench.files.embeddings import Store
+from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.stages.encode import _encode_prompts
+
+class Encoders:
+    def load_prompt_encoder(self, device):
+        return encode
+
+def encode(prompts):
+    time.sleep(0.1)
+    return [{"length": torch.tensor([float(len(prompt))])} for prompt in prompts]
+
+def to_latents(images):
+    time.sleep(0.1)
+    return images
+
+def quiet(*_):
+    pass
+
+folder, prompts = Path(sys.argv[1]), [f"prompt {k}" for k in range(70)]
+images = [(prompt, Path(str(k))) for k, prompt in enumerate(prompts)]
+read = lambda path: torch.full((1, 2, 2), float(path.name))
+print(_encode_prompts(Store(folder / "prompts"), prompts, Encoders(), quiet))
+print(encode_missing(
+    folder / "images", images, read, lambda: to_latents, AtOnce(32, "images"), quiet
+))
+"""
+
+
+def test_two_processes_at_once_leave_what_one_would(tmp_path: Path) -> None:
+    one, both = tmp_path / "one", tmp_path / "both"
+    command = [sys.executable, "-c", WRITING]
+    running = [
+        subprocess.Popen([*command, str(folder)], stdout=subprocess.PIPE, text=True)
+        for folder in (one, both, both)
+    ]
+    said = [process.communicate()[0].split() for process in running]
+    assert said[0] == ["70", "70"]
+    assert [sorted(numbers) for numbers in zip(*said[1:], strict=True)] == [["0", "70"]] * 2
+    assert contents(both) == contents(one)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
