@@ -21,7 +21,7 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import write_json
-from ddmd_bench.measuring import reference_build as statistics_build
+from ddmd_bench.measuring import feature_parts
 from ddmd_bench.measuring.reference import (
     CARD,
     find_statistics,
@@ -70,7 +70,7 @@ def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(statistics_build, "PART", 4)
+    monkeypatch.setattr(feature_parts, "PART", 6)
     monkeypatch.setattr("ddmd_bench.measuring.features.CHUNK_SIZE", 3)
     return weights
 
@@ -142,7 +142,7 @@ def test_a_build_goes_on_where_it_was_stopped(photographs: Path, tmp_path: Path)
     assert not (output / CARD).exists()
     seen: list[int] = []
     build(source, output, ["inception"], None, seen.append)
-    assert seen == [11]  # images 9 to 11 alone
+    assert seen == [9, 11]  # not the first six
     assert read_card(output) == read_card(whole)
     assert (output / "inception.npy").read_bytes() == (whole / "inception.npy").read_bytes()
 

@@ -161,7 +161,8 @@ def measure(
     }
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
-    parts = [_part(images, rows, kept, keys) for rows in whole_prompts(images.rows, PART_SIZE)]
+    ranges = whole_prompts(images.rows, PART_SIZE)
+    parts = [_part(images, rows, kept, keys, wanted) for rows in ranges]
     lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
     for part in parts:
         lacking[tuple(name for name in scorers if name not in part.answers)].append(part)
@@ -182,14 +183,24 @@ def measure(
     return Measured(_table(images.rows, metrics, answers), features, answers)
 
 
-def _part(images: Images, rows: slice, kept: KeptAnswers | None, keys: Mapping[str, str]) -> _Part:
+def _part(
+    images: Images,
+    rows: slice,
+    kept: KeptAnswers | None,
+    keys: Mapping[str, str],
+    wanted: Mapping[str, frozenset[str]],
+) -> _Part:
     """A part with what is known of it."""
     if kept is None:
         return _Part(rows, "", {}, {})
-    stamp = images.stamp(rows)
+    stamp, known = images.stamp(rows), dict[str, Answer]()
     files = {name: part_path(kept.answers, name, key, rows) for name, key in keys.items()}
-    found = {name: read_part(path, stamp) for name, path in files.items()}
-    known = {name: answer for name, answer in found.items() if answer is not None}
+    for name, path in files.items():
+        asked = [name in wanted[row["prompt_set"]] for row in images.rows[rows]]
+        answer = read_part(path, stamp)
+        # Other rows may have been asked before: a metric was named for other prompts.
+        if answer is not None and answer.not_asked == {k for k, one in enumerate(asked) if not one}:
+            known[name] = answer
     return _Part(rows, stamp, files, known)
 
 

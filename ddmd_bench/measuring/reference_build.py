@@ -10,21 +10,21 @@ import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ddmd_bench.data.image_sources import iter_encoded_images
+from ddmd_bench.data.image_sources import image_files, iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import write_npy, write_npz
+from ddmd_bench.files.arrays import write_npy
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.provenance import package_versions
-from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
-from ddmd_bench.measuring.features import whole_features
+from ddmd_bench.files.records import content_key, file_sha256, write_json, write_whole
+from ddmd_bench.files.versions import scorer_versions
+from ddmd_bench.measuring.feature_parts import RealImage, extract, images_sha256, of_parts
 from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS
@@ -34,12 +34,10 @@ from ddmd_bench.suite.settings import DataSource
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PART = 1_024  # images that are done again at most, where a build was stopped
 _WORK = "unfinished"
 SUBSET = "the first n of the source; files in the order of their paths"
 
 Progress = Callable[[int], None]  # images done
-Arrays = dict[str, NDArray[Any]]  # scorer -> features [k, d]; "sha256" -> of each file [k]
 
 
 def build(
@@ -50,50 +48,38 @@ def build(
     An image that cannot be read ends it: statistics of a part would have another n than they say.
     """
     _require(output, scorers)
-    work = _begun(output / _WORK, data, scorers, num)
-    count = len(list(work.glob("*.npz")))
-    encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))
-    while images := list(islice(encoded, PART)):
-        part = _measured(scorers, images, count * PART, progress)
-        write_npz(work / f"{count:06}.npz", part)
-        count += 1
-    parts = sorted(work.glob("*.npz"))
-    digests = [digest for path in parts for digest in _read(path, "sha256")]
-    if num is not None and len(digests) < num:
-        raise BenchError(f"{data.source}: asked for {num} images, it has {len(digests)}")
-    if len(digests) < 2:
-        raise BenchError(f"{data.source}: statistics need two images or more")
-    card = {
-        "schema": CARD_SCHEMA,
-        "n": len(digests),
-        "source": data.model_dump(exclude_none=True),
-        "subset": SUBSET,
-        "images_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-        "scorers": {name: _finished(output, name, parts) for name in scorers},
-        "packages": package_versions(),
-    }
-    write_json(output / CARD, card)
-    shutil.rmtree(work)
+    work = output / _WORK
+    with locked(work, "Wait until that has ended, or choose another folder"):
+        images = partial(_images, data)
+        folder = work / _key(data, scorers)
+        parts = extract(folder, scorers, images, num, default_device(), progress)
+        found = sum(len(rows) for rows in of_parts(parts, scorers[0]))
+        if num is not None and found < num:
+            raise BenchError(f"{data.source}: asked for {num} images, it has {found}")
+        if found < 2:
+            raise BenchError(f"{data.source}: statistics need two images or more")
+        card = {
+            "schema": CARD_SCHEMA,
+            "n": found,
+            "source": data.model_dump(exclude_none=True),
+            "subset": SUBSET,
+            "images_sha256": images_sha256(parts),
+            "scorers": {name: _finished(output, name, parts) for name in scorers},
+            "packages": package_versions(),
+        }
+        write_json(output / CARD, card)
+        shutil.rmtree(work)
     return output
 
 
-def _measured(
-    scorers: Sequence[str], images: Sequence[tuple[str, bytes]], done: int, progress: Progress
-) -> Arrays:
-    items = [Item(name, "", partial(_opened, encoded)) for name, encoded in images]
-    features = whole_features(
-        scorers, items, default_device(), lambda count: progress(done + count)
-    )
-    digests = np.array([hashlib.sha256(encoded).hexdigest() for _, encoded in images])
-    return {**features, "sha256": digests}
+def _images(data: DataSource, first: int) -> Iterator[RealImage]:
+    for name, encoded in iter_encoded_images(data, first):
+        item = Item(name, "", partial(_opened, encoded))
+        yield item, hashlib.sha256(encoded).hexdigest()
 
 
 def _opened(encoded: bytes) -> Image:
     return upright(io.BytesIO(encoded))
-
-
-def _left(num: int | None, done: int) -> int | None:
-    return None if num is None else max(num - done, 0)
 
 
 def _require(output: Path, scorers: Sequence[str]) -> None:
@@ -107,39 +93,26 @@ def _require(output: Path, scorers: Sequence[str]) -> None:
         raise BenchError(f"{output}: there already. Choose another folder, or delete it")
 
 
-def _begun(work: Path, data: DataSource, scorers: Sequence[str], num: int | None) -> Path:
-    """The folder of finished parts, emptied where they are of another build."""
+def _key(data: DataSource, scorers: Sequence[str]) -> str:
+    """Of what determines the features of each image, however many are taken."""
+    stats = [(str(path), path.stat()) for path in image_files(data)]
     inputs = {
         "source": data.model_dump(),
+        "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
         "weights": {name: weights_of(name) for name in sorted(scorers)},
-        "num": num,
+        "versions": scorer_versions(sorted(scorers)),
     }
-    key = {"key": content_key(inputs)}
-    if not (work / "inputs.json").is_file() or read_json(work / "inputs.json") != key:
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(work / "inputs.json", key)
-    return work
-
-
-def _read(path: Path, name: str) -> NDArray[Any]:
-    with np.load(path, allow_pickle=False) as part:
-        array: NDArray[Any] = part[name]
-    return array
-
-
-def _rows(parts: Sequence[Path], scorer: str) -> Iterator[NDArray[np.float32]]:
-    for path in parts:
-        yield _read(path, scorer)
+    return content_key(inputs)
 
 
 def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any]:
     """A scorer's two files from its parts, and what the card says of them."""
     from safetensors.numpy import save
 
-    features = np.concatenate(list(_rows(parts, scorer)))
+    features = np.concatenate(list(of_parts(parts, scorer)))
     if not np.isfinite(features).all():
         raise BenchError(f"{output}: features of {scorer} are not finite. Check its weights")
-    gaussian = factored(gaussian_of_parts(_rows(parts, scorer)))
+    gaussian = factored(gaussian_of_parts(of_parts(parts, scorer)))
     tensors = dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True))
     files = f"{scorer}.npy", f"{scorer}.safetensors"
     write_npy(output / files[0], features)
@@ -148,5 +121,6 @@ def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any
         "protocol": SCORERS[scorer].protocol,
         "num_features": features.shape[1],
         "weights": weights_of(scorer),
+        "versions": scorer_versions([scorer]),
         "files": {name: file_sha256(output / name) for name in files},
     }
