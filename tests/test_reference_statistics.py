@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +28,9 @@ from typer.testing import CliRunner
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import write_json
+from ddmd_bench.files.versions import VERSIONS
 from ddmd_bench.measuring import feature_parts
 from ddmd_bench.measuring.reference import (
     CARD,
@@ -63,16 +73,20 @@ def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A scorer `corner` in the place of Inception's, whose weights are a file."""
     weights = tmp_path / "corner.pth"
     weights.write_bytes(b"weights")
-    module = SimpleNamespace(load=lambda name, device, dtype: Corner())
-    monkeypatch.setattr("ddmd_bench.scorers.interface.import_module", lambda name: module)
-    kept = Weights("corner", ("corner.pth",), elsewhere=(str(tmp_path),))
-    for name in ("inception", "inception_patch"):
-        monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))
+    use_corner(weights, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return weights
+
+
+def use_corner(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(load=lambda name, device, dtype: Corner())
+    monkeypatch.setattr("ddmd_bench.scorers.interface.import_module", lambda name: module)
+    kept = Weights("corner", ("corner.pth",), elsewhere=(str(weights.parent),))
+    for name in ("inception", "inception_patch"):
+        monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))
     monkeypatch.setattr(feature_parts, "PART", 6)
     monkeypatch.setattr("ddmd_bench.measuring.features.CHUNK_SIZE", 3)
-    return weights
 
 
 @pytest.fixture
@@ -145,6 +159,146 @@ def test_a_build_goes_on_where_it_was_stopped(photographs: Path, tmp_path: Path)
     assert seen == [9, 11]  # not the first six
     assert read_card(output) == read_card(whole)
     assert (output / "inception.npy").read_bytes() == (whole / "inception.npy").read_bytes()
+
+
+class Killed(BaseException):
+    """Ends a build as a signal does: nothing catches it."""
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_a_build_may_be_killed_at_any_moment(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Before an image is seen, before a file is renamed to its name, or once it is."""
+    whole, output = built(photographs, tmp_path / "whole"), tmp_path / "killed"
+    preprocess, replace_ = Corner.preprocess, Path.replace
+    steps, seen = count(), Counter[bytes]()
+
+    def step() -> None:
+        if next(steps) == moment:
+            raise Killed
+
+    def seeing(self: Corner, image: Image.Image) -> Tensor:
+        step()
+        seen[image.tobytes()] += 1
+        return preprocess(self, image)
+
+    def renaming(self: Path, target: Path) -> Path:
+        step()
+        renamed = replace_(self, target)
+        step()
+        return renamed
+
+    monkeypatch.setattr(Corner, "preprocess", seeing)
+    monkeypatch.setattr(Path, "replace", renaming)
+    with suppress(Killed):
+        built(photographs, output)
+    if not (output / CARD).exists():
+        built(photographs, output)
+    assert contents(output) == contents(whole)
+    assert max(seen.values()) <= 2
+    assert seen.total() <= NUM_IMAGES + feature_parts.PART
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+import test_reference_statistics as tests
+from ddmd_bench.measuring import feature_parts, features
+from ddmd_bench.scorers import SCORERS
+from ddmd_bench.scorers.weights import Weights
+
+def preprocess(self, image):
+    seen.append(image)
+    if len(seen) == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, image)
+
+seen, whole = [], tests.Corner.preprocess
+tests.Corner.preprocess = preprocess
+with tests.pytest.MonkeyPatch.context() as patch:
+    tests.use_corner(Path("corner.pth"), patch)
+    tests.built("photographs", Path("killed"))
+"""
+
+
+def test_a_build_that_was_killed_goes_on(photographs: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", KILLED]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    seen: list[int] = []
+    source = DataSource(source="photographs")
+    build(source, Path("killed"), ["inception"], None, seen.append)
+    assert seen == [9, 11]
+    assert contents(tmp_path / "killed") == contents(built("photographs", tmp_path / "whole"))
+
+
+def test_another_number_goes_on_too(photographs: Path, tmp_path: Path) -> None:
+    """More images, and fewer: bytes are those of a build of as many."""
+    source = DataSource(source=str(photographs))
+    for num, before in ((11, 9), (7, 11), (6, 11)):
+        seen, output = list[int](), tmp_path / f"{before}-{num}"
+        with pytest.raises(KeyboardInterrupt):
+            build(source, output, ["inception"], before, partial(_stop_after, 9))
+        build(source, output, ["inception"], num, seen.append)
+        assert not seen or seen[0] > 6
+        whole = built(photographs, tmp_path / f"whole-{before}-{num}", num=num)
+        assert contents(output) == contents(whole)
+
+
+def _stop_after(last: int, done: int) -> None:
+    if done >= last:
+        raise KeyboardInterrupt
+
+
+def test_a_source_that_changed_meanwhile_is_read_anew(photographs: Path, tmp_path: Path) -> None:
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, partial(_stop_after, 9))
+    (photographs / "00.png").rename(photographs / "99.png")
+    build(source, output, ["inception"], None, lambda done: None)
+    assert contents(output) == contents(built(photographs, tmp_path / "whole"))
+
+
+def test_a_part_that_was_damaged_is_made_again(photographs: Path, tmp_path: Path) -> None:
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, partial(_stop_after, 9))
+    (part,) = (output / "unfinished").glob("*/*.npz")
+    for damaged in (part.read_bytes()[:-30], part.read_bytes().replace(b"\x00\x00", b"\x01\x00")):
+        part.write_bytes(damaged)
+        assert not list(feature_parts._whole_parts(part.parent, ["inception"], None))
+    build(source, output, ["inception"], None, lambda done: None)
+    assert contents(output) == contents(built(photographs, tmp_path / "whole"))
+
+
+def test_a_second_build_in_a_folder_is_refused(photographs: Path, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "kept" / "unfinished"),
+        pytest.raises(BenchError, match=r"in use by process .* Wait until that has ended"),
+    ):
+        built(photographs, tmp_path / "kept")
+
+
+def test_statistics_of_another_version_are_refused(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = built(photographs, tmp_path / "kept")
+    card = read_card(output)
+    del card["scorers"]["inception"]["versions"]
+    write_json(output / CARD, card)
+    assert not statistics_problems(str(output), ["inception"])  # without one it is the first
+    monkeypatch.setitem(VERSIONS, "scorer inception", 2)
+    (problem,) = statistics_problems(str(output), ["inception"])
+    assert "inception.scorer inception: 1, expected 2. Use the same weights and version" in problem
+    with pytest.raises(BenchError, match="scorer inception: 1, expected 2"):
+        load_reference.__wrapped__(output, "inception")
 
 
 def test_parts_of_another_build_are_not_taken(

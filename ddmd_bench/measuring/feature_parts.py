@@ -14,12 +14,11 @@ from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.files.arrays import write_npz
+from ddmd_bench.files.arrays import read_npz, write_npz
 from ddmd_bench.measuring.features import whole_features
 from ddmd_bench.measuring.sheets import Item
 
@@ -63,8 +62,9 @@ def extract(
 def of_parts(parts: Sequence[Path], name: str) -> Iterator[NDArray[Any]]:
     """The rows of each part: an extractor's features [k, d], or the images' sha256 [k]."""
     for path in parts:
-        with np.load(path, allow_pickle=False) as part:
-            yield part[name]
+        part = read_npz(path)
+        assert part is not None, f"{path} was whole"
+        yield part[name]
 
 
 def images_sha256(parts: Sequence[Path]) -> str:
@@ -88,15 +88,7 @@ def _whole_parts(folder: Path, extractors: Sequence[str], num: int | None) -> It
     """
     for number in count():
         size = PART if num is None else min(PART, num - number * PART)
-        path = folder / _name(number)
-        if size <= 0 or not _is_whole(path, (*extractors, SHA256), size):
+        part = read_npz(path := folder / _name(number)) if size > 0 else None
+        if part is None or any(len(part.get(n, ())) != size for n in (*extractors, SHA256)):
             return
         yield path
-
-
-def _is_whole(path: Path, names: Sequence[str], size: int) -> bool:
-    """Whether a part can be read, which its checksums decide, and has so many rows."""
-    try:
-        return all(len(rows) == size for name in names for rows in of_parts([path], name))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return False
