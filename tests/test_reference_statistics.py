@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -392,7 +391,7 @@ def test_another_extractor_and_changed_files_are_refused(
     (problem,) = statistics_problems("photographs", ["inception_patch"])
     assert "has features of inception, not of inception_patch" in problem
     assert "--scorers inception --scorers inception_patch" in problem
-    before = statistics_inputs("photographs")
+    before = statistics_inputs("photographs", ["fid"])
     corner.write_bytes(b"other weights")
     (problem,) = statistics_problems("photographs", ["inception"])
     assert "corner.pth" in problem
@@ -405,11 +404,19 @@ def test_another_extractor_and_changed_files_are_refused(
     np.save(output / "inception.npy", array)
     with pytest.raises(BenchError, match=r"inception\.npy has sha256 .* card\.json says"):
         load_reference.__wrapped__(output, "inception")
-    assert statistics_inputs("photographs") == before  # the card, which still is what it was
-    card = json.loads((output / CARD).read_text())
-    (output / CARD).write_text(json.dumps({**card, "n": 12}))
-    assert statistics_inputs("photographs") != before
-    assert statistics_inputs(None) == {}
+    assert statistics_inputs("photographs", ["fid"]) == before  # what the card says of its files
+    card = read_card(output)
+    card["scorers"]["inception_patch"] = card["scorers"]["inception"]
+    write_json(output / CARD, card)
+    assert statistics_inputs("photographs", ["fid"]) == before  # as no metric reads the other
+    write_json(output / CARD, with_other_files(card))
+    assert statistics_inputs("photographs", ["fid"]) != before
+    assert statistics_inputs("photographs", ["mean"]) == statistics_inputs(None, ["fid"]) == {}
+
+
+def with_other_files(card: dict[str, Any]) -> dict[str, Any]:
+    row = {**card["scorers"]["inception"], "files": {"inception.npy": "0" * 64}}
+    return {**card, "scorers": {**card["scorers"], "inception": row}}
 
 
 def test_statistics_of_an_earlier_form_are_told_as_such(tmp_path: Path) -> None:
@@ -456,14 +463,15 @@ def test_a_suite_names_statistics(
         return make_plan(load_suite(name), tmp_path / "runs", tmp_path / "reports")
 
     before = planned()
-    assert before.protocol["statistics"] == statistics_inputs(str(output))["statistics"]
+    assert before.protocol["statistics"] == statistics_inputs(str(output), ["fid"])["statistics"]
     card = read_card(output)
-    (output / CARD).write_text(json.dumps({**card, "subset": "others"}))
+    write_json(output / CARD, with_other_files(card))
     after = planned()
     assert before.fingerprint != after.fingerprint
     keys = {n: task.key for n, task in after.tasks.items()}
     changed = {n[0] for n, task in before.tasks.items() if keys[n] != task.key}
     assert changed == {"score"}
+    write_json(output / CARD, card)
     tiny["metrics"].append("patch_fid")
     with pytest.raises(BenchError, match="has features of inception, not of inception_patch"):
         make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")

@@ -66,14 +66,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def statistics_inputs(name: str | None) -> dict[str, str]:
-    """What a suite's statistics add to a key: the card's sha256, which holds the other files'."""
-    return {} if name is None else {"statistics": known_sha256(find_statistics(name) / CARD)}
-
-
 def extractors_of(metrics: Iterable[str]) -> list[str]:
     """The extractors whose features the metrics compare with real images."""
     return sorted({extractor for m in metrics if (extractor := METRICS[m].extractor)})
+
+
+def statistics_inputs(name: str | None, metrics: Iterable[str]) -> dict[str, Any]:
+    """What statistics add to a key: sha256 of the files that the metrics read, by extractor.
+
+    Nothing where no metric compares with real images.
+    """
+    if name is None or not (extractors := extractors_of(metrics)):
+        return {}
+    scorers = read_card(find_statistics(name))["scorers"]
+    return {"statistics": {extractor: scorers[extractor]["files"] for extractor in extractors}}
 
 
 def statistics_problems(name: str, extractors: Iterable[str]) -> list[str]:
