@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddmd_bench.files.decoding import Unusable
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
@@ -159,6 +161,26 @@ def measure(
         prompt_set: frozenset(needed_scorers(asked[prompt_set])) if asked else frozenset(scorers)
         for prompt_set in {row["prompt_set"] for row in images.rows}
     }
+    with locked(kept.answers) if kept else nullcontext():
+        parts = _all_parts(images, scorers, wanted, kept, progress, device, dtype)
+    answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
+    for name, answer in answers.items():
+        refuse_no_answer(name, student, answer)
+        refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
+    features = {name: a.features for name, a in answers.items() if a.features is not None}
+    return Measured(_table(images.rows, metrics, answers), features, answers)
+
+
+def _all_parts(
+    images: Images,
+    scorers: Sequence[str],
+    wanted: Mapping[str, frozenset[str]],
+    kept: KeptAnswers | None,
+    progress: Callable[[int, int], None],
+    device: str,
+    dtype: torch.dtype,
+) -> list[_Part]:
+    """Every part with every scorer's answers: those that are kept, and the others' now."""
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
     ranges = whole_prompts(images.rows, PART_SIZE)
@@ -175,12 +197,7 @@ def measure(
             todo = [part for part in of_parts if one_pass.models.keys() - part.answers.keys()]
             for part, new in _answered(one_pass, images, todo, wanted, told):
                 part.put(new)
-    answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
-    for name, answer in answers.items():
-        refuse_no_answer(name, student, answer)
-        refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
-    features = {name: a.features for name, a in answers.items() if a.features is not None}
-    return Measured(_table(images.rows, metrics, answers), features, answers)
+    return parts
 
 
 def _part(
