@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import Task
 from ddmd_bench.run.tasks import run_tasks
 from ddmd_bench.stages import reference as reference_stage
+from ddmd_bench.stages import score as score_stage
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
@@ -252,23 +253,30 @@ def test_a_killed_stage_ends_the_same(
 # Kills itself amid the part that holds the last of so many images.
 KILLED_AT = """
 import os, signal, sys
+from importlib import import_module
 from pathlib import Path
 import torch
-from ddmd_bench.measuring import feature_parts, features
+from ddmd_bench.measuring import feature_parts, features, measure
 from ddmd_bench.planning.plan import make_plan
-from ddmd_bench.stages.reference import reference
 from ddmd_bench.suite.files import load_suite
 
 torch.set_num_threads(1)
-suite, runs, override, last = sys.argv[1:]
-plan = make_plan(load_suite(suite, [*override.split(";")]), Path(runs), Path(runs) / "reports")
-feature_parts.PART, features.CHUNK_SIZE = 8, 4
-reference(
-    plan,
-    plan.task("reference"),
-    lambda done, _: done >= int(last) and os.kill(os.getpid(), signal.SIGKILL),
+suite, runs, override, stage, last = sys.argv[1:]
+overrides = [one for one in override.split(";") if one]
+plan = make_plan(load_suite(suite, overrides), Path(runs), Path(runs) / "reports")
+feature_parts.PART, features.CHUNK_SIZE, measure.PART_SIZE = 8, 4, 2
+(task,) = [t for t in plan.of_stage(stage) if t.student in ("", "teacher_2")]
+getattr(import_module(f"ddmd_bench.stages.{stage}"), stage)(
+    plan, task, lambda done, _: done >= int(last) and os.kill(os.getpid(), signal.SIGKILL)
 )
 """
+
+
+def _killed(suite_name: str, runs: Path, overrides: Sequence[str], stage: str, last: int) -> None:
+    command = [sys.executable, "-c", KILLED_AT, suite_name, str(runs), ";".join(overrides), stage]
+    command.append(str(last))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
 
 
 def test_a_killed_reference_goes_on_at_the_part(
@@ -292,10 +300,7 @@ def test_a_killed_reference_goes_on_at_the_part(
     assert len(set(every)) == 25
 
     for last, kept in ((4, 0), (12, 8), (25, 24)):
-        command = [sys.executable, "-c", KILLED_AT, suite_name, str(tmp_path / "killed")]
-        command += [";".join(overrides), str(last)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert result.returncode == -signal.SIGKILL, result.stderr
+        _killed(suite_name, tmp_path / "killed", overrides, "reference", last)
         parts = killed.task("reference").folder / "parts"
         assert len(list(parts.glob("*.npz"))) == kept // 8
     drawn.clear()
@@ -308,6 +313,29 @@ def test_a_killed_reference_goes_on_at_the_part(
     assert found.keys() == {"features_attributes.npy", "metadata.jsonl"}
     records = [read_done(one.task("reference").folder) for one in (killed, whole)]
     assert records[0]["images_sha256"] == records[1]["images_sha256"]
+
+
+def test_a_killed_scoring_goes_on_at_the_part(
+    planned: Planner, tmp_path: Path, suite_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 2)
+    whole, killed = planned("whole"), planned("killed")
+    generate(whole, whole.task("generate", "teacher_2", 0), quiet)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    reference(whole, whole.task("reference"), quiet)
+    score(whole, whole.task("score", "teacher_2", 0), quiet)
+
+    task = killed.task("score", "teacher_2", 0)
+    num = len(list(killed.task("generate", "teacher_2", 0).folder.glob("images/*.png")))
+    _killed(suite_name, tmp_path / "killed", (), "score", num - 2)
+    assert not task.complete()
+    opened: list[Path] = []
+    decoded = score_stage.decoded
+    monkeypatch.setattr(score_stage, "decoded", lambda path: opened.append(path) or decoded(path))
+    reference(killed, killed.task("reference"), quiet)
+    score(killed, task, quiet)
+    assert 0 < len(opened) < num
+    assert _contents(task.folder) == _contents(whole.task("score", "teacher_2", 0).folder)
 
 
 # Order and skipping
