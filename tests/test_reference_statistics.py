@@ -164,12 +164,8 @@ class Killed(BaseException):
     """Ends a build as a signal does: nothing catches it."""
 
 
-@pytest.mark.parametrize("moment", range(0, 40, 3))
-def test_a_build_may_be_killed_at_any_moment(
-    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
-) -> None:
-    """Before an image is seen, before a file is renamed to its name, or once it is."""
-    whole, output = built(photographs, tmp_path / "whole"), tmp_path / "killed"
+def kill_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    """End once after so many steps; how often each image is seen from now on."""
     preprocess, replace_ = Corner.preprocess, Path.replace
     steps, seen = count(), Counter[bytes]()
 
@@ -190,6 +186,16 @@ def test_a_build_may_be_killed_at_any_moment(
 
     monkeypatch.setattr(Corner, "preprocess", seeing)
     monkeypatch.setattr(Path, "replace", renaming)
+    return seen
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_a_build_may_be_killed_at_any_moment(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Before an image is seen, before a file is renamed to its name, or once it is."""
+    whole, output = built(photographs, tmp_path / "whole"), tmp_path / "killed"
+    seen = kill_at(moment, monkeypatch)
     with suppress(Killed):
         built(photographs, output)
     if not (output / CARD).exists():
@@ -256,6 +262,52 @@ def _stop_after(last: int, done: int) -> None:
         raise KeyboardInterrupt
 
 
+def test_finished_statistics_take_more_images_and_other_scorers(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is not extracted again; bytes are those of one build."""
+    output, both = tmp_path / "kept", ["inception", "inception_patch"]
+    preprocess, seen = Corner.preprocess, list[int]()
+    monkeypatch.setattr(
+        Corner, "preprocess", lambda self, image: seen.append(0) or preprocess(self, image)
+    )
+
+    def added(scorers: Sequence[str], num: int | None) -> int:
+        before = len(seen)
+        built(photographs, output, scorers, num=num)
+        return len(seen) - before
+
+    assert added(["inception"], 7) == 7
+    assert added(["inception"], 10) == 4  # those after the first part
+    assert contents(output) == contents(built(photographs, tmp_path / "ten", num=10))
+    assert added(["inception_patch"], None) == 10  # of the images that are there
+    assert contents(output) == contents(built(photographs, tmp_path / "both", both, num=10))
+    for num, source in ((10, photographs), (9, photographs), (11, tmp_path)):
+        with pytest.raises(BenchError, match="there already, 10 images of"):
+            built(source, output, num=num)
+    (photographs / "00.png").rename(photographs / "99.png")
+    with pytest.raises(BenchError, match=r"there already, of other images than .* has now"):
+        built(photographs, output, num=11)
+
+
+@pytest.mark.parametrize("moment", range(1, 30, 4))
+def test_what_is_added_may_be_killed_at_any_moment(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """The folder is what it was, or says that it is not whole, until it is what was asked for."""
+    both = ["inception", "inception_patch"]
+    whole, output = built(photographs, tmp_path / "whole", both), tmp_path / "killed"
+    built(photographs, output, num=7)
+    kill_at(moment, monkeypatch)
+    with suppress(Killed):
+        built(photographs, output, both, num=NUM_IMAGES)
+    with suppress(BenchError):
+        assert len(load_reference.__wrapped__(output, "inception").features) in (7, NUM_IMAGES)
+    if read_card(output)["n"] == 7:
+        built(photographs, output, both, num=NUM_IMAGES)
+    assert contents(output) == contents(whole)
+
+
 def test_a_source_that_changed_meanwhile_is_read_anew(photographs: Path, tmp_path: Path) -> None:
     source, output = DataSource(source=str(photographs)), tmp_path / "kept"
     with pytest.raises(KeyboardInterrupt):
@@ -269,10 +321,10 @@ def test_a_part_that_was_damaged_is_made_again(photographs: Path, tmp_path: Path
     source, output = DataSource(source=str(photographs)), tmp_path / "kept"
     with pytest.raises(KeyboardInterrupt):
         build(source, output, ["inception"], None, partial(_stop_after, 9))
-    (part,) = (output / "unfinished").glob("*/*.npz")
+    (part,) = (output / "unfinished").glob("*/*/*.npz")
     for damaged in (part.read_bytes()[:-30], part.read_bytes().replace(b"\x00\x00", b"\x01\x00")):
         part.write_bytes(damaged)
-        assert not list(feature_parts._whole_parts(part.parent, ["inception"], None))
+        assert not feature_parts._is_whole(part, 6)
     build(source, output, ["inception"], None, lambda done: None)
     assert contents(output) == contents(built(photographs, tmp_path / "whole"))
 

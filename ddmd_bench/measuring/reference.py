@@ -101,12 +101,12 @@ def statistics_problems(name: str, extractors: Iterable[str]) -> list[str]:
         else:
             problems += [
                 f"reference.statistics: {line}. Use the same weights and version, or build it again"
-                for line in _made_otherwise(folder, card, extractor)
+                for line in made_otherwise(folder, card, extractor)
             ]
     return problems
 
 
-def _made_otherwise(folder: Path, card: Mapping[str, Any], extractor: str) -> list[str]:
+def made_otherwise(folder: Path, card: Mapping[str, Any], extractor: str) -> list[str]:
     """How the scorer here, where its weights are, differs from the one that made the features."""
     row, where = card["scorers"][extractor], f"{folder}: {extractor}"
     here = scorer_versions([extractor])
@@ -133,7 +133,7 @@ def load_reference(folder: Path, extractor: str) -> RealFeatures:
         known = ", ".join(sorted(card["scorers"]))
         raise BenchError(f"{folder} has features of {known}, not of {extractor}. Build it again")
     row = card["scorers"][extractor]
-    if lines := _made_otherwise(folder, card, extractor):
+    if lines := made_otherwise(folder, card, extractor):
         raise BenchError("\n".join(lines))
     for name, expected in row["files"].items():
         path = folder / name

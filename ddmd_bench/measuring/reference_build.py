@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,23 @@ from ddmd_bench.files.locks import locked
 from ddmd_bench.files.provenance import package_versions
 from ddmd_bench.files.records import content_key, file_sha256, write_json, write_whole
 from ddmd_bench.files.versions import scorer_versions
-from ddmd_bench.measuring.feature_parts import RealImage, extract, images_sha256, of_parts
-from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
+from ddmd_bench.measuring.feature_parts import (
+    FEATURES,
+    SHA256,
+    RealImage,
+    Source,
+    extract,
+    keep,
+    rows_of,
+)
+from ddmd_bench.measuring.reference import (
+    CARD,
+    CARD_SCHEMA,
+    GAUSSIAN,
+    made_otherwise,
+    read_card,
+    weights_of,
+)
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.stats.moments import factored, gaussian_of_parts
@@ -45,31 +61,75 @@ def build(
 ) -> Path:
     """Write the folder: features and Gaussians of the first `num` images, or of all; card last.
 
+    A finished folder takes more images of its source, and other scorers of the same images.
     An image that cannot be read ends it: statistics of a part would have another n than they say.
     """
-    _require(output, scorers)
+    _require(scorers)
     work = output / _WORK
+    if (output / CARD).is_file():
+        scorers, num = _added(output, data, scorers, num)
     with locked(work, "Wait until that has ended, or choose another folder"):
-        images = partial(_images, data)
-        folder = work / _key(data, scorers)
-        parts = extract(folder, scorers, images, num, default_device(), progress)
-        found = sum(len(rows) for rows in of_parts(parts, scorers[0]))
-        if num is not None and found < num:
-            raise BenchError(f"{data.source}: asked for {num} images, it has {found}")
-        if found < 2:
+        source, folder = Source(partial(_images, data)), work / _key(data)
+        if (output / CARD).is_file():
+            _take_up(output, data, folder)
+        parts = extract(folder, scorers, source, num, default_device(), progress)
+        digests = _digests(parts)
+        if num is not None and len(digests) < num:
+            raise BenchError(f"{data.source}: asked for {num} images, it has {len(digests)}")
+        if len(digests) < 2:
             raise BenchError(f"{data.source}: statistics need two images or more")
         card = {
             "schema": CARD_SCHEMA,
-            "n": found,
-            "source": data.model_dump(exclude_none=True),
+            "n": len(digests),
+            "source": _told(data),
             "subset": SUBSET,
-            "images_sha256": images_sha256(parts),
-            "scorers": {name: _finished(output, name, parts) for name in scorers},
+            "images_sha256": _joined(digests),
+            "scorers": {name: _finished(output, name, parts[name]) for name in scorers},
             "packages": package_versions(),
         }
         write_json(output / CARD, card)
         shutil.rmtree(work)
     return output
+
+
+def _require(scorers: Sequence[str]) -> None:
+    for name in scorers:
+        if name not in SCORERS:
+            raise BenchError(unknown("scorer", name, SCORERS))
+        if SCORERS[name].num_features is None:
+            able = [k for k, row in SCORERS.items() if row.num_features]
+            raise BenchError(f"scorer {name} has no features. Those that have: {', '.join(able)}")
+
+
+def _added(
+    output: Path, data: DataSource, scorers: Sequence[str], num: int | None
+) -> tuple[list[str], int]:
+    """All that a finished folder will have: its scorers and others, as many images or more."""
+    card = read_card(output)
+    found, wanted = int(card["n"]), num or int(card["n"])
+    same = card["source"] == _told(data) and wanted >= found
+    if not same or (wanted == found and card["scorers"].keys() >= set(scorers)):
+        raise BenchError(
+            f"{output}: there already, {found} images of {card['source']['source']}. Ask for more "
+            "of them or for other scorers, choose another folder, or delete it"
+        )
+    return list(dict.fromkeys([*card["scorers"], *scorers])), wanted
+
+
+def _take_up(output: Path, data: DataSource, folder: Path) -> None:
+    """Make parts of what finished statistics hold, where their images still are the source's."""
+    card = read_card(output)
+    digests = [sha256 for _, sha256 in islice(_images(data, 0), card["n"])]
+    if _joined(digests) != card["images_sha256"]:
+        raise BenchError(
+            f"{output}: there already, of other images than {data.source} has now. Choose another "
+            "folder, or delete it"
+        )
+    for name, row in card["scorers"].items():
+        path = output / f"{name}.npy"
+        if made_otherwise(output, card, name) or file_sha256(path) != row["files"][path.name]:
+            continue
+        keep(folder, name, np.load(path, allow_pickle=False), digests)
 
 
 def _images(data: DataSource, first: int) -> Iterator[RealImage]:
@@ -78,41 +138,44 @@ def _images(data: DataSource, first: int) -> Iterator[RealImage]:
         yield item, hashlib.sha256(encoded).hexdigest()
 
 
+def _digests(parts: Mapping[str, Sequence[Path]]) -> list[str]:
+    """The images' sha256, the same for every scorer."""
+    found = {tuple(np.concatenate(list(rows_of(of, SHA256)))) for of in parts.values()}
+    if len(found) > 1:
+        folder = next(iter(parts.values()))[0].parents[1]
+        raise BenchError(
+            f"{folder}: parts of other images than the source has now. Delete it and run again"
+        )
+    return [digest for digests in found for digest in digests]
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _told(data: DataSource) -> dict[str, Any]:
+    return data.model_dump(exclude_none=True)
+
+
 def _opened(encoded: bytes) -> Image:
     return upright(io.BytesIO(encoded))
 
 
-def _require(output: Path, scorers: Sequence[str]) -> None:
-    for name in scorers:
-        if name not in SCORERS:
-            raise BenchError(unknown("scorer", name, SCORERS))
-        if SCORERS[name].num_features is None:
-            able = [k for k, row in SCORERS.items() if row.num_features]
-            raise BenchError(f"scorer {name} has no features. Those that have: {', '.join(able)}")
-    if (output / CARD).exists():
-        raise BenchError(f"{output}: there already. Choose another folder, or delete it")
-
-
-def _key(data: DataSource, scorers: Sequence[str]) -> str:
-    """Of what determines the features of each image, however many are taken."""
+def _key(data: DataSource) -> str:
+    """Of what determines the images, however many are taken."""
     stats = [(str(path), path.stat()) for path in image_files(data)]
-    inputs = {
-        "source": data.model_dump(),
-        "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
-        "weights": {name: weights_of(name) for name in sorted(scorers)},
-        "versions": scorer_versions(sorted(scorers)),
-    }
-    return content_key(inputs)
+    files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return content_key({"source": data.model_dump(), "files": files})
 
 
 def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any]:
     """A scorer's two files from its parts, and what the card says of them."""
     from safetensors.numpy import save
 
-    features = np.concatenate(list(of_parts(parts, scorer)))
+    features = np.concatenate(list(rows_of(parts, FEATURES)))
     if not np.isfinite(features).all():
         raise BenchError(f"{output}: features of {scorer} are not finite. Check its weights")
-    gaussian = factored(gaussian_of_parts(of_parts(parts, scorer)))
+    gaussian = factored(gaussian_of_parts(rows_of(parts, FEATURES)))
     tensors = dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True))
     files = f"{scorer}.npy", f"{scorer}.safetensors"
     write_npy(output / files[0], features)

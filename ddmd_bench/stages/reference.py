@@ -15,7 +15,7 @@ from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.images import ImageId, as_pictures, image_ids
 from ddmd_bench.files.arrays import write_npy
 from ddmd_bench.files.records import mark_done, write_jsonl
-from ddmd_bench.measuring.feature_parts import RealImage, extract, images_sha256, of_parts
+from ddmd_bench.measuring.feature_parts import FEATURES, RealImage, Source, extract, rows_of
 from ddmd_bench.measuring.reference import extractors_of
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.students.drawing import DrawReal, draw_reference
@@ -37,24 +37,18 @@ def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> N
     per_set = dict.fromkeys(suite.prompts, suite.reference.images_per_prompt)
     images = image_ids(plan.prompts, per_set)
     extractors, num = extractors_of(suite.metrics), len(images)
-    folder = task.folder / "parts"
-    drawn = partial(_drawn, draw_real, images)
-    parts = extract(folder, extractors, drawn, num, "cpu", lambda done: progress(done, num))
+    folder, source = task.folder / "parts", Source(partial(_drawn, draw_real, images))
+    parts = extract(folder, extractors, source, num, "cpu", lambda done: progress(done, num))
     for name in extractors:
-        features = np.concatenate(list(of_parts(parts, name)))
+        features = np.concatenate(list(rows_of(parts[name], FEATURES)))
         write_npy(task.folder / f"features_{name}.npy", features)
     write_jsonl(
         task.folder / "metadata.jsonl",
         ({"prompt_id": i.prompt.prompt_id, "prompt_set": i.prompt.prompt_set} for i in images),
     )
-    record = {
-        "key": task.key,
-        "n": num,
-        "images_sha256": images_sha256(parts),
-        "seconds": time.perf_counter() - start,
-    }
+    record = {"key": task.key, "n": num, "seconds": time.perf_counter() - start}
     mark_done(task.folder, record)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # there is none where no metric has an extractor
 
 
 def _drawn(draw_real: DrawReal, images: Sequence[ImageId], first: int) -> Iterator[RealImage]:
