@@ -416,12 +416,18 @@ def test_the_images_of_a_published_list_are_a_source(
 
 
 def test_what_cannot_be_read_stops_the_build(photographs: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     (photographs / "05.png").write_bytes((photographs / "05.png").read_bytes()[:60])
     with pytest.raises(BenchError, match=r"05\.png: cannot be decoded"):
         built(photographs, tmp_path / "kept")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchError, match="holds neither images"):
         built(tmp_path / "empty", tmp_path / "kept")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "no.parquet")
+    with pytest.raises(BenchError, match="need two images or more"):
+        built(tmp_path / "no.parquet", tmp_path / "kept")
 
 
 def test_a_file_counts_as_it_is_shown(photographs: Path, tmp_path: Path) -> None:
