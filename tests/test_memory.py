@@ -231,10 +231,9 @@ def test_prompts_and_real_images_are_encoded_in_smaller_batches(tmp_path: Path) 
         return images if len(images) <= 3 else out_of_memory()
 
     images = [(f"caption {k}", Path(str(k))) for k in range(70)]
-    latents = Latents(tmp_path / "latents")
-    encode_missing(latents, images, read, to_latents, AtOnce(16, "images"), lambda *_: None)
-    again_, generator = Latents(tmp_path / "latents"), torch.Generator().manual_seed(0)
-    captions, drawn = again_.draw([generator] * 50)
+    at_once, folder = AtOnce(16, "images"), tmp_path / "latents"
+    assert encode_missing(folder, images, read, lambda: to_latents, at_once, lambda *_: None) == 70
+    captions, drawn = Latents(folder).draw([torch.Generator().manual_seed(0)] * 50)
     assert [f"caption {int(value)}" for value in drawn[:, 0, 0, 0]] == captions
 
 

@@ -389,23 +389,53 @@ def test_a_scorer_is_asked_about_its_own_prompts_alone(scorer: Means, tmp_path: 
     assert found.table["level"].isna().all()
 
 
-def test_a_pass_that_was_stopped_goes_on(
-    scorer: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 32)
+def test_other_prompts_than_before_are_asked_about(scorer: Means, tmp_path: Path) -> None:
+    """A metric that is named for more prompts, or for fewer, has the answers of a first pass."""
     kept, opened = KeptAnswers(tmp_path / "answers", tmp_path / "texts"), list[int]()
+    images = images_of(range(20, 30), opened)
+    rows = [row | {"prompt_set": "p" if k < 6 else "q"} for k, row in enumerate(images.rows)]
+    images = Images(rows, images.names, images.open)
+    for of_q in (["std"], ["level", "std"], ["std"]):
+        asked = {"p": ["level", "std"], "q": of_q}
+        found = measure(images, ["level", "std"], "s", kept=kept, asked=asked)
+        alone = measure(images, ["level", "std"], "s", asked=asked)
+        assert found.table.equals(alone.table)
+        assert found.answers["means"].not_asked == alone.answers["means"].not_asked
+
+
+@pytest.mark.parametrize("images_before", [0, 5, 40, 64, 99])
+def test_a_pass_that_was_stopped_goes_on(
+    scorer: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images_before: int
+) -> None:
+    """At the part: what it left is what one pass leaves, and an image is seen twice at most."""
+    monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 32)
+    opened, scored = list[int](), list[int]()
+    whole = KeptAnswers(tmp_path / "whole" / "answers", tmp_path / "whole" / "texts")
+    kept = KeptAnswers(tmp_path / "answers", tmp_path / "texts")
     images = images_of(range(20, 120), opened)
+    expected = measure(images, ["level"], "s", kept=whole)
+    score_batch = scorer.score_batch
 
-    def stop(done: int, total: int) -> None:
-        if done > 64:
+    def killed(inputs: torch.Tensor, text: Any) -> Scored:
+        if len(scored) + len(inputs) > images_before:
             raise KeyboardInterrupt
+        scored.extend([0] * len(inputs))
+        return score_batch(inputs, text)
 
+    monkeypatch.setattr(scorer, "score_batch", killed)
     with pytest.raises(KeyboardInterrupt):
-        measure(images, ["level"], "s", kept=kept, progress=stop)
+        measure(images, ["level"], "s", kept=kept)
+    monkeypatch.setattr(scorer, "score_batch", score_batch)
     opened.clear()
     found = measure(images, ["level"], "s", kept=kept)
-    assert min(opened) == 64
-    assert found.table["level"].tolist() == pytest.approx([11 / 12 * k for k in range(20, 120)])
+    assert sorted(opened) == list(range(len(scored) // 32 * 32, 100))
+    assert found.table.equals(expected.table)
+    written = [
+        {path.relative_to(of.answers): path.read_bytes() for path in of.answers.rglob("*.npz")}
+        for of in (kept, whole)
+    ]
+    assert written[0] == written[1]
+    assert len(written[0]) == 4
 
 
 def test_a_scorer_that_fails_costs_no_other(scorer: Means, tmp_path: Path) -> None:

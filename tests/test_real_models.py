@@ -259,3 +259,35 @@ def test_a_prompt_is_encoded_once_for_every_suite(tmp_path: Path) -> None:
     more = {**suite, "name": "more", "prompts": {**suite["prompts"], "other": other}}
     second = encoded(more, tmp_path)
     assert (second["n"], second["encoded"]) == (6, 2)
+
+
+def test_prompts_and_real_images_are_encoded_apart(tmp_path: Path) -> None:
+    """One more prompt encodes no image, more images encode what is new, and no training moves."""
+    suite = make_suite("sdxl", tmp_path)
+    suite["students"] = {name: {"method": name} for name in ("dmd", "dmd2")}
+    first = encoded(suite, tmp_path)
+    assert (first["encoded"], first["encoded_images"]) == (first["n"], 6)
+    again = encoded({**suite, "title": "Another"}, tmp_path)
+    assert (again["encoded"], again["encoded_images"]) == (0, 0)
+
+    (tmp_path / "prompts.txt").write_text("\n".join([*PROMPTS, "one more"]))
+    some = {**suite["prompts"]["some"], "num_prompts": 4}
+    more = {**suite, "prompts": {"some": some}}
+    second = encoded(more, tmp_path)
+    assert (second["n"], second["encoded"]) == (first["n"] + 1, 1)
+    assert second["encoded_images"] == 0
+    assert keys(more, tmp_path) == keys(suite, tmp_path)
+
+    images = {**suite["train_data"]["images"], "num_images": 8}
+    larger = {**suite, "train_data": {**suite["train_data"], "images": images}}
+    third = encoded(larger, tmp_path)
+    assert (third["encoded"], third["encoded_images"]) == (0, 2)  # the captions were there
+    before, after = keys(suite, tmp_path), keys(larger, tmp_path)
+    assert before["dmd"] == after["dmd"]  # no method without a GAN reads an image
+    assert before["dmd2"] != after["dmd2"]
+
+
+def keys(suite: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Of the trainings, by student."""
+    plan = make_plan(Suite.model_validate(suite), folder / "runs", folder / "reports")
+    return {task.student: task.key for task in plan.of_stage("train")}

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
+import signal
+import subprocess
+import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +27,10 @@ from typer.testing import CliRunner
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import write_json
-from ddmd_bench.measuring import reference_build as statistics_build
+from ddmd_bench.files.versions import VERSIONS
+from ddmd_bench.measuring import feature_parts
 from ddmd_bench.measuring.reference import (
     CARD,
     find_statistics,
@@ -63,16 +72,20 @@ def corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A scorer `corner` in the place of Inception's, whose weights are a file."""
     weights = tmp_path / "corner.pth"
     weights.write_bytes(b"weights")
-    module = SimpleNamespace(load=lambda name, device, dtype: Corner())
-    monkeypatch.setattr("ddmd_bench.scorers.interface.import_module", lambda name: module)
-    kept = Weights("corner", ("corner.pth",), elsewhere=(str(tmp_path),))
-    for name in ("inception", "inception_patch"):
-        monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))
+    use_corner(weights, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(statistics_build, "PART", 4)
-    monkeypatch.setattr("ddmd_bench.measuring.features.CHUNK_SIZE", 3)
     return weights
+
+
+def use_corner(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(load=lambda name, device, dtype: Corner())
+    monkeypatch.setattr("ddmd_bench.scorers.interface.import_module", lambda name: module)
+    kept = Weights("corner", ("corner.pth",), elsewhere=(str(weights.parent),))
+    for name in ("inception", "inception_patch"):
+        monkeypatch.setitem(SCORERS, name, replace(SCORERS[name], weights=(kept,), num_features=6))
+    monkeypatch.setattr(feature_parts, "PART", 6)
+    monkeypatch.setattr("ddmd_bench.measuring.features.CHUNK_SIZE", 3)
 
 
 @pytest.fixture
@@ -142,9 +155,201 @@ def test_a_build_goes_on_where_it_was_stopped(photographs: Path, tmp_path: Path)
     assert not (output / CARD).exists()
     seen: list[int] = []
     build(source, output, ["inception"], None, seen.append)
-    assert seen == [11]  # images 9 to 11 alone
+    assert seen == [9, 11]  # not the first six
     assert read_card(output) == read_card(whole)
     assert (output / "inception.npy").read_bytes() == (whole / "inception.npy").read_bytes()
+
+
+class Killed(BaseException):
+    """Ends a build as a signal does: nothing catches it."""
+
+
+def kill_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
+    """End once after so many steps; how often each image is seen from now on."""
+    preprocess, replace_ = Corner.preprocess, Path.replace
+    steps, seen = count(), Counter[bytes]()
+
+    def step() -> None:
+        if next(steps) == moment:
+            raise Killed
+
+    def seeing(self: Corner, image: Image.Image) -> Tensor:
+        step()
+        seen[image.tobytes()] += 1
+        return preprocess(self, image)
+
+    def renaming(self: Path, target: Path) -> Path:
+        step()
+        renamed = replace_(self, target)
+        step()
+        return renamed
+
+    monkeypatch.setattr(Corner, "preprocess", seeing)
+    monkeypatch.setattr(Path, "replace", renaming)
+    return seen
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_a_build_may_be_killed_at_any_moment(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Before an image is seen, before a file is renamed to its name, or once it is."""
+    whole, output = built(photographs, tmp_path / "whole"), tmp_path / "killed"
+    seen = kill_at(moment, monkeypatch)
+    with suppress(Killed):
+        built(photographs, output)
+    if not (output / CARD).exists():
+        built(photographs, output)
+    assert contents(output) == contents(whole)
+    assert max(seen.values()) <= 2
+    assert seen.total() <= NUM_IMAGES + feature_parts.PART
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+import test_reference_statistics as tests
+from ddmd_bench.measuring import feature_parts, features
+from ddmd_bench.scorers import SCORERS
+from ddmd_bench.scorers.weights import Weights
+
+def preprocess(self, image):
+    seen.append(image)
+    if len(seen) == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, image)
+
+seen, whole = [], tests.Corner.preprocess
+tests.Corner.preprocess = preprocess
+with tests.pytest.MonkeyPatch.context() as patch:
+    tests.use_corner(Path("corner.pth"), patch)
+    tests.built("photographs", Path("killed"))
+"""
+
+
+def test_a_build_that_was_killed_goes_on(photographs: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", KILLED]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    seen: list[int] = []
+    source = DataSource(source="photographs")
+    build(source, Path("killed"), ["inception"], None, seen.append)
+    assert seen == [9, 11]
+    assert contents(tmp_path / "killed") == contents(built("photographs", tmp_path / "whole"))
+
+
+def test_another_number_goes_on_too(photographs: Path, tmp_path: Path) -> None:
+    """More images, and fewer: bytes are those of a build of as many."""
+    source = DataSource(source=str(photographs))
+    for num, before in ((11, 9), (7, 11), (6, 11)):
+        seen, output = list[int](), tmp_path / f"{before}-{num}"
+        with pytest.raises(KeyboardInterrupt):
+            build(source, output, ["inception"], before, partial(_stop_after, 9))
+        build(source, output, ["inception"], num, seen.append)
+        assert not seen or seen[0] > 6
+        whole = built(photographs, tmp_path / f"whole-{before}-{num}", num=num)
+        assert contents(output) == contents(whole)
+
+
+def _stop_after(last: int, done: int) -> None:
+    if done >= last:
+        raise KeyboardInterrupt
+
+
+def test_finished_statistics_take_more_images_and_other_scorers(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is not extracted again; bytes are those of one build."""
+    output, both = tmp_path / "kept", ["inception", "inception_patch"]
+    preprocess, seen = Corner.preprocess, list[int]()
+    monkeypatch.setattr(
+        Corner, "preprocess", lambda self, image: seen.append(0) or preprocess(self, image)
+    )
+
+    def added(scorers: Sequence[str], num: int | None) -> int:
+        before = len(seen)
+        built(photographs, output, scorers, num=num)
+        return len(seen) - before
+
+    assert added(["inception"], 7) == 7
+    assert added(["inception"], 10) == 4  # those after the first part
+    assert contents(output) == contents(built(photographs, tmp_path / "ten", num=10))
+    assert added(["inception_patch"], None) == 10  # of the images that are there
+    assert contents(output) == contents(built(photographs, tmp_path / "both", both, num=10))
+    for num, source in ((10, photographs), (9, photographs), (11, tmp_path)):
+        with pytest.raises(BenchError, match="there already, 10 images of"):
+            built(source, output, num=num)
+    (photographs / "00.png").rename(photographs / "99.png")
+    with pytest.raises(BenchError, match=r"there already, of other images than .* has now"):
+        built(photographs, output, num=11)
+
+
+@pytest.mark.parametrize("moment", range(1, 30, 4))
+def test_what_is_added_may_be_killed_at_any_moment(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """The folder is what it was, or says that it is not whole, until it is what was asked for."""
+    both = ["inception", "inception_patch"]
+    whole, output = built(photographs, tmp_path / "whole", both), tmp_path / "killed"
+    built(photographs, output, num=7)
+    kill_at(moment, monkeypatch)
+    with suppress(Killed):
+        built(photographs, output, both, num=NUM_IMAGES)
+    with suppress(BenchError):
+        assert len(load_reference.__wrapped__(output, "inception").features) in (7, NUM_IMAGES)
+    if read_card(output)["n"] == 7:
+        built(photographs, output, both, num=NUM_IMAGES)
+    assert contents(output) == contents(whole)
+
+
+def test_a_source_that_changed_meanwhile_is_read_anew(photographs: Path, tmp_path: Path) -> None:
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, partial(_stop_after, 9))
+    (photographs / "00.png").rename(photographs / "99.png")
+    build(source, output, ["inception"], None, lambda done: None)
+    assert contents(output) == contents(built(photographs, tmp_path / "whole"))
+
+
+def test_a_part_that_was_damaged_is_made_again(photographs: Path, tmp_path: Path) -> None:
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, partial(_stop_after, 9))
+    (part,) = (output / "unfinished").glob("*/*/*.npz")
+    for damaged in (part.read_bytes()[:-30], part.read_bytes().replace(b"\x00\x00", b"\x01\x00")):
+        part.write_bytes(damaged)
+        assert not feature_parts._is_whole(part, 6)
+    build(source, output, ["inception"], None, lambda done: None)
+    assert contents(output) == contents(built(photographs, tmp_path / "whole"))
+
+
+def test_a_second_build_in_a_folder_is_refused(photographs: Path, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "kept" / "unfinished"),
+        pytest.raises(BenchError, match=r"in use by process .* Wait until that has ended"),
+    ):
+        built(photographs, tmp_path / "kept")
+
+
+def test_statistics_of_another_version_are_refused(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = built(photographs, tmp_path / "kept")
+    card = read_card(output)
+    del card["scorers"]["inception"]["versions"]
+    write_json(output / CARD, card)
+    assert not statistics_problems(str(output), ["inception"])  # without one it is the first
+    monkeypatch.setitem(VERSIONS, "scorer inception", 2)
+    (problem,) = statistics_problems(str(output), ["inception"])
+    assert "inception.scorer inception: 1, expected 2. Use the same weights and version" in problem
+    with pytest.raises(BenchError, match="scorer inception: 1, expected 2"):
+        load_reference.__wrapped__(output, "inception")
 
 
 def test_parts_of_another_build_are_not_taken(
@@ -211,12 +416,18 @@ def test_the_images_of_a_published_list_are_a_source(
 
 
 def test_what_cannot_be_read_stops_the_build(photographs: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     (photographs / "05.png").write_bytes((photographs / "05.png").read_bytes()[:60])
     with pytest.raises(BenchError, match=r"05\.png: cannot be decoded"):
         built(photographs, tmp_path / "kept")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchError, match="holds neither images"):
         built(tmp_path / "empty", tmp_path / "kept")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "no.parquet")
+    with pytest.raises(BenchError, match="need two images or more"):
+        built(tmp_path / "no.parquet", tmp_path / "kept")
 
 
 def test_a_file_counts_as_it_is_shown(photographs: Path, tmp_path: Path) -> None:
@@ -238,7 +449,7 @@ def test_another_extractor_and_changed_files_are_refused(
     (problem,) = statistics_problems("photographs", ["inception_patch"])
     assert "has features of inception, not of inception_patch" in problem
     assert "--scorers inception --scorers inception_patch" in problem
-    before = statistics_inputs("photographs")
+    before = statistics_inputs("photographs", ["fid"])
     corner.write_bytes(b"other weights")
     (problem,) = statistics_problems("photographs", ["inception"])
     assert "corner.pth" in problem
@@ -251,11 +462,19 @@ def test_another_extractor_and_changed_files_are_refused(
     np.save(output / "inception.npy", array)
     with pytest.raises(BenchError, match=r"inception\.npy has sha256 .* card\.json says"):
         load_reference.__wrapped__(output, "inception")
-    assert statistics_inputs("photographs") == before  # the card, which still is what it was
-    card = json.loads((output / CARD).read_text())
-    (output / CARD).write_text(json.dumps({**card, "n": 12}))
-    assert statistics_inputs("photographs") != before
-    assert statistics_inputs(None) == {}
+    assert statistics_inputs("photographs", ["fid"]) == before  # what the card says of its files
+    card = read_card(output)
+    card["scorers"]["inception_patch"] = card["scorers"]["inception"]
+    write_json(output / CARD, card)
+    assert statistics_inputs("photographs", ["fid"]) == before  # as no metric reads the other
+    write_json(output / CARD, with_other_files(card))
+    assert statistics_inputs("photographs", ["fid"]) != before
+    assert statistics_inputs("photographs", ["mean"]) == statistics_inputs(None, ["fid"]) == {}
+
+
+def with_other_files(card: dict[str, Any]) -> dict[str, Any]:
+    row = {**card["scorers"]["inception"], "files": {"inception.npy": "0" * 64}}
+    return {**card, "scorers": {**card["scorers"], "inception": row}}
 
 
 def test_statistics_of_an_earlier_form_are_told_as_such(tmp_path: Path) -> None:
@@ -302,14 +521,15 @@ def test_a_suite_names_statistics(
         return make_plan(load_suite(name), tmp_path / "runs", tmp_path / "reports")
 
     before = planned()
-    assert before.protocol["statistics"] == statistics_inputs(str(output))["statistics"]
+    assert before.protocol["statistics"] == statistics_inputs(str(output), ["fid"])["statistics"]
     card = read_card(output)
-    (output / CARD).write_text(json.dumps({**card, "subset": "others"}))
+    write_json(output / CARD, with_other_files(card))
     after = planned()
     assert before.fingerprint != after.fingerprint
     keys = {n: task.key for n, task in after.tasks.items()}
     changed = {n[0] for n, task in before.tasks.items() if keys[n] != task.key}
     assert changed == {"score"}
+    write_json(output / CARD, card)
     tiny["metrics"].append("patch_fid")
     with pytest.raises(BenchError, match="has features of inception, not of inception_patch"):
         make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")

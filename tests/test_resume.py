@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from ddmd_bench.files.records import mark_done, read_done
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import Task
 from ddmd_bench.run.tasks import run_tasks
+from ddmd_bench.stages import reference as reference_stage
+from ddmd_bench.stages import score as score_stage
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.reference import reference
 from ddmd_bench.stages.score import score
@@ -222,7 +224,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("stage", ["reference", "generate", "score"])
-def test_a_killed_stage_is_redone_whole(
+def test_a_killed_stage_ends_the_same(
     planned: Planner, tmp_path: Path, suite_name: str, stage: str
 ) -> None:
     redo = {"reference": reference, "generate": generate, "score": score}[stage]
@@ -240,15 +242,98 @@ def test_a_killed_stage_is_redone_whole(
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert _contents(task.folder)  # something was written
     assert not task.complete()
-    (task.folder / "images").mkdir(exist_ok=True)
-    (task.folder / "images" / "99999.png").write_bytes(b"left over")
+    if stage == "generate":
+        (task.folder / "images" / "99999.png").write_bytes(b"left over")
 
     redo(killed, task, quiet)
     assert task.complete()
-    found, expected = _contents(task.folder), _contents(whole.task(*name).folder)
-    if stage == "score":
-        del found["images/99999.png"]  # a stage removes only what it makes
-    assert found == expected
+    assert _contents(task.folder) == _contents(whole.task(*name).folder)
+
+
+# Kills itself amid the part that holds the last of so many images.
+KILLED_AT = """
+import os, signal, sys
+from importlib import import_module
+from pathlib import Path
+import torch
+from ddmd_bench.measuring import feature_parts, features, measure
+from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.suite.files import load_suite
+
+torch.set_num_threads(1)
+suite, runs, override, stage, last = sys.argv[1:]
+overrides = [one for one in override.split(";") if one]
+plan = make_plan(load_suite(suite, overrides), Path(runs), Path(runs) / "reports")
+feature_parts.PART, features.CHUNK_SIZE, measure.PART_SIZE = 8, 4, 2
+(task,) = [t for t in plan.of_stage(stage) if t.student in ("", "teacher_2")]
+getattr(import_module(f"ddmd_bench.stages.{stage}"), stage)(
+    plan, task, lambda done, _: done >= int(last) and os.kill(os.getpid(), signal.SIGKILL)
+)
+"""
+
+
+def _killed(suite_name: str, runs: Path, overrides: Sequence[str], stage: str, last: int) -> None:
+    command = [sys.executable, "-c", KILLED_AT, suite_name, str(runs), ";".join(overrides), stage]
+    command.append(str(last))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def test_a_killed_reference_goes_on_at_the_part(
+    planned: Planner, tmp_path: Path, suite_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ("metrics=[mean, std, frechet_attributes]", "reference.images_per_prompt=5")
+    whole, killed = planned("whole", *overrides), planned("killed", *overrides)
+    drawn: list[str] = []
+    draw = reference_stage.draw_reference
+
+    def noted(draw_real: Any, image: Any) -> Any:
+        drawn.append(f"{image.prompt.prompt_id} {image.image_index}")
+        return draw(draw_real, image)
+
+    monkeypatch.setattr(reference_stage, "draw_reference", noted)
+    monkeypatch.setattr("ddmd_bench.measuring.feature_parts.PART", 8)
+    monkeypatch.setattr("ddmd_bench.measuring.features.CHUNK_SIZE", 4)
+    task = whole.task("reference")
+    reference(whole, task, quiet)
+    every = list(drawn)
+    assert len(set(every)) == 25
+
+    for last, kept in ((4, 0), (12, 8), (25, 24)):
+        _killed(suite_name, tmp_path / "killed", overrides, "reference", last)
+        parts = killed.task("reference").folder / "parts"
+        assert len(list(parts.glob("*/*.npz"))) == kept // 8
+    drawn.clear()
+    seen: list[int] = []
+    reference(killed, killed.task("reference"), lambda done, _: seen.append(done))
+    assert drawn == every[24:]
+    assert seen == [25]
+    found = _contents(killed.task("reference").folder)
+    assert found == _contents(task.folder)
+    assert found.keys() == {"features_attributes.npy", "metadata.jsonl"}
+
+
+def test_a_killed_scoring_goes_on_at_the_part(
+    planned: Planner, tmp_path: Path, suite_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddmd_bench.measuring.measure.PART_SIZE", 2)
+    whole, killed = planned("whole"), planned("killed")
+    generate(whole, whole.task("generate", "teacher_2", 0), quiet)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    reference(whole, whole.task("reference"), quiet)
+    score(whole, whole.task("score", "teacher_2", 0), quiet)
+
+    task = killed.task("score", "teacher_2", 0)
+    num = len(list(killed.task("generate", "teacher_2", 0).folder.glob("images/*.png")))
+    _killed(suite_name, tmp_path / "killed", (), "score", num - 2)
+    assert not task.complete()
+    opened: list[Path] = []
+    decoded = score_stage.decoded
+    monkeypatch.setattr(score_stage, "decoded", lambda path: opened.append(path) or decoded(path))
+    reference(killed, killed.task("reference"), quiet)
+    score(killed, task, quiet)
+    assert 0 < len(opened) < num
+    assert _contents(task.folder) == _contents(whole.task("score", "teacher_2", 0).folder)
 
 
 # Order and skipping

@@ -81,6 +81,33 @@ def test_two_draws_at_once_leave_what_one_would(tmp_path: Path) -> None:
     assert [row["position"] for row in rows] == list(range(30))
 
 
+def test_more_items_go_on_and_fewer_read_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, root, skips = data(tmp_path), tmp_path / "kept", []
+    for name in ("iter_captions", "iter_images"):
+        stream = getattr(training_data, name)
+
+        def noted(*asked: Any, stream: Any = stream) -> Any:
+            skips.append(asked[-1])
+            return stream(*asked)
+
+        monkeypatch.setattr(training_data, name, noted)
+
+    def collected(num: int) -> tuple[int, int]:
+        made = TrainingData(data(tmp_path, num), 32, root)
+        captions, images = made.collect_captions(), made.collect_images()
+        assert captions == [f"caption {k}" for k in range(num)]
+        assert [caption for caption, _ in images] == [f"photo {k}" for k in range(num)]
+        return len(captions), len(images)
+
+    assert [collected(num) for num in (3, 6, 2)] == [(3, 3), (6, 6), (2, 2)]
+    assert skips == [0, 0, 3, 3]  # captions and images of the first, and what the second lacks
+    assert len(list(root.iterdir())) == 2
+    # How many a training reads is in its key all the same.
+    assert data_identity(data(tmp_path, 6), 32) != data_identity(given, 32)
+
+
 def test_images_are_kept_square(tmp_path: Path) -> None:
     made = TrainingData(data(tmp_path), 32, tmp_path / "kept")
     images = made.collect_images()

@@ -25,7 +25,7 @@ def build(
         str,
         typer.Argument(help="A folder of images, Parquet, owner/name on the Hub, or coco2014_10k."),
     ],
-    output: Annotated[Path, typer.Argument(help="A new folder, e.g. reference_stats/coco.")],
+    output: Annotated[Path, typer.Argument(help="A folder, e.g. reference_stats/coco.")],
     scorers: Annotated[
         list[str], typer.Option(help="Extractors whose features are kept; may be repeated.")
     ],
@@ -35,7 +35,10 @@ def build(
     split: Annotated[str | None, typer.Option(help="Of a dataset on the Hub.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a dataset on the Hub.")] = None,
 ) -> None:
-    """Measure real images once; a build that was stopped goes on where it was."""
+    """Measure real images once; a build that was stopped goes on where it was.
+
+    A finished folder takes a larger --num, and other scorers of the same images.
+    """
     from ddmd_bench.measuring.reference_build import build as build_statistics
     from ddmd_bench.suite.settings import DataSource
 

@@ -103,6 +103,16 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
         yield f"{data.source}, row {position}", encoded
 
 
+def image_files(data: DataSource) -> list[Path]:
+    """The files here that hold a source's images, in order; none of a dataset of the Hub."""
+    if archive := images_of_prompts(data.source):
+        return [archive[0]]
+    if not is_local_source(data.source):
+        return []
+    path = source_path(data)
+    return (path.is_dir() and files_below(path, IMAGE_SUFFIXES)) or parquet_tables(path)
+
+
 def _zipped(path: Path, pattern: str, skip: int) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:

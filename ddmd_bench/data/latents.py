@@ -1,59 +1,79 @@
-"""Real images' latents on disk, for a GAN: shards of one encode stage, with their captions."""
+"""Real images' latents on disk, for a GAN: shards of one source and one VAE, with their captions.
+
+How many images were asked for is not in a folder's name: more go on from what is there, fewer read
+the first of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.memory import AtOnce
-from ddmd_bench.files.records import read_json, write_json
+from ddmd_bench.files.shards import whole_shards, write_shard
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SHARD_SIZE = 64  # images; 17 MB of SDXL's latents at 1024 pixels
+SHARD_SIZE = 64  # images at most; 17 MB of SDXL's latents at 1024 pixels
+Encode = Callable[["Tensor"], "Tensor"]
 
 
 class Latents:
-    """Latents [n, C, h, w] with n captions, in the order of their source."""
+    """The first `num` latents [n, C, h, w] of a folder with their captions, or all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num: int | None = None) -> None:
         self.folder = folder
         self.captions: list[str] = []
-        self.sums: list[tuple[float, float]] = []  # of each image's mean, and of its variance
-        for k in range(len(list(folder.glob("*.json")))):
-            record = read_json(self._shard(k).with_suffix(".json"))
-            if not self._shard(k).is_file():
-                raise BenchError(f"{self._shard(k)} is missing. Delete {folder} and run again")
-            self.captions += record["captions"]
-            self.sums.append((record["sum_of_means"], record["sum_of_variances"]))
+        self.means: list[float] = []  # of each image, and so its variance
+        self.variances: list[float] = []
+        self.shards: list[Path] = []
+        self.firsts: list[int] = []  # each shard's first image
+        for shard, record in whole_shards(folder):
+            self._note(shard, record)
+        for values in (self.captions, self.means, self.variances):
+            del values[len(values) if num is None else num :]
 
-    def _shard(self, k: int) -> Path:
-        return self.folder / f"{k:05d}.safetensors"
+    def _note(self, shard: Path, record: Mapping[str, Any]) -> None:
+        if int(shard.stem) != len(self.captions):
+            return  # one before it was lost
+        self.shards.append(shard)
+        self.firsts.append(len(self.captions))
+        self.captions += record["captions"]
+        self.means += record["means"]
+        self.variances += record["variances"]
 
     def add(self, captions: Sequence[str], latents: Tensor) -> None:
-        """One more shard; all but the last hold `SHARD_SIZE` images."""
-        from safetensors.torch import save_file
-
+        """One more shard."""
         if not latents.isfinite().all():
             raise BenchError("latents of real images are not finite. Set model.dtype to float32")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        shard = self._shard(len(self.sums))
-        save_file({"latents": latents.contiguous()}, shard)
-        values = latents.double().flatten(1)
-        sums = float(values.mean(1).sum()), float(values.var(1, correction=0).sum())
-        record = {"captions": list(captions), "sum_of_means": sums[0], "sum_of_variances": sums[1]}
-        write_json(shard.with_suffix(".json"), record)  # last: it marks the shard as whole
-        self.captions += captions
-        self.sums.append(sums)
+        alone = list(latents.double())  # the order of a sum depends on what is summed beside it
+        record = {
+            "captions": list(captions),
+            "means": [float(latent.mean()) for latent in alone],
+            "variances": [float(latent.var(correction=0)) for latent in alone],
+        }
+        shard = write_shard(
+            self.folder, f"{len(self.captions):07d}", {"latents": latents.contiguous()}, record
+        )
+        self._note(shard, record)
 
     def moments(self) -> tuple[float, float]:
         """Mean of the images' means and of their variances: the targets of Eq. 7."""
-        totals = [sum(one[side] for one in self.sums) for side in (0, 1)]
-        return totals[0] / len(self.captions), totals[1] / len(self.captions)
+        if not self.captions:
+            raise BenchError(
+                f"{self.folder}: no latents of real images. Delete the run's encode folder and run "
+                "again"
+            )
+        # Exact sums: the same however the images were divided into shards.
+        mean, variance = (math.fsum(v) / len(v) for v in (self.means, self.variances))
+        return mean, variance
 
     def draw(self, generators: Sequence[torch.Generator]) -> tuple[list[str], Tensor]:
         """Captions and latents [B, C, h, w], one image of each generator, with replacement."""
@@ -64,27 +84,38 @@ class Latents:
         chosen = [int(torch.randint(num, (), generator=generator)) for generator in generators]
         rows = []
         for k in chosen:
-            with safe_open(self._shard(k // SHARD_SIZE), framework="pt") as file:
-                rows.append(file.get_slice("latents")[k % SHARD_SIZE])
+            place = bisect_right(self.firsts, k) - 1
+            with safe_open(self.shards[place], framework="pt") as file:
+                rows.append(file.get_slice("latents")[k - self.firsts[place]])
         return [self.captions[k] for k in chosen], torch.stack(rows)
 
 
 def encode_missing(
-    store: Latents,
+    folder: Path,
     images: Sequence[tuple[str, Path]],
     read: Callable[[Path], Tensor],
-    encode: Callable[[Tensor], Tensor],
+    load_encoder: Callable[[], Encode],
     at_once: AtOnce,
     progress: Callable[[int, int], None],
-) -> None:
-    """Encode what the store does not hold yet, a shard at a time."""
+) -> int:
+    """Encode what the folder does not hold yet, a shard at a time; how many images that were."""
     import torch
 
-    def latents_of(some: Sequence[tuple[str, Path]]) -> Tensor:
-        return encode(torch.stack([read(path) for _, path in some])).cpu()
+    if len(Latents(folder).captions) >= len(images):
+        return 0
+    with locked(folder):
+        store = Latents(folder)  # another may have encoded them meanwhile
+        left = images[len(store.captions) :]
+        if not left:
+            return 0
+        encode = load_encoder()
 
-    for first in range(len(store.captions), len(images), SHARD_SIZE):
-        part = images[first : first + SHARD_SIZE]
-        latents = [made for _, made in at_once.batches(part, latents_of)]
-        store.add([caption for caption, _ in part], torch.cat(latents))
-        progress(first + len(part), len(images))
+        def latents_of(some: Sequence[tuple[str, Path]]) -> Tensor:
+            return encode(torch.stack([read(path) for _, path in some])).cpu()
+
+        for first in range(0, len(left), SHARD_SIZE):
+            part = left[first : first + SHARD_SIZE]
+            latents = [made for _, made in at_once.batches(part, latents_of)]
+            store.add([caption for caption, _ in part], torch.cat(latents))
+            progress(len(store.captions), len(images))
+    return len(left)

@@ -1,7 +1,8 @@
 """What students of real models train on: captions and real images of a source, kept in a folder.
 
 The first so many of the source in its order; what is drawn once is not drawn again, and what was
-interrupted goes on where it stopped. After `draw` no network is needed.
+interrupted goes on where it stopped. How many were asked for is not in a folder's name: more go on
+from what is there, fewer read the first of them. After `draw` no network is needed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 OnItem = Callable[[int, int], None]  # items here, items wanted
-KINDS = ("prompts", "images")
+KINDS = {"prompts": "num_prompts", "images": "num_images"}  # and the setting that counts them
 
 
 def source_identity(data: DataSource) -> dict[str, Any]:
@@ -82,9 +83,14 @@ class TrainingData(NamedTuple):
     resolution: int
     root: Path
 
+    def items(self, kind: str) -> dict[str, Any]:
+        """What determines each item of a kind, however many of them are taken."""
+        told = _identity(self.data, kind, self.resolution)
+        return {name: value for name, value in told.items() if name != KINDS[kind]}
+
     def folder(self, kind: str) -> Path:
         """Where a kind's items are kept."""
-        return self.root / content_key(_identity(self.data, kind, self.resolution))
+        return self.root / content_key(self.items(kind))
 
     def collect_captions(self, progress: OnItem = lambda done, total: None) -> list[str]:
         """The training captions, streamed from the source where they are not here yet."""

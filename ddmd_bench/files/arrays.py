@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from ddmd_bench.files.records import write_whole
 
@@ -36,3 +37,14 @@ def write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_whole(path, buffer.getvalue())
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]] | None:
+    """Such arrays; None where there is no whole file, which its checksums decide."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None

@@ -10,11 +10,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from ddmd_bench.files.arrays import write_npz
+from ddmd_bench.files.arrays import read_npz, write_npz
 from ddmd_bench.measuring.sheets import Answer
 
 PART_SIZE = 512  # images, about
@@ -42,22 +41,18 @@ def write_part(path: Path, answer: Answer, stamp: str) -> None:
 
 def read_part(path: Path, stamp: str) -> Answer | None:
     """The answer in a file; None where there is none, or it is to other images or cut."""
-    try:
-        with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
-            if facts["stamp"] != stamp:
-                return None
-            columns = {
-                name.removeprefix("column."): file[name]
-                for name in file.files
-                if name.startswith("column.")
-            }
-            features = file["features"] if "features" in file.files else None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    arrays = read_npz(path)
+    facts = json.loads(str(arrays.get("facts", "{}"))) if arrays else {}
+    if arrays is None or facts.get("stamp") != stamp:
         return None
+    columns = {
+        name.removeprefix("column."): values
+        for name, values in arrays.items()
+        if name.startswith("column.")
+    }
     missing = {int(row): str(reason) for row, reason in facts["missing"]}
     noted = set(facts["truncated"]), set(facts["not_asked"])
-    return Answer(facts["num_images"], columns, features, missing, *noted)
+    return Answer(facts["num_images"], columns, arrays.get("features"), missing, *noted)
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

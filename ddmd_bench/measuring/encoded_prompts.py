@@ -29,15 +29,23 @@ class EncodedPrompts:
     def of(self, prompts: Sequence[str]) -> tuple[Mapping[str, EncodedPrompt], Mapping[str, str]]:
         """Encoded prompts, and why others cannot be, by prompt."""
         new = [p for p in dict.fromkeys(prompts) if p not in self.known and p not in self.failed]
-        if self.store is not None:
-            found = [p for p in new if p in self.store.places]
-            self.known |= zip(found, self.store.rows(found), strict=True)
-            new = [p for p in new if p not in self.known]
-        if new:
+        if self.store is None:
             self._encode(new)
+        elif new := self._not_kept(new, self.store):
+            with self.store.writing():  # others may have encoded them meanwhile
+                self._encode(self._not_kept(new, self.store))
         return self.known, self.failed
 
+    def _not_kept(self, prompts: Sequence[str], store: Store) -> list[str]:
+        """Those that the store does not hold; the others are known from here on."""
+        missing = store.missing(prompts)
+        found = [prompt for prompt in prompts if prompt not in missing]
+        self.known |= zip(found, store.rows(found), strict=True)
+        return missing
+
     def _encode(self, prompts: Sequence[str]) -> None:
+        if not prompts:
+            return
         try:
             rows = self.model.encode_prompts(prompts)
         except Exception as error:
@@ -54,5 +62,5 @@ class EncodedPrompts:
             return
         by_prompt = dict(zip(prompts, rows, strict=True))
         self.known |= by_prompt
-        if self.store is not None and all(rows):  # a scorer that reads no prompts keeps none
+        if self.store is not None and all(rows):
             self.store.add(prompts, lambda some: [by_prompt[p] for p in some], len(prompts))

@@ -181,7 +181,7 @@ def score_folder(
     write_parquet(output / "per_image.parquet", table)
     record = {
         "metrics": {metric: _groups(metric, measured, reference) for metric in metrics},
-        "reference": statistics_inputs(reference),
+        "reference": statistics_inputs(reference, metrics),
         "n": len(images.rows),
         "not_listed": len(images.not_listed),
         **shortcomings(measured),

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddmd_bench.files.decoding import Unusable
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
@@ -159,9 +161,30 @@ def measure(
         prompt_set: frozenset(needed_scorers(asked[prompt_set])) if asked else frozenset(scorers)
         for prompt_set in {row["prompt_set"] for row in images.rows}
     }
+    with locked(kept.answers) if kept else nullcontext():
+        parts = _all_parts(images, scorers, wanted, kept, progress, device, dtype)
+    answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
+    for name, answer in answers.items():
+        refuse_no_answer(name, student, answer)
+        refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
+    features = {name: a.features for name, a in answers.items() if a.features is not None}
+    return Measured(_table(images.rows, metrics, answers), features, answers)
+
+
+def _all_parts(
+    images: Images,
+    scorers: Sequence[str],
+    wanted: Mapping[str, frozenset[str]],
+    kept: KeptAnswers | None,
+    progress: Callable[[int, int], None],
+    device: str,
+    dtype: torch.dtype,
+) -> list[_Part]:
+    """Every part with every scorer's answers: those that are kept, and the others' now."""
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
-    parts = [_part(images, rows, kept, keys) for rows in whole_prompts(images.rows, PART_SIZE)]
+    ranges = whole_prompts(images.rows, PART_SIZE)
+    parts = [_part(images, rows, kept, keys, wanted) for rows in ranges]
     lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
     for part in parts:
         lacking[tuple(name for name in scorers if name not in part.answers)].append(part)
@@ -174,22 +197,27 @@ def measure(
             todo = [part for part in of_parts if one_pass.models.keys() - part.answers.keys()]
             for part, new in _answered(one_pass, images, todo, wanted, told):
                 part.put(new)
-    answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
-    for name, answer in answers.items():
-        refuse_no_answer(name, student, answer)
-        refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
-    features = {name: a.features for name, a in answers.items() if a.features is not None}
-    return Measured(_table(images.rows, metrics, answers), features, answers)
+    return parts
 
 
-def _part(images: Images, rows: slice, kept: KeptAnswers | None, keys: Mapping[str, str]) -> _Part:
+def _part(
+    images: Images,
+    rows: slice,
+    kept: KeptAnswers | None,
+    keys: Mapping[str, str],
+    wanted: Mapping[str, frozenset[str]],
+) -> _Part:
     """A part with what is known of it."""
     if kept is None:
         return _Part(rows, "", {}, {})
-    stamp = images.stamp(rows)
+    stamp, known = images.stamp(rows), dict[str, Answer]()
     files = {name: part_path(kept.answers, name, key, rows) for name, key in keys.items()}
-    found = {name: read_part(path, stamp) for name, path in files.items()}
-    known = {name: answer for name, answer in found.items() if answer is not None}
+    for name, path in files.items():
+        asked = [name in wanted[row["prompt_set"]] for row in images.rows[rows]]
+        answer = read_part(path, stamp)
+        # Other rows may have been asked before: a metric was named for other prompts.
+        if answer is not None and answer.not_asked == {k for k, one in enumerate(asked) if not one}:
+            known[name] = answer
     return _Part(rows, stamp, files, known)
 
 

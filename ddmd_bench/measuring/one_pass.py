@@ -52,7 +52,10 @@ class OnePass:
         """`encoded_prompts` says where a scorer's are kept; without it, in memory."""
         self.models = {name: loaded(name, device, dtype) for name in names}
         self.encoded_prompts = {
-            name: EncodedPrompts(model, encoded_prompts(name) if encoded_prompts else None)
+            name: EncodedPrompts(
+                model,
+                encoded_prompts(name) if encoded_prompts and SCORERS[name].reads_prompts else None,
+            )
             for name, model in self.models.items()
         }
         self.device, self.dtype = device, dtype

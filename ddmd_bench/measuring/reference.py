@@ -18,6 +18,7 @@ from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.files.records import differing, read_json
+from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.scorers.weights import files_sha256, located
@@ -65,14 +66,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def statistics_inputs(name: str | None) -> dict[str, str]:
-    """What a suite's statistics add to a key: the card's sha256, which holds the other files'."""
-    return {} if name is None else {"statistics": known_sha256(find_statistics(name) / CARD)}
-
-
 def extractors_of(metrics: Iterable[str]) -> list[str]:
     """The extractors whose features the metrics compare with real images."""
     return sorted({extractor for m in metrics if (extractor := METRICS[m].extractor)})
+
+
+def statistics_inputs(name: str | None, metrics: Iterable[str]) -> dict[str, Any]:
+    """What statistics add to a key: sha256 of the files that the metrics read, by extractor.
+
+    Nothing where no metric compares with real images.
+    """
+    if name is None or not (extractors := extractors_of(metrics)):
+        return {}
+    scorers = read_card(find_statistics(name))["scorers"]
+    return {"statistics": {extractor: scorers[extractor]["files"] for extractor in extractors}}
 
 
 def statistics_problems(name: str, extractors: Iterable[str]) -> list[str]:
@@ -93,18 +100,21 @@ def statistics_problems(name: str, extractors: Iterable[str]) -> list[str]:
             )
         else:
             problems += [
-                f"reference.statistics: {line}. Use the same weights, or build it again"
-                for line in _weights_differing(folder, card, extractor)
+                f"reference.statistics: {line}. Use the same weights and version, or build it again"
+                for line in made_otherwise(folder, card, extractor)
             ]
     return problems
 
 
-def _weights_differing(folder: Path, card: Mapping[str, Any], extractor: str) -> list[str]:
-    """Where the scorer's weights are here, how they differ from those that made the features."""
-    if not all(located(weights) for weights in SCORERS[extractor].weights):
-        return []
-    found = weights_of(extractor)
-    return list(differing(f"{folder}: {extractor}", card["scorers"][extractor]["weights"], found))
+def made_otherwise(folder: Path, card: Mapping[str, Any], extractor: str) -> list[str]:
+    """How the scorer here, where its weights are, differs from the one that made the features."""
+    row, where = card["scorers"][extractor], f"{folder}: {extractor}"
+    here = scorer_versions([extractor])
+    made = row.get("versions", dict.fromkeys(here, 1))  # a card that names none is of the first
+    lines = list(differing(where, made, here))
+    if all(located(weights) for weights in SCORERS[extractor].weights):
+        lines += differing(where, row["weights"], weights_of(extractor))
+    return lines
 
 
 def weights_of(scorer: str) -> dict[str, str]:
@@ -123,7 +133,7 @@ def load_reference(folder: Path, extractor: str) -> RealFeatures:
         known = ", ".join(sorted(card["scorers"]))
         raise BenchError(f"{folder} has features of {known}, not of {extractor}. Build it again")
     row = card["scorers"][extractor]
-    if lines := _weights_differing(folder, card, extractor):
+    if lines := made_otherwise(folder, card, extractor):
         raise BenchError("\n".join(lines))
     for name, expected in row["files"].items():
         path = folder / name

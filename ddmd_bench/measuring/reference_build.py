@@ -8,24 +8,40 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ddmd_bench.data.image_sources import iter_encoded_images
+from ddmd_bench.data.image_sources import image_files, iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import write_npy, write_npz
+from ddmd_bench.files.arrays import write_npy
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
+from ddmd_bench.files.locks import locked
 from ddmd_bench.files.provenance import package_versions
-from ddmd_bench.files.records import content_key, file_sha256, read_json, write_json, write_whole
-from ddmd_bench.measuring.features import whole_features
-from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
+from ddmd_bench.files.records import content_key, file_sha256, write_json, write_whole
+from ddmd_bench.files.versions import scorer_versions
+from ddmd_bench.measuring.feature_parts import (
+    FEATURES,
+    SHA256,
+    RealImage,
+    Source,
+    extract,
+    keep,
+    rows_of,
+)
+from ddmd_bench.measuring.reference import (
+    CARD,
+    CARD_SCHEMA,
+    GAUSSIAN,
+    made_otherwise,
+    read_card,
+    weights_of,
+)
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.stats.moments import factored, gaussian_of_parts
@@ -34,12 +50,10 @@ from ddmd_bench.suite.settings import DataSource
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PART = 1_024  # images that are done again at most, where a build was stopped
 _WORK = "unfinished"
 SUBSET = "the first n of the source; files in the order of their paths"
 
 Progress = Callable[[int], None]  # images done
-Arrays = dict[str, NDArray[Any]]  # scorer -> features [k, d]; "sha256" -> of each file [k]
 
 
 def build(
@@ -47,99 +61,121 @@ def build(
 ) -> Path:
     """Write the folder: features and Gaussians of the first `num` images, or of all; card last.
 
+    A finished folder takes more images of its source, and other scorers of the same images.
     An image that cannot be read ends it: statistics of a part would have another n than they say.
     """
-    _require(output, scorers)
-    work = _begun(output / _WORK, data, scorers, num)
-    count = len(list(work.glob("*.npz")))
-    encoded = islice(iter_encoded_images(data, count * PART), _left(num, count * PART))
-    while images := list(islice(encoded, PART)):
-        part = _measured(scorers, images, count * PART, progress)
-        write_npz(work / f"{count:06}.npz", part)
-        count += 1
-    parts = sorted(work.glob("*.npz"))
-    digests = [digest for path in parts for digest in _read(path, "sha256")]
-    if num is not None and len(digests) < num:
-        raise BenchError(f"{data.source}: asked for {num} images, it has {len(digests)}")
-    if len(digests) < 2:
-        raise BenchError(f"{data.source}: statistics need two images or more")
-    card = {
-        "schema": CARD_SCHEMA,
-        "n": len(digests),
-        "source": data.model_dump(exclude_none=True),
-        "subset": SUBSET,
-        "images_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-        "scorers": {name: _finished(output, name, parts) for name in scorers},
-        "packages": package_versions(),
-    }
-    write_json(output / CARD, card)
-    shutil.rmtree(work)
+    _require(scorers)
+    work = output / _WORK
+    if (output / CARD).is_file():
+        scorers, num = _added(output, data, scorers, num)
+    with locked(work, "Wait until that has ended, or choose another folder"):
+        source, folder = Source(partial(_images, data)), work / _key(data)
+        if (output / CARD).is_file():
+            _take_up(output, data, folder)
+        parts = extract(folder, scorers, source, num, default_device(), progress)
+        digests = _digests(parts)
+        if num is not None and len(digests) < num:
+            raise BenchError(f"{data.source}: asked for {num} images, it has {len(digests)}")
+        if len(digests) < 2:
+            raise BenchError(f"{data.source}: statistics need two images or more")
+        card = {
+            "schema": CARD_SCHEMA,
+            "n": len(digests),
+            "source": _told(data),
+            "subset": SUBSET,
+            "images_sha256": _joined(digests),
+            "scorers": {name: _finished(output, name, parts[name]) for name in scorers},
+            "packages": package_versions(),
+        }
+        write_json(output / CARD, card)
+        shutil.rmtree(work)
     return output
 
 
-def _measured(
-    scorers: Sequence[str], images: Sequence[tuple[str, bytes]], done: int, progress: Progress
-) -> Arrays:
-    items = [Item(name, "", partial(_opened, encoded)) for name, encoded in images]
-    features = whole_features(
-        scorers, items, default_device(), lambda count: progress(done + count)
-    )
-    digests = np.array([hashlib.sha256(encoded).hexdigest() for _, encoded in images])
-    return {**features, "sha256": digests}
-
-
-def _opened(encoded: bytes) -> Image:
-    return upright(io.BytesIO(encoded))
-
-
-def _left(num: int | None, done: int) -> int | None:
-    return None if num is None else max(num - done, 0)
-
-
-def _require(output: Path, scorers: Sequence[str]) -> None:
+def _require(scorers: Sequence[str]) -> None:
     for name in scorers:
         if name not in SCORERS:
             raise BenchError(unknown("scorer", name, SCORERS))
         if SCORERS[name].num_features is None:
             able = [k for k, row in SCORERS.items() if row.num_features]
             raise BenchError(f"scorer {name} has no features. Those that have: {', '.join(able)}")
-    if (output / CARD).exists():
-        raise BenchError(f"{output}: there already. Choose another folder, or delete it")
 
 
-def _begun(work: Path, data: DataSource, scorers: Sequence[str], num: int | None) -> Path:
-    """The folder of finished parts, emptied where they are of another build."""
-    inputs = {
-        "source": data.model_dump(),
-        "weights": {name: weights_of(name) for name in sorted(scorers)},
-        "num": num,
-    }
-    key = {"key": content_key(inputs)}
-    if not (work / "inputs.json").is_file() or read_json(work / "inputs.json") != key:
-        shutil.rmtree(work, ignore_errors=True)
-        write_json(work / "inputs.json", key)
-    return work
+def _added(
+    output: Path, data: DataSource, scorers: Sequence[str], num: int | None
+) -> tuple[list[str], int]:
+    """All that a finished folder will have: its scorers and others, as many images or more."""
+    card = read_card(output)
+    found, wanted = int(card["n"]), num or int(card["n"])
+    same = card["source"] == _told(data) and wanted >= found
+    if not same or (wanted == found and card["scorers"].keys() >= set(scorers)):
+        raise BenchError(
+            f"{output}: there already, {found} images of {card['source']['source']}. Ask for more "
+            "of them or for other scorers, choose another folder, or delete it"
+        )
+    return list(dict.fromkeys([*card["scorers"], *scorers])), wanted
 
 
-def _read(path: Path, name: str) -> NDArray[Any]:
-    with np.load(path, allow_pickle=False) as part:
-        array: NDArray[Any] = part[name]
-    return array
+def _take_up(output: Path, data: DataSource, folder: Path) -> None:
+    """Make parts of what finished statistics hold, where their images still are the source's."""
+    card = read_card(output)
+    digests = [sha256 for _, sha256 in islice(_images(data, 0), card["n"])]
+    if _joined(digests) != card["images_sha256"]:
+        raise BenchError(
+            f"{output}: there already, of other images than {data.source} has now. Choose another "
+            "folder, or delete it"
+        )
+    for name, row in card["scorers"].items():
+        path = output / f"{name}.npy"
+        if made_otherwise(output, card, name) or file_sha256(path) != row["files"][path.name]:
+            continue
+        keep(folder, name, np.load(path, allow_pickle=False), digests)
 
 
-def _rows(parts: Sequence[Path], scorer: str) -> Iterator[NDArray[np.float32]]:
-    for path in parts:
-        yield _read(path, scorer)
+def _images(data: DataSource, first: int) -> Iterator[RealImage]:
+    for name, encoded in iter_encoded_images(data, first):
+        item = Item(name, "", partial(_opened, encoded))
+        yield item, hashlib.sha256(encoded).hexdigest()
+
+
+def _digests(parts: Mapping[str, Sequence[Path]]) -> list[str]:
+    """The images' sha256, the same for every scorer."""
+    found = {tuple(one for rows in rows_of(of, SHA256) for one in rows) for of in parts.values()}
+    if len(found) > 1:
+        folder = next(iter(parts.values()))[0].parents[1]
+        raise BenchError(
+            f"{folder}: parts of other images than the source has now. Delete it and run again"
+        )
+    return [digest for digests in found for digest in digests]
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _told(data: DataSource) -> dict[str, Any]:
+    return data.model_dump(exclude_none=True)
+
+
+def _opened(encoded: bytes) -> Image:
+    return upright(io.BytesIO(encoded))
+
+
+def _key(data: DataSource) -> str:
+    """Of what determines the images, however many are taken."""
+    stats = [(str(path), path.stat()) for path in image_files(data)]
+    files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+    return content_key({"source": data.model_dump(), "files": files})
 
 
 def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any]:
     """A scorer's two files from its parts, and what the card says of them."""
     from safetensors.numpy import save
 
-    features = np.concatenate(list(_rows(parts, scorer)))
+    features = np.concatenate(list(rows_of(parts, FEATURES)))
     if not np.isfinite(features).all():
         raise BenchError(f"{output}: features of {scorer} are not finite. Check its weights")
-    gaussian = factored(gaussian_of_parts(_rows(parts, scorer)))
+    gaussian = factored(gaussian_of_parts(rows_of(parts, FEATURES)))
     tensors = dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True))
     files = f"{scorer}.npy", f"{scorer}.safetensors"
     write_npy(output / files[0], features)
@@ -148,5 +184,6 @@ def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any
         "protocol": SCORERS[scorer].protocol,
         "num_features": features.shape[1],
         "weights": weights_of(scorer),
+        "versions": scorer_versions([scorer]),
         "files": {name: file_sha256(output / name) for name in files},
     }

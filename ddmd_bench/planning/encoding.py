@@ -16,6 +16,7 @@ from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Wor
 from ddmd_bench.planning.sizes import DTYPE_BYTES, FLOAT32, RECORD, png_bytes
 from ddmd_bench.planning.task import Tasks
 from ddmd_bench.students.catalogue import PIPELINE
+from ddmd_bench.students.prepared import image_encoder_identity
 
 _SHARED: TaskKind = ("encode", "")
 
@@ -41,7 +42,7 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
         inputs = {"text": encoder_identity(backend), "prompts": prompts}
         inputs |= training_data_inputs(asked)
         if "images" in inputs.get("train_data", {}):
-            inputs["vae"] = backend.weights()["vae"]
+            inputs |= image_encoder_identity(backend)
         tasks.add("encode", inputs, computed)
     for name, one in asked.loaded.items():
         own = encoder_identity(BACKENDS[suite.backend](one.model))

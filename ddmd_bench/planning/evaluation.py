@@ -8,7 +8,7 @@ from typing import Any
 from ddmd_bench.data.prompts import head_in_proportion, prompts_key
 from ddmd_bench.errors import unknown
 from ddmd_bench.files.versions import scorer_versions, versions
-from ddmd_bench.measuring.reference import statistics_inputs, statistics_problems
+from ddmd_bench.measuring.reference import extractors_of, statistics_inputs, statistics_problems
 from ddmd_bench.planning.part import Asked, Part
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, needed_scorers, weights_sha256
 from ddmd_bench.stats.distances import DISTANCES
@@ -77,9 +77,9 @@ def evaluation_inputs(asked: Asked) -> dict[str, Any]:
         "scorers": weights_sha256(scorers),
         "versions": versions("evaluation") | scorer_versions(scorers),
     }
-    if any(METRICS[name].kind == "distribution" for name in settings.metrics):
+    inputs |= statistics_inputs(reference.statistics, settings.metrics)
+    if reference.statistics is None and extractors_of(settings.metrics):
         inputs["reference_images_per_prompt"] = reference.images_per_prompt
-        inputs |= statistics_inputs(reference.statistics)
     return {"evaluation": inputs}
 
 

@@ -81,6 +81,7 @@ class Plan:
             models={name: one.model for name, one in self.loaded.items()},
             embeddings=self.embeddings,
             training_data=self.runs / "training_data",
+            latents=self.runs / "latents",
             encoded={task.student: task.folder if task.complete() else None for task in encoded},
         )
 

@@ -36,7 +36,7 @@ def _problems(asked: Asked) -> Iterator[str]:
 
 def _protocol(asked: Asked) -> Mapping[str, Any]:
     reference = asked.suite.reference
-    statistics = statistics_inputs(reference.statistics)
+    statistics = statistics_inputs(reference.statistics, asked.suite.metrics)
     return {"reference_images_per_prompt": reference.images_per_prompt, **statistics}
 
 

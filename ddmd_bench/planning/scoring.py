@@ -61,7 +61,7 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     scorers = needed_scorers(suite.metrics)
     computed = versions("score") | scorer_versions(scorers)
     shared: dict[str, Any] = {
-        **statistics_inputs(suite.reference.statistics),
+        **statistics_inputs(suite.reference.statistics, suite.metrics),
         "scorers": weights_sha256(scorers),
         "dtype": suite.scoring.dtype,
         "metrics": sorted(suite.metrics),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddmd_bench.backends import Encoders
-from ddmd_bench.data.latents import Latents, encode_missing
+from ddmd_bench.backends import Backend, Encoders
+from ddmd_bench.data.latents import encode_missing
 from ddmd_bench.data.training import read_square
 from ddmd_bench.files.device import default_device, memory_shown
 from ddmd_bench.files.embeddings import SHARD_SIZE, Store
 from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory, return_memory
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import mark_done
-from ddmd_bench.students.prepared import LATENTS
+from ddmd_bench.files.shards import verify_shards
+from ddmd_bench.students.prepared import Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,17 +39,13 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
     store.verify()
     # '' stands for no prompt: what the unconditional branch is given.
     wanted = ["", *(prompt.text for prompt in plan.prompts)]
-    collected = prepared.collected()
+    num_images, collected = 0, prepared.collected()
     if collected is not None and not task.student:  # trained students have the suite's own encoders
         wanted += collected.collect_captions(progress)
         images = collected.collect_images(progress)
         wanted += [caption for caption, _ in images]
         if images:
-            latents = Latents(task.folder / LATENTS)
-            at_once = AtOnce(backend.images_at_once, "images")
-            with refusing_out_of_memory(partial(_too_large, "the VAE with a single real image")):
-                to_latents = backend.encoders.load_image_encoder(default_device())
-                encode_missing(latents, images, read_square, to_latents, at_once, progress)
+            num_images = _encode_images(prepared, backend, images, progress)
     with refusing_out_of_memory(partial(_too_large, "the text encoders with a single prompt")):
         num_encoded = _encode_prompts(store, wanted, backend.encoders, progress)
     return_memory()
@@ -55,18 +53,36 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
         "key": task.key,
         "n": len(set(wanted)),
         "encoded": num_encoded,
+        "encoded_images": num_images,
         "seconds": time.perf_counter() - start,
         "provenance": provenance(backend.dtype),
     }
     mark_done(task.folder, record)
 
 
+def _encode_images(
+    prepared: Prepared, backend: Backend, images: Sequence[tuple[str, Path]], progress: Progress
+) -> int:
+    """How many real images had to be encoded."""
+    latents = prepared.real_latents()
+    assert latents is not None, "the suite names real images"
+    assert backend.encoders is not None
+    verify_shards(latents.folder)
+    at_once = AtOnce(backend.images_at_once, "images")
+    load = partial(backend.encoders.load_image_encoder, default_device())
+    with refusing_out_of_memory(partial(_too_large, "the VAE with a single real image")):
+        return encode_missing(latents.folder, images, read_square, load, at_once, progress)
+
+
 def _encode_prompts(
     store: Store, prompts: Sequence[str], encoders: Encoders, progress: Progress
 ) -> int:
     """How many prompts had to be encoded; the text encoders are gone when it returns."""
-    missing = store.missing(prompts)
-    if missing:
+    if not store.missing(prompts):
+        return 0
+    with store.writing():
+        if not (missing := store.missing(prompts)):  # another has encoded them meanwhile
+            return 0
         encode_prompts = encoders.load_prompt_encoder(default_device())
         at_once = AtOnce(BATCH_SIZE, "prompts")
 

@@ -20,6 +20,7 @@ from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory
 from ddmd_bench.objective.sampler import few_step_sample
 from ddmd_bench.objective.terms import Cond, Denoise
 
+DrawReal = Callable[[str, torch.Generator], Tensor]  # a prompt's image [3, H, W] in [-1, 1]
 DrawImages = Callable[[Sequence[ImageId]], Tensor]  # -> images [B, 3, H, W], [-1, 1] and beyond
 
 
@@ -89,7 +90,7 @@ def _row(image: ImageId, values: Tensor) -> dict[str, Any]:
     }
 
 
-def draw_reference(draw_real: Callable[[str, torch.Generator], Tensor], image: ImageId) -> Tensor:
+def draw_reference(draw_real: DrawReal, image: ImageId) -> Tensor:
     """A real image that distributions compare with, uint8 [3, H, W], the same for every seed."""
     # 'reference' stands in for the suite's seed: never the scenes of the `real` row.
     drawn = draw_real(image.prompt.text, image_generator("reference", image))

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ddmd_bench.objective.terms import Cond
 
-LATENTS = "latents"  # of the suite's real images, in the folder of its encode stage
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -33,6 +31,7 @@ class Prepared:
     models: Mapping[str, Model]  # of the students with a base of their own, by name
     embeddings: Path  # of prompts, for every suite: a folder for each text encoder
     training_data: Path  # captions and real images, for every suite: a folder for each source
+    latents: Path  # of real images, for every suite: a folder for each source and VAE
     # What the encode stages left, by student, '' for the suite's own; None: not finished.
     encoded: Mapping[str, Path | None]
 
@@ -45,6 +44,15 @@ class Prepared:
         assert backend.encoders is not None, "only text encoders have a store"
         made_by = versions("encode") | backend_versions(self.suite.backend)
         return Store(self.embeddings / content_key([dict(backend.encoders.identity()), made_by]))
+
+    def real_latents(self) -> Latents | None:
+        """Of the suite's real images, as far as they are encoded; None where it names none."""
+        collected, backend = self.collected(), self.backend()
+        if collected is None or collected.data.images is None:
+            return None
+        made_by = versions("encode") | backend_versions(self.suite.backend)
+        told = [collected.items("images"), image_encoder_identity(backend), made_by]
+        return Latents(self.latents / content_key(told), collected.data.images.num_images)
 
     def collected(self) -> TrainingData | None:
         """The suite's training data, where it names any."""
@@ -69,10 +77,15 @@ class Prepared:
 
         backend = replace(backend, encode_prompts=encode_prompts)
         collected = self.collected()
-        return _with(backend, collected, Latents(shared / LATENTS)) if collected else backend
+        return _with(backend, collected, self.real_latents()) if collected else backend
 
 
-def _with(backend: Backend, collected: TrainingData, latents: Latents) -> Backend:
+def image_encoder_identity(backend: Backend) -> dict[str, str]:
+    """What determines an image's latent, beside the versions of the code."""
+    return {"vae": backend.weights()["vae"], "dtype": backend.dtype}
+
+
+def _with(backend: Backend, collected: TrainingData, latents: Latents | None) -> Backend:
     import torch
 
     captions = collected.collect_captions()
@@ -82,7 +95,7 @@ def _with(backend: Backend, collected: TrainingData, latents: Latents) -> Backen
 
     if captions:
         backend = replace(backend, draw_prompt=draw_prompt)
-    if latents.captions:
+    if latents is not None:
         moments = latents.moments()
         backend = replace(backend, draw_real_latents=latents.draw, real_moments=moments)
     return backend

@@ -1,0 +1,116 @@
+"""Features of many real images, in parts that are whole or absent: what was stopped goes on there.
+
+    parts = extract(folder, ["inception"], images, None, "cuda", print)
+    features = np.concatenate(list(rows_of(parts["inception"], FEATURES)))
+
+A part is a file of one extractor's features and of the images' sha256, whoever made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddmd_bench.files.arrays import read_npz, write_npz
+from ddmd_bench.measuring.features import whole_features
+from ddmd_bench.measuring.measure import scorer_key
+from ddmd_bench.measuring.sheets import Item
+
+# Images that are done again at most, and that are in memory at once. Whole chunks of a pass, so
+# that no batch, and with it no rounding, depends on where the parts begin.
+PART = 1_024
+FEATURES, SHA256 = "features", "sha256"
+
+RealImage = tuple[Item, str]  # an image and the sha256 of what it is made of
+
+
+class Source:
+    """Images in their order, read once as long as nothing is left out."""
+
+    def __init__(self, images: Callable[[int], Iterator[RealImage]]) -> None:
+        """`images` gives those from a position on."""
+        self.images, self.position = images, -1
+        self.stream: Iterator[RealImage] = iter(())
+
+    def take(self, first: int, size: int) -> list[RealImage]:
+        """So many from a position on, or what there is."""
+        if self.position != first:
+            self.stream = self.images(first)
+        found = list(islice(self.stream, size))
+        self.position = first + len(found)
+        return found
+
+
+def extract(
+    folder: Path,
+    extractors: Sequence[str],
+    source: Source,
+    num: int | None,
+    device: str,
+    progress: Callable[[int], None],
+) -> dict[str, list[Path]]:
+    """Each extractor's parts of the first `num` images, or of all; what is whole stays.
+
+    The folder's name holds all that determines the images and their order, and one process at a
+    time writes there. The last part of another number ends elsewhere, and is made again.
+    """
+    parts: dict[str, list[Path]] = {name: [] for name in extractors}
+    for number in count():
+        first = number * PART
+        size = PART if num is None else min(PART, num - first)
+        paths = {name: _path(folder, name, number) for name in extractors}
+        lacking = [name for name in extractors if not _is_whole(paths[name], size)]
+        images = source.take(first, size) if lacking and size > 0 else []
+        if size <= 0 or (lacking and not images):
+            return parts
+        if lacking:
+            told = partial(_tell, progress, first)
+            features = whole_features(lacking, [item for item, _ in images], device, told)
+            for name in lacking:
+                _write(paths[name], features[name], [sha256 for _, sha256 in images])
+        for name, path in paths.items():
+            parts[name].append(path)
+        if lacking and len(images) < size:
+            return parts
+    raise AssertionError("numbers do not end")
+
+
+def keep(
+    folder: Path, extractor: str, features: NDArray[np.float32], sha256: Sequence[str]
+) -> None:
+    """Make parts of features [n, d] that are known."""
+    for number, first in enumerate(range(0, len(features), PART)):
+        rows = slice(first, first + PART)
+        _write(_path(folder, extractor, number), features[rows], sha256[rows])
+
+
+def _path(folder: Path, extractor: str, number: int) -> Path:
+    """In a folder for each extractor as its weights and code are."""
+    return folder / f"{extractor}-{scorer_key(extractor)}" / f"{number:06}.npz"
+
+
+def _write(path: Path, features: NDArray[np.float32], sha256: Sequence[str]) -> None:
+    write_npz(path, {FEATURES: features, SHA256: np.array(sha256)})
+
+
+def rows_of(parts: Sequence[Path], name: str) -> Iterator[NDArray[Any]]:
+    """The rows of each part: `FEATURES` [k, d], or the images' `SHA256` [k]."""
+    for path in parts:
+        part = read_npz(path)
+        assert part is not None, f"{path} was whole"
+        yield part[name]
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    part = read_npz(path)
+    return part is not None and all(len(part.get(name, ())) == size for name in (FEATURES, SHA256))
+
+
+def _tell(progress: Callable[[int], None], before: int, extracted: int) -> None:
+    progress(before + extracted)
