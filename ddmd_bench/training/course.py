@@ -17,6 +17,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, write_json
+from ddmd_bench.students.networks import copy_to_sample
 from ddmd_bench.students.seeded import WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
 from ddmd_bench.training.update import NotFinite, Training
@@ -89,9 +90,8 @@ class Course:
         iteration = len(self.rows)
         if self.evaluator is None or iteration not in self.evaluator.settings.at:
             return {}
-        network = self.training.result()
-        network.select()
-        values = self.evaluator(network.module)
+        dtype = getattr(torch, self.training.backend.dtype)
+        values = self.evaluator(copy_to_sample(self.training.result(), dtype))
         self.history += history_rows(iteration, values)
         best = self.best()
         if best is not None and best["iteration"] == iteration:
