@@ -29,8 +29,9 @@ from ddmd_bench.planning import training as training_plan
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import train
+from ddmd_bench.students.seeded import BEST
 from ddmd_bench.suite.files import load_suite
-from ddmd_bench.training.course import BEST, CHECKPOINT
+from ddmd_bench.training.course import CHECKPOINT
 from ddmd_bench.training.update import NotFinite, Training
 
 Planner = Callable[..., Plan]

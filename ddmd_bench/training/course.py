@@ -20,11 +20,11 @@ from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
 from ddmd_bench.students.networks import copy_to_sample
-from ddmd_bench.students.seeded import WEIGHTS
+from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
 from ddmd_bench.training.update import NotFinite, Training
 
-CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
+CHECKPOINT = "checkpoint.pt"
 # What a file raises that is damaged or was made by something else. No RuntimeError: a GPU's own
 # failure is one, for which nobody should delete anything.
 UNFIT = (BadZipFile, UnpicklingError, KeyError, TypeError, ValueError, AttributeError, BenchError)
