@@ -18,9 +18,11 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import mark_done, read_done, read_json
-from ddmd_bench.planning.outlook import Outlook
+from ddmd_bench.files.versions import VERSIONS
+from ddmd_bench.planning.outlook import Outlook, memory_lines
 from ddmd_bench.planning.part import Asked
 from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.planning.superseded import remember_asked, superseded
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.train import train
 from ddmd_bench.students.sources import SOURCES, trained_weights
@@ -94,6 +96,7 @@ def test_a_shared_training_is_counted_once(planned: Planner) -> None:
             Outlook(Asked.of(plan.suite), plan if known else None) for plan in (with_it, without)
         ]
         assert found[0].disk()["train"] == found[1].disk()["train"]
+        assert memory_lines(found[0]) == memory_lines(found[1])
         assert found[0].num_todo(("train", "best")) == 0
         assert found[0].num_todo(("generate", "best")) == 1
 
@@ -113,6 +116,18 @@ def test_a_training_is_found_under_whichever_name_it_began(
     assert plan.task("train", "early", 0).complete() is complete
     shutil.rmtree(task.folder)
     assert planned(KEPT, later, "baseline=ca_only").of_stage("train")[0].student == "early"
+
+
+def test_another_version_s_training_is_known_under_either_name(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = planned(KEPT, "students={best: {method: ca_only, weights: best}}", "baseline=best")
+    task = alone.task("train", "best", 0)
+    mark_done(task.folder, {"key": task.key})
+    remember_asked(task)
+    monkeypatch.setitem(VERSIONS, "train", 99)
+    found = superseded(planned(KEPT, BEST), ["train"])
+    assert [str(one.task) for one in found] == ["train ca_only"]
 
 
 @pytest.mark.parametrize(

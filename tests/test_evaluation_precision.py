@@ -115,6 +115,7 @@ def test_it_draws_what_generate_draws(
 ) -> None:
     plan = planned(world, dtype)
     task = plan.task("train", student, 0)
+    assert task.inputs["evaluation"].get("dtype", "float32") == dtype
     train(plan, task, quiet)
     images = plan.task("generate", student, 0)
     generate(plan, images, quiet)

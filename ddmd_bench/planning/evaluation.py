@@ -77,6 +77,8 @@ def evaluation_inputs(asked: Asked) -> dict[str, Any]:
         "scorers": weights_sha256(scorers),
         "versions": versions("evaluation") | scorer_versions(scorers),
     }
+    if asked.backend.dtype != "float32":  # as every evaluation once was
+        inputs["dtype"] = asked.backend.dtype
     if any(METRICS[name].kind == "distribution" for name in settings.metrics):
         inputs["reference_images_per_prompt"] = reference.images_per_prompt
         inputs |= statistics_inputs(reference.statistics)

@@ -50,18 +50,16 @@ class Outlook:
         }
 
     @cached_property
-    def _same_as_others(self) -> set[TaskKind]:
+    def repeated(self) -> set[TaskKind]:
+        """Trainings that are an earlier student's too."""
         shared = shared_trainings(self.asked.suite)
         return {("train", name) for names in shared for name in names[1:]}
 
     def num_todo(self, kind: TaskKind) -> int:
-        """Tasks, a seed each, that are not complete; all of them where there is no plan.
-
-        None where another student's are the very same.
-        """
+        """Tasks, a seed each, that are not complete; all of them where there is no plan."""
         if self.plan is None:
             num = len(self.asked.suite.seeds) if kind[1] else 1
-            return 0 if kind in self._same_as_others else num
+            return 0 if kind in self.repeated else num
         return sum(not task.complete() for task in self.plan.of_kind(*kind))
 
     def seconds_of_another_seed(self, kind: TaskKind) -> float | None:
@@ -128,11 +126,11 @@ def _existing(folder: Path) -> Path:
 
 
 def memory_lines(outlook: Outlook) -> list[str]:
-    """One line for each trained student."""
+    """One line for each training."""
     return [
-        f"memory of {student}: {gigabytes(cost.memory)}, activations on top"
-        for (_, student), cost in outlook.costs.items()
-        if cost.memory
+        f"memory of {kind[1]}: {gigabytes(cost.memory)}, activations on top"
+        for kind, cost in outlook.costs.items()
+        if cost.memory and kind not in outlook.repeated
     ]
 
 
