@@ -54,11 +54,11 @@ def finished(suite: dict[str, Any], folder: Path) -> Plan:
     return made
 
 
-def trained(backend: str, folder: Path, **model: Any) -> Plan:
+def suite_of(backend: str, folder: Path, **model: Any) -> dict[str, Any]:
     repository = FAMILIES[backend](folder / "repository")
     for name, texts in {"prompts": PROMPTS, "captions": ["a cat", "two dogs"]}.items():
         (folder / f"{name}.txt").write_text("\n".join(texts))
-    suite = {
+    return {
         "name": "trains",
         "title": "Tiny",
         "backend": backend,
@@ -78,7 +78,10 @@ def trained(backend: str, folder: Path, **model: Any) -> Plan:
         "baseline": "full",
         "metrics": ["mean", "std"],
     }
-    return finished(suite, folder)
+
+
+def trained(backend: str, folder: Path, **model: Any) -> Plan:
+    return finished(suite_of(backend, folder, **model), folder)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -130,6 +133,22 @@ def test_nothing_is_written_over(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(BenchError, match="not empty"):
         exported(plan, "full", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_best_weights_are_exported_as_they_are_drawn(tmp_path: Path) -> None:
+    """They are the untrained ones here, which alone are evaluated."""
+    suite = suite_of("sd15", tmp_path)
+    kept = {"at": [0], "num_prompts": 1, "metrics": ["std", "saturation"]}
+    suite["evaluation"] = kept | {"keep_best": "saturation"}
+    suite["students"] = {"full": STUDENTS["full"], "best": {**STUDENTS["full"], "weights": "best"}}
+    plan = finished(suite, tmp_path)
+    folder = exported(plan, "best", tmp_path / "exported")
+    card = (folder / "README.md").read_text()
+    assert "seed 0, 0 of 2 updates (its best by saturation on the way)" in card
+    (tmp_path / "later").mkdir()
+    back = brought_back(plan, snippets(card)["unet"], tmp_path / "later", folder)
+    assert back == pngs(plan, "best") != pngs(plan, "full")
 
 
 # ---- Back into a suite.

@@ -113,7 +113,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
             run.send_signal(signal.SIGKILL)
     assert begun
     assert workers
-    assert wait_until(lambda: all(map(_has_ended, workers)), 5)
+    assert wait_until(lambda: all(map(_has_ended, workers)), 60)
     assert not killed.task("train", "dmd", 0).complete()
 
     taken_up: list[int] = []

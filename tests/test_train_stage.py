@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,8 +29,9 @@ from ddmd_bench.planning import training as training_plan
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import train
+from ddmd_bench.students.seeded import BEST
 from ddmd_bench.suite.files import load_suite
-from ddmd_bench.training.course import BEST, CHECKPOINT
+from ddmd_bench.training.course import CHECKPOINT
 from ddmd_bench.training.finite import NotFinite
 from ddmd_bench.training.update import Training
 
@@ -177,6 +179,112 @@ def test_weights_that_are_no_numbers_are_not_kept(planned: Planner) -> None:
     with pytest.raises(BenchError, match=f"at iteration 4 of 4: {name} of the average is not"):
         train(plan, task, quiet)
     assert not task.complete()
+
+
+# Checkpoints
+
+
+def stopped(plan: Plan, student: str = "dmd", at: int = 3) -> Path:
+    """A training that was ended after its first checkpoint, which lies at iteration 2."""
+
+    def stop(done: int, total: int) -> None:
+        if done == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, plan.task("train", student, 0), stop)
+    return plan.task("train", student, 0).folder / CHECKPOINT
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def one_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def another_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "not of torch")
+
+
+def of_another_key(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"key": "0123456789ab"}, path)
+
+
+def of_another_network(path: Path) -> None:
+    saved = torch.load(path, weights_only=True)
+    student = saved["state"]["networks"]["student"]
+    del student[next(iter(student))]
+    torch.save(saved, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (cut, "BadZipFile: File is not a zip file"),
+        (one_bit, "BadZipFile: .* is not what was written"),
+        (another_zip, "BadZipFile: not of torch"),
+        (lambda path: path.write_text("{}"), "BadZipFile"),
+        (lambda path: torch.save([1, 2], path), "AttributeError"),
+        (lambda path: torch.save({}, path), "KeyError: 'state'"),
+        (lambda path: torch.save(quiet, path), "UnpicklingError"),
+        (of_another_key, "it is of a training with key 0123456789ab, this one has"),
+        (of_another_network, "weights of another network: missing"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_says_what_to_do(
+    planned: Planner, spoil: Callable[[Path], None], said: str
+) -> None:
+    plan = planned("train.checkpoint_every=2")
+    checkpoint = stopped(plan)
+    spoil(checkpoint)
+    with pytest.raises(BenchError, match=said) as error:
+        train(plan, plan.task("train", "dmd", 0), quiet)
+    assert str(error.value).startswith(f"{checkpoint}: no training can go on from it: ")
+    assert str(error.value).endswith("or delete it to begin anew")
+    checkpoint.unlink()
+    trained(plan)
+
+
+def test_a_writing_that_was_killed_leaves_nothing_that_counts(planned: Planner) -> None:
+    plan = planned("train.checkpoint_every=2")
+    checkpoint = stopped(plan)
+    for name in ("checkpoint.tmp", "best.tmp"):
+        (checkpoint.parent / name).write_bytes(checkpoint.read_bytes()[:1000])
+    seen: list[int] = []
+    train(plan, plan.task("train", "dmd", 0), lambda done, _: seen.append(done))
+    assert seen == [3, 4]
+    assert not list(checkpoint.parent.glob("*.tmp"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="reads the maps of a process")
+def test_a_checkpoint_is_read_where_it_lies(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, of the file's own pages; and it is written from the live tensors."""
+    plan = planned("train.checkpoint_every=2")
+    checkpoint = stopped(plan)
+    load_state = Training.load_state
+
+    def load(self: Training, state: dict[str, Any]) -> None:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        spans = [line.split()[0].split("-") for line in lines if str(checkpoint) in line]
+        for tensor in state["networks"]["student"].values():
+            place = tensor.data_ptr()
+            assert any(int(low, 16) <= place < int(high, 16) for low, high in spans)
+        load_state(self, state)
+        ours = self.networks["student"].parameters
+        saved = self.state()["networks"]["student"]
+        assert all(saved[name].data_ptr() == value.data_ptr() for name, value in ours.items())
+
+    monkeypatch.setattr(Training, "load_state", load)
+    seen: list[int] = []
+    train(plan, plan.task("train", "dmd", 0), lambda done, _: seen.append(done))
+    assert seen == [3, 4]
 
 
 # Cost and trackers

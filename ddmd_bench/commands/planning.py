@@ -89,6 +89,9 @@ def _task_lines(made: Plan) -> list[str]:
     for task in made.tasks.values():
         state = "complete" if task.complete() else "to do"
         lines.append(f"{task!s:<36} {task.key}  {state}")
+    shared = ((one[:2], other[1]) for one, other in made.shared_tasks.items())
+    for (stage, student), other in dict.fromkeys(shared):
+        lines.append(f"{stage} {student}: one with that of {other}")
     for name, one in made.loaded.items():
         words, side = one.row.sampling.words(), one.row.resolution
         lines.append(f"sampling of {name}: {words}, {side} x {side} pixels")

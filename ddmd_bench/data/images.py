@@ -64,11 +64,16 @@ def quantised(images: Tensor) -> Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
-def as_pictures(levels: Tensor) -> list[Image]:
-    """uint8 [n, 3, H, W] as Pillow's images, as decoding their PNG files would give them."""
+def as_picture(levels: Tensor) -> Image:
+    """uint8 [3, H, W] as Pillow's image, as decoding its PNG file would give it."""
     from PIL import Image
 
-    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in levels]
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())
+
+
+def as_pictures(levels: Tensor) -> list[Image]:
+    """uint8 [n, 3, H, W] as Pillow's images."""
+    return [as_picture(image) for image in levels]
 
 
 def png_bytes_of(image: Tensor) -> bytes:

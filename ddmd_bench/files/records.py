@@ -58,10 +58,13 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Write under a temporary name, then rename: a reader sees all of it or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    payload = data.encode() if isinstance(data, str) else data
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    put_in_place(temporary, path)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file its name once all of it is on the disk: after a power cut too it is whole."""
+    with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
 

@@ -76,6 +76,7 @@ def evaluation_inputs(asked: Asked) -> dict[str, Any]:
         "prompts": prompts_key(head_in_proportion(asked.prompts, settings.num_prompts)),
         "scorers": weights_sha256(scorers),
         "versions": versions("evaluation") | scorer_versions(scorers),
+        "dtype": asked.backend.dtype,
     }
     inputs |= statistics_inputs(reference.statistics, settings.metrics)
     if reference.statistics is None and extractors_of(settings.metrics):

@@ -73,7 +73,7 @@ def _inputs(asked: Asked, name: str, student: Student) -> dict[str, Any]:
         return {**base, **dtype, **inputs_of(one.row)}
     network = {**network_inputs(suite.backend, backend), **dtype}
     if student.source == "train":
-        return network
+        return network if student.weights == "last" else {**network, "drawn_from": student.weights}
     facts = student.model_dump(mode="json", include={"num_inference_steps", "guidance_scale"})
     options = {"source": student.source, **facts, **student.teacher_options()}
     return {**network, **options}

@@ -16,6 +16,7 @@ from ddmd_bench.planning.part import Asked, Cost, TaskKind, Work
 from ddmd_bench.planning.parts import PARTS
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.sizes import gigabytes
+from ddmd_bench.planning.training import shared_trainings
 from ddmd_bench.suite.schema import Suite
 
 # Where only passes are compared.
@@ -48,10 +49,17 @@ class Outlook:
             kind: work for part in PARTS.values() for kind, work in part.work(self.asked).items()
         }
 
+    @cached_property
+    def repeated(self) -> set[TaskKind]:
+        """Trainings that are an earlier student's too."""
+        shared = shared_trainings(self.asked.suite)
+        return {("train", name) for names in shared for name in names[1:]}
+
     def num_todo(self, kind: TaskKind) -> int:
         """Tasks, a seed each, that are not complete; all of them where there is no plan."""
         if self.plan is None:
-            return len(self.asked.suite.seeds) if kind[1] else 1
+            num = len(self.asked.suite.seeds) if kind[1] else 1
+            return 0 if kind in self.repeated else num
         return sum(not task.complete() for task in self.plan.of_kind(*kind))
 
     def seconds_of_another_seed(self, kind: TaskKind) -> float | None:
@@ -118,11 +126,11 @@ def _existing(folder: Path) -> Path:
 
 
 def memory_lines(outlook: Outlook) -> list[str]:
-    """One line for each trained student."""
+    """One line for each training."""
     return [
-        f"memory of {student}: {gigabytes(cost.memory)}, activations on top"
-        for (_, student), cost in outlook.costs.items()
-        if cost.memory
+        f"memory of {kind[1]}: {gigabytes(cost.memory)}, activations on top"
+        for kind, cost in outlook.costs.items()
+        if cost.memory and kind not in outlook.repeated
     ]
 
 

@@ -7,7 +7,7 @@ files of the stage. A stage is finished when its folder holds a `done.json` with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,23 @@ class Plan:
     runs: Path  # the folder of all that runs write
     report_folder: Path
     report_inputs: dict[str, Any]
+    # Tasks that are another student's at the same time, by name: that one's name.
+    shared_tasks: dict[TaskName, TaskName] = field(default_factory=dict)
+
+    def find(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task | None:
+        """One task, which may be another student's too, if there is one."""
+        name = stage, student, seed
+        return self.tasks.get(self.shared_tasks.get(name, name))
 
     def task(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task:
-        """One task; without a student, one that all students share."""
-        return self.tasks[stage, student, seed]
+        """One task that there is; without a student, one that all students share."""
+        found = self.find(stage, student, seed)
+        assert found is not None, f"no task {stage} {student}, seed {seed}"
+        return found
 
     def shared(self, stage: str) -> Task | None:
         """The task of a stage that all students share, if there is one."""
-        return self.tasks.get((stage, "", NO_SEED))
+        return self.find(stage)
 
     def of_stage(self, stage: str) -> list[Task]:
         """The tasks of a stage in the suite's order."""
@@ -87,7 +96,7 @@ class Plan:
 
     def seeded(self, student: str, seed: int) -> SeededStudent:
         """A student with one seed, and what its training has left so far."""
-        row, training = self.suite.students[student], self.tasks.get(("train", student, seed))
+        row, training = self.suite.students[student], self.find("train", student, seed)
         one = self.loaded.get(student)
         return SeededStudent(
             name=student,
@@ -164,6 +173,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
             "sources": source_sha256(*_REPORT_SOURCES),
             **reported,
         },
+        shared_tasks=tasks.shared,
     )
 
 
@@ -180,8 +190,11 @@ def _by_student(suite: Suite, tasks: Tasks) -> dict[TaskName, Task]:
         return students.index(name[1]), 0 if name[2] == NO_SEED else suite.seeds.index(name[2])
 
     ordered = sorted(tasks.found.values(), key=lambda task: place(task.name))
-    needs = {t.name: tuple(name for name in t.needs if name in tasks.found) for t in ordered}
-    return {task.name: replace(task, needs=needs[task.name]) for task in ordered}
+    needs = {t.name: [tasks.shared.get(name, name) for name in t.needs] for t in ordered}
+    return {
+        task.name: replace(task, needs=tuple(n for n in needs[task.name] if n in tasks.found))
+        for task in ordered
+    }
 
 
 def downloads_of(asked: Asked) -> Downloads:

@@ -6,7 +6,7 @@ the same, but for versions, holds what this code would compute otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,8 @@ def superseded(plan: Plan, stages: Collection[str]) -> list[Superseded]:
     for task in sorted(plan.tasks.values(), key=lambda task: _depth(plan, task)):
         if task.complete():
             continue
-        for folder, key, inputs in _others(task):
+        sharing = [name[1] for name, own in plan.shared_tasks.items() if own == task.name]
+        for folder, key, inputs in _others(task, [task.student, *sharing]):
             if _without_versions(inputs, renewed) != _without_versions(task.inputs, {}):
                 continue
             renewed[key] = task.key
@@ -57,10 +58,11 @@ def _depth(plan: Plan, task: Task) -> int:
     return 1 + max((_depth(plan, plan.tasks[name]) for name in task.needs), default=0)
 
 
-def _others(task: Task) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """Finished results of the same student: folder, key and what they were asked."""
-    pattern = f"{task.student}-*" if task.student else "*"
-    for path in sorted(task.folder.parent.glob(f"{pattern}/{ASKED}")):
+def _others(task: Task, students: Iterable[str]) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    """Finished results of the task's students: folder, key and what they were asked."""
+    patterns = [f"{name}-*" if name else "*" for name in students]
+    paths = (path for one in patterns for path in task.folder.parent.glob(f"{one}/{ASKED}"))
+    for path in sorted(paths):
         with suppress(OSError, ValueError, KeyError, TypeError):  # cut or foreign: no result
             asked = read_json(path)
             done = read_done(path.parent)

@@ -81,6 +81,8 @@ class Tasks:
     folder: Path  # of the suite's stages
     seeds: Sequence[int]
     found: dict[TaskName, Task] = field(default_factory=dict)
+    # Tasks that another student's task is at the same time, by name: that one's name.
+    shared: dict[TaskName, TaskName] = field(default_factory=dict)
 
     def add(
         self,
@@ -104,7 +106,30 @@ class Tasks:
             stage, student, seed, label, key, folder, inputs, tuple(needs)
         )
 
+    def add_shared(
+        self,
+        stage: str,
+        inputs: dict[str, Any],
+        versions: Mapping[str, int],
+        students: Sequence[str],
+        seed: int,
+        *,
+        needs: Iterable[TaskName] = (),
+    ) -> None:
+        """One task of several students, in the name of one that has begun it, else of the first."""
+        for student in students:
+            self.add(stage, inputs, versions, student, seed, needs=needs)
+        names = [(stage, student, seed) for student in students]
+        begun = [name for name in names if self.found[name].folder.is_dir()]
+        whole = [name for name in begun if self.found[name].complete()]
+        own = (whole or begun or names)[0]
+        for name in names:
+            if name != own:
+                del self.found[name]
+                self.shared[name] = own
+
     def key(self, stage: str, student: str = "", seed: int = NO_SEED) -> str | None:
         """The key of a task that was added before, or None."""
-        task = self.found.get((stage, student, seed))
+        name = stage, student, seed
+        task = self.found.get(self.shared.get(name, name))
         return task.key if task else None

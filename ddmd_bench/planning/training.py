@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from typing import Any
 
+from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import backend_versions, versions
-from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.objective.methods import METHODS, Method
 from ddmd_bench.planning.encoding import training_data_inputs
 from ddmd_bench.planning.evaluation import evaluation_inputs
 from ddmd_bench.planning.generation import operations_of_image
@@ -15,6 +17,7 @@ from ddmd_bench.planning.operations import training_flops
 from ddmd_bench.planning.part import Asked, Cost, Part, TaskKind, Work
 from ddmd_bench.planning.sizes import training_bytes
 from ddmd_bench.planning.task import DOCTOR, ENCODE, Tasks
+from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import TrainData, TrainSettings
 from ddmd_bench.suite.used import used_settings, uses_real_images
 
@@ -28,6 +31,24 @@ def _trained(asked: Asked) -> Iterator[tuple[str, str, TrainSettings]]:
     for name, student in asked.suite.students.items():
         if student.source == "train":
             yield name, student.method or "", asked.suite.train_settings(name)
+
+
+def shared_trainings(suite: Suite) -> list[tuple[str, ...]]:
+    """The students that are trained, those of one and the same training together."""
+    alike: dict[str, list[str]] = {}
+    for name, student in suite.students.items():
+        if student.source == "train":
+            inputs = _own_inputs(METHODS[student.method or ""], suite.train_settings(name))
+            alike.setdefault(content_key(inputs), []).append(name)
+    return [tuple(names) for names in alike.values()]
+
+
+def _own_inputs(method: Method, settings: TrainSettings) -> dict[str, Any]:
+    """What determines a training and is a student's own; weights are drawn when it has ended."""
+    return {
+        "method": {key: value for key, value in vars(method).items() if key != "title"},
+        "train": used_settings(settings, method),
+    }
 
 
 def _problems(asked: Asked) -> Iterator[str]:
@@ -68,8 +89,9 @@ def _missing(key: str, choice: str, package: str) -> str:
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
     suite, evaluation = asked.suite, evaluation_inputs(asked)
     computed = versions("train") | backend_versions(suite.backend)
-    for name, method, settings in _trained(asked):
-        row = METHODS[method]
+    for names in shared_trainings(suite):
+        row = METHODS[suite.students[names[0]].method or ""]
+        settings = suite.train_settings(names[0])
         real = uses_real_images(settings, row)
         data = training_data_inputs(asked)
         if not real and "train_data" in data:
@@ -79,12 +101,11 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
             **network_inputs(suite.backend, asked.backend, vae=real or bool(evaluation)),
             **data,
             **evaluation,
-            "method": {key: value for key, value in vars(row).items() if key != "title"},
-            "train": used_settings(settings, row),
+            **_own_inputs(row, settings),
         }
         for seed in suite.seeds:
             inputs = {**asked_of, "seed": seed}
-            tasks.add("train", inputs, computed, name, seed, needs=[DOCTOR, ENCODE])
+            tasks.add_shared("train", inputs, computed, names, seed, needs=[DOCTOR, ENCODE])
 
 
 def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.scorers import METRICS
 
 CLAIM = (
     "A claim rests on its own interval alone; an outcome among the differences also needs p below "
@@ -41,6 +42,11 @@ _OTHER_CODE = (
     "Parts of this report were made by different {what}; see the provenance at the end of the page."
 )
 _MAKERS = {"sources": "code", "packages": "versions of packages", "device": "devices"}
+_BEST = (
+    "{title} is drawn from the weights that were best by {metric} while it trained (after {after} "
+    "of {num} updates). They were chosen on some of the prompts and noise that it is compared on, "
+    "which favours it, most of all in that metric."
+)
 _NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
 
 
@@ -64,6 +70,7 @@ def limits(record: dict[str, Any]) -> list[str]:
         *(_SHAPES if embedded else [_SAME_NUMBER]),
         *([_NO_GAN] if methods and not has_gan else []),
         *(_loras(students[name]["title"], row) for name, row in _stacked(suite)),
+        *(_best(student) for student in students.values() if student.get("best")),
         *_other_sizes(students.values(), record["protocol"].get("resolution")),
         *_makers(record["provenance"]["varying"]),
         *(line for student in students.values() for line in _not_scored(student)),
@@ -88,6 +95,15 @@ def _loras(title: str, student: Mapping[str, Any]) -> str:
         for one in student["adapters"]
     )
     return f"{title} is drawn with LoRAs on top of its weights: {', '.join(named)}."
+
+
+def _best(student: Mapping[str, Any]) -> str:
+    return _BEST.format(
+        title=student["title"],
+        metric=METRICS[student["best"]["metric"]].title,
+        after=", ".join(map(str, student["best"]["iterations"])),
+        num=student["facts"]["num_iterations"],
+    )
 
 
 def _other_sizes(students: Iterable[dict[str, Any]], resolution: int | None) -> Iterator[str]:

@@ -109,7 +109,9 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         for key in keys
         if key in one.done.get(stage, {})
     }
+    best = {"best": _best(files)} if student.weights == "best" else {}
     return {
+        **best,
         "title": titles_of(suite)[name],
         "source": student.source,
         "method": student.method,
@@ -119,6 +121,13 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         "truncated_prompts": _counted(files, "truncated_prompts"),
         "facts": facts,
     }
+
+
+def _best(files: dict[int, StudentFiles]) -> dict[str, Any]:
+    """By which metric a student's weights are the best of its training, and after which updates."""
+    rows = [row for one in files.values() if (row := one.done.get("train", {}).get("best"))]
+    iterations = [row["iteration"] for row in rows]
+    return {"metric": rows[0]["metric"], "iterations": iterations} if rows else {}
 
 
 def _counted(files: dict[int, StudentFiles], key: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _student(plan: Plan, name: str, seed: int, extractors: list[str]) -> Student
 def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
     import pandas as pd
 
-    tasks = {s: task for s in STAGES if (task := plan.tasks.get((s, name, seed)))}
+    tasks = {s: task for s in STAGES if (task := plan.find(s, name, seed))}
     whole = {s: task.folder for s, task in tasks.items() if task.complete()}
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]

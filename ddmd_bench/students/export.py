@@ -20,7 +20,7 @@ from ddmd_bench.files.provenance import commit
 from ddmd_bench.files.records import read_done, write_whole
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.students.networks import load_student
-from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
+from ddmd_bench.students.seeded import SeededStudent, trained_folder, weights_file
 from ddmd_bench.students.snippets import suite_lines
 from ddmd_bench.students.sources import trained_weights
 from ddmd_bench.suite.schema import Suite
@@ -38,11 +38,10 @@ ONE_FILE = "1TB"
 def export(student: SeededStudent, suite: Suite, backend: Backend, folder: Path) -> Path:
     """Write a student that a suite has trained into an empty or new folder."""
     assert student.settings is not None, "only what was trained here is exported"
-    trained = trained_folder(student)
+    weights = weights_file(student)
     if backend.pipeline is None:
         raise BenchError(
-            "the suite's backend has no pipeline in diffusers; its students' weights are "
-            f"{trained / WEIGHTS}"
+            f"the suite's backend has no pipeline in diffusers; its students' weights are {weights}"
         )
     if folder.exists() and any(folder.iterdir()):
         raise BenchError(f"{folder} is not empty; name a new folder")
@@ -94,6 +93,15 @@ def _save_lora(
     getattr(diffusers, form.pipeline).save_lora_weights(folder, safe_serialization=True, **options)
 
 
+def _updates(student: SeededStudent) -> str:
+    """How long the weights have trained."""
+    done = read_done(trained_folder(student)) or {}
+    total, best = done.get("num_iterations"), done.get("best")
+    if student.row.weights == "last" or best is None:
+        return f"{total} updates"
+    return f"{best['iteration']} of {total} updates (its best by {best['metric']} on the way)"
+
+
 def _card(
     student: SeededStudent,
     settings: TrainSettings,
@@ -101,7 +109,6 @@ def _card(
     form: PipelineForm,
 ) -> str:
     (image, *_) = image_ids(student.prompts, student.images_per_prompt)
-    done = read_done(trained_folder(student)) or {}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -117,7 +124,7 @@ def _card(
         student=student.name,
         seed=student.seed,
         settings=settings.model_dump(mode="json"),
-        iterations=done.get("num_iterations"),
+        updates=_updates(student),
         commit=commit(),
         form=form,
         scheduler=SCHEDULERS[form.scheduler],

@@ -12,7 +12,8 @@ from ddmd_bench.students.catalogue import StudentWeights
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.suite.students import Student
 
-WEIGHTS = "student.safetensors"  # in the folder of a student's training
+# In the folder of a student's training: its last weights, and its best where they are kept.
+WEIGHTS, BEST = "student.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,18 @@ def trained_folder(student: SeededStudent) -> Path:
     if student.trained is None:
         raise BenchError(f"{student.label} is not trained yet. Run the train stage first")
     return student.trained
+
+
+def weights_file(student: SeededStudent) -> Path:
+    """The weights of its training that the student is drawn from."""
+    best = student.row.weights == "best"
+    path = trained_folder(student) / (BEST if best else WEIGHTS)
+    if not path.is_file():
+        none_was = (
+            "no evaluation while it trained had a value to be the best by. Leave its weights: best "
+            "out, or name another metric: evaluation.keep_best"
+        )
+        raise BenchError(
+            f"{student.label}: {none_was if best else f'{path} is missing. Delete {path.parent}'}"
+        )
+    return path

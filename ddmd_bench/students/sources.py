@@ -25,7 +25,7 @@ from ddmd_bench.students.checkpoints import load_network
 from ddmd_bench.students.drawing import DrawImages, conditioning, few_step_draw
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.pipelines import pipeline_draw
-from ddmd_bench.students.seeded import WEIGHTS, SeededStudent, trained_folder
+from ddmd_bench.students.seeded import SeededStudent, weights_file
 
 
 class ImageSource(NamedTuple):
@@ -44,10 +44,10 @@ def _ready(network: nn.Module, backend: Backend, device: str) -> nn.Module:
 
 
 def trained_weights(student: SeededStudent) -> dict[str, Tensor]:
-    """The tensors that the student's training left."""
+    """The tensors that the student's training left for it."""
     from safetensors.torch import load_file
 
-    return load_file(trained_folder(student) / WEIGHTS)
+    return load_file(weights_file(student))
 
 
 def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
@@ -56,6 +56,7 @@ def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSour
     network = _ready(load_student(backend, student.settings, state, device), backend, device)
     draw = few_step_draw(network, backend, t_list, student.seed, device)
     sampled = f"x0 and re-noising, t {', '.join(map(str, t_list))}, no guidance"
+    sampled += ", best weights" if student.row.weights == "best" else ""
     return ImageSource(draw, len(t_list), len(t_list), sampled=sampled)
 
 

@@ -175,6 +175,12 @@ class Suite(Strict):
         return self
 
     def _check_evaluation(self, student: str, num_iterations: int) -> None:
+        keeps_best = self.evaluation is not None and self.evaluation.keep_best is not None
+        if self.students[student].weights == "best" and not keeps_best:
+            raise ValueError(
+                f"students.{student}.weights: best, but nothing says by which metric. Name it: "
+                "evaluation.keep_best, a metric of evaluation.metrics"
+            )
         if self.evaluation is None:
             return
         if beyond := [k for k in self.evaluation.at if k > num_iterations]:

@@ -99,6 +99,9 @@ class Student(Strict):
     title: str = ""
     method: str | None = None
     train: dict[str, Any] = Field(default_factory=dict)
+    # Of the training: those of its end, or its best by the suite's evaluation.keep_best. Students
+    # that differ in nothing else share one training.
+    weights: Literal["last", "best"] = "last"
     # A row of `ddmd_bench.students.published.PUBLISHED`.
     published: str | None = None
     checkpoint: Checkpoint | None = None
@@ -118,6 +121,8 @@ class Student(Strict):
         data: dict[str, Any] = dump(self)
         if not self.adapters:
             data.pop("adapters", None)
+        if self.weights == "last":
+            data.pop("weights", None)
         return data
 
     def teacher_options(self) -> dict[str, Any]:
@@ -136,7 +141,7 @@ class Student(Strict):
         }
         allowed = needed.get(self.source, set()) | {"source", "title"}
         allowed |= {
-            "train": {"train"},
+            "train": {"train", "weights"},
             "teacher": {"cfg_trunc_ratio", "cfg_normalization"},
             "published": {"adapters"},
             "checkpoint": {"adapters"},

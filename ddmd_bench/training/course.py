@@ -7,22 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
-from ddmd_bench.files.records import FAILED, mark_done, write_json
-from ddmd_bench.students.seeded import WEIGHTS
+from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
+from ddmd_bench.students.networks import copy_to_sample
+from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
 from ddmd_bench.training.finite import NotFinite, require_finite_weights
 from ddmd_bench.training.update import Training
 
-CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
+CHECKPOINT = "checkpoint.pt"
+# What a file raises that is damaged or was made by something else. No RuntimeError: a GPU's own
+# failure is one, for which nobody should delete anything.
+UNFIT = (BadZipFile, UnpicklingError, KeyError, TypeError, ValueError, AttributeError, BenchError)
 
 
 @dataclass
@@ -39,22 +45,30 @@ class Course:
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one."""
+        for cut in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
+            cut.unlink()
         path = self.folder / CHECKPOINT
         if path.is_file():
-            saved = torch.load(path, weights_only=True, map_location=self.training.device)
-            self.training.load_state(saved["state"])
-            self.rows, self.history = saved["rows"], saved["history"]
+            with _told_if_unfit(path):
+                saved = _mapped(path)
+                if (key := saved.get("key", self.key)) != self.key:
+                    raise BenchError(f"it is of a training with key {key}, this one has {self.key}")
+                self.training.load_state(saved["state"])
+                self.rows, self.history = saved["rows"], saved["history"]
             self.saved_at = len(self.rows)
 
     def save(self) -> None:
-        """Write a checkpoint, whole, of weights that are all finite."""
+        """Write a checkpoint, whole, of weights that are all finite.
+
+        It is written from the live tensors, one of them on the CPU at a time.
+        """
         with self._recorded(len(self.rows)):
             require_finite_weights(self.training.networks)
         path = self.folder / CHECKPOINT
         temporary = path.with_suffix(".tmp")
-        value = {"state": self.training.state(), "rows": self.rows, "history": self.history}
-        torch.save(value, temporary)
-        temporary.replace(path)
+        held = {"state": self.training.state(), "rows": self.rows, "history": self.history}
+        torch.save({"key": self.key, **held}, temporary)
+        put_in_place(temporary, path)
         self.saved_at = len(self.rows)
 
     def advance(self) -> dict[str, float]:
@@ -90,9 +104,8 @@ class Course:
         iteration = len(self.rows)
         if self.evaluator is None or iteration not in self.evaluator.settings.at:
             return {}
-        network = self.training.result()
-        network.select()
-        values = self.evaluator(network.module)
+        dtype = getattr(torch, self.training.backend.dtype)
+        values = self.evaluator(copy_to_sample(self.training.result(), dtype))
         self.history += history_rows(iteration, values)
         best = self.best()
         if best is not None and best["iteration"] == iteration:
@@ -135,4 +148,27 @@ def save_weights(training: Training, path: Path) -> None:
     state = {k: v.contiguous().cpu() for k, v in training.result().state().items()}
     temporary = path.with_suffix(".tmp")
     save_file(state, temporary)
-    temporary.replace(path)
+    put_in_place(temporary, path)
+
+
+def _mapped(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, mapped into memory: a tensor is read when it is copied."""
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()  # checksums, which no map looks at
+        foreign = not any(name.endswith("/data.pkl") for name in archive.namelist())
+    if damaged is not None or foreign:
+        raise BadZipFile(f"{damaged} is not what was written" if damaged else "not of torch")
+    saved: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+    return saved
+
+
+@contextmanager
+def _told_if_unfit(checkpoint: Path) -> Iterator[None]:
+    """Say what to do with a checkpoint that cannot be read, or fits no such training."""
+    try:
+        yield
+    except UNFIT as error:
+        raise BenchError(
+            f"{checkpoint}: no training can go on from it: {said_by(error)}. Put a whole one of "
+            "this training in its place, or delete it to begin anew"
+        ) from error

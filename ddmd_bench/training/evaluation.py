@@ -1,7 +1,7 @@
 """Evaluation of a student while it trains: the suite's images of a fixed subset, scored at once.
 
-It draws with the functions of the generate stage and scores with those of the score stage, through
-8 bits as a PNG file would, so that its values are theirs for the same images.
+It draws with the functions of the generate stage, in its dtype, and scores with those of the score
+stage, through 8 bits as a PNG file would, so that its values are theirs for the same images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import Backend
-from ddmd_bench.data.images import ImageId, as_pictures, image_ids, quantised
+from ddmd_bench.data.images import ImageId, as_picture, as_pictures, image_ids, quantised
 from ddmd_bench.data.prompts import Prompt, head_in_proportion
 from ddmd_bench.files.decoding import refuse_blank
 from ddmd_bench.files.memory import AtOnce
@@ -62,7 +62,8 @@ class Evaluator:
     def __call__(self, network: Denoise) -> dict[str, Value]:
         """The value of each metric, in the order of the settings.
 
-        Neither the network's mode nor torch's random state is changed.
+        The network is sampled as it is (`students.networks.copy_to_sample`). Neither its mode nor
+        torch's random state is changed.
         """
         cuda = [torch.device(self.device)] if self.device.startswith("cuda") else []
         # A scorer that is used for the first time builds its network, which draws weights.
@@ -85,14 +86,15 @@ class Evaluator:
         return AtOnce(self.backend.images_at_once, "images")
 
     def _drawn(self, network: Denoise) -> Images:
-        """The images of the subset, with a row each."""
+        """The images of the subset, with a row each; 8 bits of them are kept, a batch at a time."""
         draw = few_step_draw(network, self.backend, self.t_list, self.seed, self.device)
+        rows, levels = list[Row](), list[Tensor]()
         images = self._images(self.settings.images_per_prompt)
-        batches = list(iter_drawn(draw, images, self._at_once))
-        pictures = as_pictures(torch.cat([quantised(batch.pixels) for batch in batches]))
-        rows = [row for batch in batches for row in batch.rows]
+        for batch in iter_drawn(draw, images, self._at_once):
+            rows += batch.rows
+            levels += quantised(batch.pixels)
         names = [f"image {row['image_index']} of prompt {row['prompt_id']}" for row in rows]
-        return Images(rows, names, partial(_usable, pictures))
+        return Images(rows, names, partial(_usable, levels))
 
     def _value(self, metric: str, measured: Measured) -> Value:
         extractor = METRICS[metric].extractor
@@ -112,9 +114,10 @@ class Evaluator:
         return _real_features(draw_real, images, extractors)[extractor]
 
 
-def _usable(pictures: Sequence[Image], row: int) -> Image:
-    refuse_blank(pictures[row])
-    return pictures[row]
+def _usable(levels: Sequence[Tensor], row: int) -> Image:
+    picture = as_picture(levels[row])
+    refuse_blank(picture)
+    return picture
 
 
 @cache
