@@ -3,7 +3,8 @@
     python -m benchmarks.generate [--widths 16 64] [--images 32] [--batch 8] [--rounds 9]
 
 A tiny SDXL of random weights, whose UNet's blocks have the given width and twice as many channels.
-The harness draws, looks for values that are not finite and writes PNG files, as the stage does; the
+The harness draws, looks for values that are not finite and writes PNG files in threads with their
+journal, as the stage does; the
 bare loop runs the same UNet on the same batches as often, and the VAE once; diffusers' pipeline is
 given the encoded prompts and writes PNG files of its own. All take turns.
 """
@@ -24,11 +25,12 @@ import torch
 from benchmarks.processes import ROOT, Spent
 from benchmarks.table import Table, as_text
 from ddmd_bench.backends import Backend
-from ddmd_bench.data.images import ImageId, image_generator, image_ids, save_png
+from ddmd_bench.data.image_writer import ImageWriter
+from ddmd_bench.data.images import ImageId, image_generator, image_ids
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.stages.encode import encode
-from ddmd_bench.students.drawing import conditioning, iter_drawn
+from ddmd_bench.students.drawing import DrawnImages, conditioning, iter_drawn
 from ddmd_bench.students.sources import SOURCES
 from ddmd_bench.suite.schema import Suite
 
@@ -82,26 +84,44 @@ def batches(images: Sequence[ImageId], size: int) -> Iterator[Sequence[ImageId]]
     return (images[k : k + size] for k in range(0, len(images), size))
 
 
-def harness(plan: Plan, backend: Backend, images: Sequence[ImageId], folder: Path | None) -> Draw:
-    """What the stage `generate` does with every batch, files apart where there is no folder."""
+def _iter_drawn(
+    plan: Plan, backend: Backend, images: Sequence[ImageId]
+) -> Callable[[], Iterator[DrawnImages]]:
     (seed,) = plan.suite.seeds
     source = SOURCES["teacher"](plan.seeded("teacher", seed), backend, CPU)
+    return lambda: iter_drawn(source.draw, images, AtOnce(backend.images_at_once, "images"))
+
+
+def harness(plan: Plan, backend: Backend, images: Sequence[ImageId], folder: Path) -> Draw:
+    """What the stage `generate` does with every batch."""
+    drawn_anew = _iter_drawn(plan, backend, images)
 
     @torch.no_grad()
     def draw() -> None:
-        rows: list[dict[str, Any]] = []
-        for drawn in iter_drawn(source.draw, images, AtOnce(backend.images_at_once, "images")):
-            for row, values in zip(drawn.rows, drawn.pixels, strict=True):
-                if folder is not None:
-                    save_png(folder / f"{len(rows):05d}.png", values)
-                rows.append(row)
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as name,
+            ImageWriter(Path(name) / "images", len(images), torch.get_num_threads()) as writer,
+        ):
+            left = writer.missing
+            for drawn in drawn_anew():
+                num = len(drawn.rows)
+                writer.add(left[:num], drawn.rows, drawn.levels)
+                left = left[num:]
+            writer.finish()
 
     return draw
 
 
 def without_files(plan: Plan, backend: Backend, images: Sequence[ImageId], folder: Path) -> Draw:
     """What is drawn, and looked at, but not kept."""
-    return harness(plan, backend, images, None)
+    drawn_anew = _iter_drawn(plan, backend, images)
+
+    @torch.no_grad()
+    def draw() -> None:
+        for _ in drawn_anew():
+            pass
+
+    return draw
 
 
 def bare(plan: Plan, backend: Backend, images: Sequence[ImageId], folder: Path) -> Draw:

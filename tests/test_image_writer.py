@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.data.image_writer import ImageWriter
+from ddmd_bench.data.images import quantised
 from ddmd_bench.files.records import read_jsonl
 
 NUM, BATCH = 24, 4
@@ -29,10 +30,9 @@ draw(Path(sys.argv[1]), lambda: (print(flush=True), time.sleep(0.01)))
 """
 
 
-def pixels_of(places: list[int]) -> Tensor:
-    """Beyond what a PNG holds, so that it is clipped."""
+def levels_of(places: list[int]) -> Tensor:
     noise = [torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(k)) for k in places]
-    return torch.stack(noise)
+    return quantised(torch.stack(noise))
 
 
 def draw(folder: Path, drawn: Any = lambda: None) -> list[int]:
@@ -45,7 +45,7 @@ def draw(folder: Path, drawn: Any = lambda: None) -> list[int]:
             rows = [{"prompt": f"prompt {k}", "seconds": 1.0} for k in places]
             drawn()
             made += places
-            writer.add(places, rows, pixels_of(places))
+            writer.add(places, rows, levels_of(places))
         writer.finish()
     return made
 
@@ -114,7 +114,7 @@ def test_what_is_not_whole_is_drawn_again_and_no_more(
 def test_a_file_that_cannot_be_written_ends_the_drawing(tmp_path: Path) -> None:
     with ImageWriter(tmp_path / "images", 4, 1) as writer:
         (tmp_path / "images" / "00000.png").mkdir()
-        writer.add([0, 1], [{}, {}], pixels_of([0, 1]))
+        writer.add([0, 1], [{}, {}], levels_of([0, 1]))
         with pytest.raises(OSError, match="00000"):
             writer.finish()
     assert not (tmp_path / "images" / "metadata.jsonl").exists()

@@ -1,7 +1,7 @@
 """Images on disk as they are drawn: written in threads, whole or absent, and drawn once.
 
     with ImageWriter(folder, len(images), num_threads) as writer:
-        for places in batches_of(writer.missing): writer.add(places, rows, pixels)
+        for places in batches_of(writer.missing): writer.add(places, rows, levels)
         rows = writer.finish()
 
 A journal beside the images names each batch once its files are whole. Whoever comes after a kill
@@ -69,10 +69,10 @@ class ImageWriter:
         lines = [json.dumps([row]) + "\n" for _, row in sorted(self.rows.items())]
         write_whole(self.journal, "".join(lines))
 
-    def add(self, places: Sequence[int], rows: Sequence[Row], pixels: Tensor) -> None:
-        """Write images [B, 3, H, W] in [-1, 1] (clipped) while the next ones are drawn."""
+    def add(self, places: Sequence[int], rows: Sequence[Row], levels: Tensor) -> None:
+        """Write images, uint8 [B, 3, H, W], while the next ones are drawn."""
         self._settle()
-        for place, row, image in zip(places, rows, pixels, strict=True):
+        for place, row, image in zip(places, rows, levels, strict=True):
             name = f"{place:05d}.png"
             written = self._pool.submit(_write, self.folder / name, image)
             self._writing.append(({"file_name": name, **row}, written))

@@ -76,15 +76,13 @@ def as_pictures(levels: Tensor) -> list[Image]:
     return [as_picture(image) for image in levels]
 
 
-def png_bytes_of(image: Tensor) -> bytes:
-    """One image [3, H, W] in [-1, 1] (clipped) as an 8-bit PNG."""
-    from PIL import Image
-
-    array, file = quantised(image).permute(1, 2, 0).numpy(), BytesIO()
-    Image.fromarray(array).save(file, "PNG", compress_level=1)
+def png_bytes_of(levels: Tensor) -> bytes:
+    """uint8 [3, H, W] as a PNG."""
+    file = BytesIO()
+    as_picture(levels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
 def save_png(path: Path, image: Tensor) -> None:
-    """Such a PNG as a file."""
-    path.write_bytes(png_bytes_of(image))
+    """One image [3, H, W] in [-1, 1] (clipped) as the file of an 8-bit PNG."""
+    path.write_bytes(png_bytes_of(quantised(image)))

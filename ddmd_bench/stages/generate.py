@@ -41,7 +41,7 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
                 row["seconds"] = drawn.seconds / num
                 if source.clipped:
                     row["out_of_range"] = None
-            writer.add(left[:num], drawn.rows, drawn.pixels)
+            writer.add(left[:num], drawn.rows, drawn.levels)
             left = left[num:]
             progress(len(images) - len(left), len(images))
         rows = writer.finish()

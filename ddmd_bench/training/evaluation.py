@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import Backend
-from ddmd_bench.data.images import ImageId, as_picture, as_pictures, image_ids, quantised
+from ddmd_bench.data.images import ImageId, as_picture, as_pictures, image_ids
 from ddmd_bench.data.prompts import Prompt, head_in_proportion
 from ddmd_bench.files.decoding import refuse_blank
 from ddmd_bench.files.memory import AtOnce
@@ -92,7 +92,7 @@ class Evaluator:
         images = self._images(self.settings.images_per_prompt)
         for batch in iter_drawn(draw, images, self._at_once):
             rows += batch.rows
-            levels += quantised(batch.pixels)
+            levels += batch.levels
         names = [f"image {row['image_index']} of prompt {row['prompt_id']}" for row in rows]
         return Images(rows, names, partial(_usable, levels))
 
