@@ -31,9 +31,14 @@ from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import train
 from ddmd_bench.students.seeded import BEST
 from ddmd_bench.suite.files import load_suite
+<<<<<<< HEAD
 from ddmd_bench.training.course import CHECKPOINT
 from ddmd_bench.training.finite import NotFinite
 from ddmd_bench.training.update import Training
+=======
+from ddmd_bench.training.course import CHECKPOINT, Course
+from ddmd_bench.training.update import NotFinite, Training
+>>>>>>> h-eval
 
 Planner = Callable[..., Plan]
 EVALUATION = "evaluation={at: [0, 2, 4], num_prompts: 3, metrics: [std, saturation], keep_best: %s}"
@@ -222,30 +227,33 @@ def of_another_network(path: Path) -> None:
     torch.save(saved, path)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (cut, "BadZipFile: File is not a zip file"),
-        (one_bit, "BadZipFile: .* is not what was written"),
-        (another_zip, "BadZipFile: not of torch"),
-        (lambda path: path.write_text("{}"), "BadZipFile"),
-        (lambda path: torch.save([1, 2], path), "AttributeError"),
-        (lambda path: torch.save({}, path), "KeyError: 'state'"),
-        (lambda path: torch.save(quiet, path), "UnpicklingError"),
-        (of_another_key, "it is of a training with key 0123456789ab, this one has"),
-        (of_another_network, "weights of another network: missing"),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_says_what_to_do(
-    planned: Planner, spoil: Callable[[Path], None], said: str
-) -> None:
+UNFIT: list[tuple[Callable[[Path], Any], str]] = [
+    (cut, "BadZipFile: File is not a zip file"),
+    (one_bit, "BadZipFile: .* is not what was written"),
+    (another_zip, "BadZipFile: not of torch"),
+    (lambda path: path.write_text("{}"), "BadZipFile"),
+    (lambda path: torch.save([1, 2], path), "AttributeError"),
+    (lambda path: torch.save({}, path), "KeyError: 'state'"),
+    (lambda path: torch.save(quiet, path), "UnpicklingError"),
+    (of_another_key, "it is of a training with key 0123456789ab, this one has"),
+    (of_another_network, "weights of another network: missing"),
+]
+
+
+def test_a_checkpoint_that_does_not_fit_says_what_to_do(planned: Planner) -> None:
     plan = planned("train.checkpoint_every=2")
     checkpoint = stopped(plan)
-    spoil(checkpoint)
-    with pytest.raises(BenchError, match=said) as error:
-        train(plan, plan.task("train", "dmd", 0), quiet)
-    assert str(error.value).startswith(f"{checkpoint}: no training can go on from it: ")
-    assert str(error.value).endswith("or delete it to begin anew")
+    whole = checkpoint.read_bytes()
+    settings = plan.suite.train_settings("dmd")
+    training = Training(make_backend(), METHODS["dmd"], settings, 0, "cpu")
+    course = Course(checkpoint.parent, plan.task("train", "dmd", 0).key, training, None)
+    for spoil, said in UNFIT:
+        checkpoint.write_bytes(whole)
+        spoil(checkpoint)
+        with pytest.raises(BenchError, match=said) as error:
+            course.resume()
+        assert str(error.value).startswith(f"{checkpoint}: no training can go on from it: ")
+        assert str(error.value).endswith("or delete it to begin anew")
     checkpoint.unlink()
     trained(plan)
 
