@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.arrays import write_parquet
+from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, write_json
+from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
 from ddmd_bench.training.update import NotFinite, Training
@@ -89,9 +91,13 @@ class Course:
         iteration = len(self.rows)
         if self.evaluator is None or iteration not in self.evaluator.settings.at:
             return {}
-        network = self.training.result()
-        network.select()
-        values = self.evaluator(network.module)
+        training = self.training
+        state = training.result().state()
+        # Loaded as for its images: the one in training computes in another precision, unfused.
+        values = self.evaluator(
+            load_student(training.backend, training.settings, state, training.device)
+        )
+        return_memory()
         self.history += history_rows(iteration, values)
         best = self.best()
         if best is not None and best["iteration"] == iteration:
