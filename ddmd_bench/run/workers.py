@@ -26,6 +26,7 @@ from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files import stopping
 from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.memory import FewerAtOnce, return_memory
+from ddmd_bench.files.numerics import numerics
 from ddmd_bench.files.quiet import keep_quiet
 from ddmd_bench.files.threads import limit_threads, num_cores, threads_of_children
 from ddmd_bench.planning.plan import Plan
@@ -220,7 +221,7 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
     try:
         # A stage is the function of its own name in the module of its own name.
         stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
-        with _fewer_told(connection):
+        with numerics(), _fewer_told(connection):
             stage(plan, task, progress)
         remember_asked(task)
         return Ended(None)
