@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 # cuBLAS repeats itself only with a workspace of a fixed size (PyTorch, Reproducibility).
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
@@ -26,7 +27,7 @@ def numerics() -> Iterator[None]:
     """
     import torch
 
-    cudnn, filling = torch.backends.cudnn, torch.utils.deterministic
+    cudnn, filling = torch.backends.cudnn, cast(Any, torch.utils.deterministic)
     # The names that all versions of torch have; those of 2.9 (fp32_precision) do not mix with them.
     matmul, tf32 = torch.get_float32_matmul_precision(), cudnn.allow_tf32
     benchmark, filled = cudnn.benchmark, filling.fill_uninitialized_memory
