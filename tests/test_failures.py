@@ -6,6 +6,7 @@ on real pipes, as in any run.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import io
 import json
@@ -59,6 +60,20 @@ def thrower(error: BaseException) -> Callable[[], None]:
     return throw
 
 
+def die_with_words() -> None:
+    """As C code that gives up: past Python, with a line that says why."""
+    os.write(1, b"first\n" * 9)
+    os.write(2, b"terminate called: no device\n\n")
+    faulthandler.disable()  # pytest's, which has words of its own
+    os.abort()
+
+
+LAST_WORDS = (
+    "its process was ended by SIGABRT. Run again: what is complete is kept. "
+    "The last that it wrote: first | first | terminate called: no device"
+)
+
+
 def run_out_of_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -75,6 +90,10 @@ WAYS: dict[str, tuple[Callable[[], Any], str]] = {
     "is_killed": (
         lambda: os.kill(os.getpid(), signal.SIGKILL),
         "its process was ended by SIGKILL, probably for want of memory",
+    ),
+    "aborts": (
+        die_with_words,
+        LAST_WORDS,
     ),
     "real_time": (
         lambda: os.kill(os.getpid(), signal.SIGRTMIN + 3),
@@ -99,11 +118,12 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
         import_module(name)
     fork, serve = multiprocessing.get_context("fork"), workers._serve
 
-    def alone(plan: Plan, slot: workers.Slot, environment: Any, connection: Any) -> None:
+    def alone(*given: Any) -> None:
+        connection = given[-1]
         for other in [one for one in gc.get_objects() if type(one) is type(connection)]:
             if other is not connection:  # a fork has the test's ends too: none would ever close
                 other.close()
-        serve(plan, slot, environment, connection)
+        serve(*given)
 
     monkeypatch.setattr(workers, "_context", lambda slot: fork)
     monkeypatch.setattr(workers, "_serve", alone)
@@ -313,8 +333,8 @@ def test_a_worker_that_dies_before_it_is_asked_is_one_task_s_failure(
     worker._start()
     worker._process.kill()
     worker._process.join()
-    worker.stage, worker._process.is_alive = "generate", lambda: True  # not noticed yet
-    worker.begin(plan.task("generate", "fine", 0))
+    worker.stage, worker._process.is_alive = "score", lambda: True  # not noticed yet
+    worker.begin(plan.task("score", "fine", 0))
     del worker._process.is_alive
     (ended,) = worker.messages()
     assert isinstance(ended, workers.Ended)

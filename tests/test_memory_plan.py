@@ -7,7 +7,7 @@ import tiny_sdxl
 import torch
 
 from ddmd_bench.backends import BACKENDS, Backend
-from ddmd_bench.backends.facts import Shapes
+from ddmd_bench.backends.facts import Facts
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.outlook import Outlook, memory_lines, memory_problems
 from ddmd_bench.planning.part import Asked
@@ -33,24 +33,27 @@ def held_bytes(training: Training) -> int:
     return total
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora_rank", [None, 3])
 @pytest.mark.parametrize(("method", "ema"), [("dmd", 0.9), ("dmd", 0.0), ("ca_only", 0.9)])
 def test_the_estimate_is_what_is_held(
-    backend: Backend, method: str, ema: float, lora_rank: int | None
+    backend: Backend, method: str, ema: float, lora_rank: int | None, precision: str
 ) -> None:
-    settings = TrainSettings(batch_size=4, ema=ema, lora_rank=lora_rank)
+    settings = TrainSettings.model_validate(
+        {"batch_size": 4, "ema": ema, "lora_rank": lora_rank, "precision": precision}
+    )
     training = Training(backend, METHODS[method], settings, seed=0, device="cpu")
     for stepper in training.steppers.values():
         for parameter in stepper.parameters:
             parameter.grad = torch.zeros_like(parameter)
         stepper.step()
-    told = training_bytes(shapes_of(backend), METHODS[method], settings, backend.lora_targets)
+    told = training_bytes(facts_of(backend), METHODS[method], settings, backend.lora_targets)
     # An optimizer also counts its steps, a number for each tensor.
     assert told.memory == pytest.approx(held_bytes(training), rel=0.01)
 
 
-def shapes_of(backend: Backend) -> Shapes:
-    return Asked(suite(), backend, {}).facts().shapes
+def facts_of(backend: Backend) -> Facts:
+    return Asked(suite(), backend, {}).facts()
 
 
 def suite(**train: object) -> Suite:
@@ -69,7 +72,7 @@ def suite(**train: object) -> Suite:
 
 
 def test_what_cannot_fit_is_refused_with_a_way_out(backend: Backend) -> None:
-    told = training_bytes(shapes_of(backend), METHODS["dmd"], TrainSettings(), backend.lora_targets)
+    told = training_bytes(facts_of(backend), METHODS["dmd"], TrainSettings(), backend.lora_targets)
     outlook = Outlook(Asked(suite(), backend, {}))
     assert memory_problems(outlook, told.memory) == []
     (problem,) = memory_problems(outlook, told.memory - 1)

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from typer.testing import CliRunner
 
 from ddmd_bench.backends import BACKENDS, Backend, facts
-from ddmd_bench.backends.facts import Shapes
+from ddmd_bench.backends.facts import Facts
 from ddmd_bench.backends.flops import Flops, counted, flops_of
 from ddmd_bench.commands.cli import app
 from ddmd_bench.data.images import save_png
@@ -113,7 +113,7 @@ def test_what_is_not_here_is_known_by_its_published_configuration(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    shapes = shapes_of(BACKENDS[name](Model()))
+    shapes = looked_up(BACKENDS[name](Model())).shapes
     assert sum(np.prod(shape) for shape in shapes.values()) == NUM_PARAMETERS[name]
 
 
@@ -153,8 +153,8 @@ def test_what_a_backward_pass_costs() -> None:
 # Bytes
 
 
-def shapes_of(backend: Backend) -> Shapes:
-    return Asked(load_suite("shapes_smoke"), backend, {}).facts().shapes
+def looked_up(backend: Backend) -> Facts:
+    return Asked(load_suite("shapes_smoke"), backend, {}).facts()
 
 
 def test_no_png_is_larger_than_told(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_checkpoints_are_as_large_as_told(
         stepper.step()
     torch.save({"state": training.state()}, tmp_path / "checkpoint.pt")
     save_file(dict(training.result().state()), tmp_path / "student.safetensors")
-    size = training_bytes(shapes_of(backend), METHODS[method], settings, backend.lora_targets)
+    size = training_bytes(looked_up(backend), METHODS[method], settings, backend.lora_targets)
     # Of networks this small, names and headers are a part that counts.
     num_tensors = len(training.networks["student"].parameters)
     for told, file in ((size.checkpoint, "checkpoint.pt"), (size.weights, "student.safetensors")):

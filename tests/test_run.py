@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +18,7 @@ from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import DOCTOR, ENCODE, REFERENCE, Task, TaskName
-from ddmd_bench.run import workers
+from ddmd_bench.run import tasks, workers
 from ddmd_bench.run.events import Event, Standing
 from ddmd_bench.run.schedule import Schedule
 from ddmd_bench.run.tasks import run_tasks
@@ -234,3 +234,86 @@ def test_light_commands_load_nothing_heavy(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Train, generate, score and report" in result.stdout
     assert result.stderr.strip().endswith("[]")
+
+
+def pinned(slot: workers.Slot, output: str, connection: Connection) -> None:
+    """In a worker: which GPU it sees, and on how many threads it computes."""
+    workers.write_to(output)
+    workers._set_up(slot, dict(os.environ) | {"CUDA_VISIBLE_DEVICES": "2,5"})
+    import torch
+
+    sys.stdout.write("kept for its last words\n")
+    connection.send((os.environ["CUDA_VISIBLE_DEVICES"], torch.get_num_threads(), os.getpid()))
+
+
+def test_a_worker_sees_its_own_gpu_alone_and_starts_afresh(capfd: pytest.CaptureFixture) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    slot, written = workers.Slot(3, "5"), workers.Written()
+    context = workers._context(slot)
+    assert context.get_start_method() == "spawn"  # CUDA does not survive a fork
+    process = context.Process(target=pinned, args=(slot, written.name, theirs))
+    process.start()
+    theirs.close()
+    assert ours.recv() == ("5", 3, process.pid)
+    process.join()
+    assert written.last_lines() == ["kept for its last words"]
+    assert capfd.readouterr() == ("", "")
+    written.close()
+
+
+class Recorded:
+    """A worker that is done with a task at once, and says where it did it."""
+
+    did: ClassVar[list[tuple[str | None, str]]] = []
+
+    def __init__(self, plan: Plan, slot: workers.Slot) -> None:
+        self.slot, self.stage, self.task = slot, None, None
+
+    def begin(self, task: Task) -> None:
+        self.task = task
+        self.did.append((self.slot.gpu, str(task)))
+
+    def messages(self) -> Iterable[workers.Ended]:
+        self.task = None
+        yield workers.Ended(None)
+
+    def end(self, now: bool = False) -> None:
+        """Nothing runs."""
+
+
+def test_all_visible_gpus_are_used_and_the_longest_chain_begins(
+    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "visible_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr(tasks, "Worker", Recorded)
+    monkeypatch.setattr(tasks, "wait_for", lambda *_: None)
+    monkeypatch.setattr(Recorded, "did", [])
+    plan = planned("students.ca_only.train={num_iterations: 50}")
+    outcome = run_tasks(plan, STAGES, lambda event: None)
+    assert outcome == (len(plan.tasks), [])
+    trained = [task for _, task in Recorded.did if task.startswith("train")]
+    assert trained == ["train ca_only", "train dmd"]
+    assert {gpu for gpu, _ in Recorded.did[:2]} == {"2", "5"}
+
+
+def test_a_process_is_for_one_task_unless_its_stage_keeps_networks(
+    planned: Callable[..., Plan],
+) -> None:
+    plan = planned("train.num_iterations=2")
+    worker = workers.Worker(plan, workers.slots(1)[0])
+    used: dict[str, list[int]] = {}
+    try:
+        for stage in STAGES:
+            for one in plan.of_stage(stage):
+                worker.begin(one)
+                used.setdefault(stage, []).append(worker._process.pid)
+                while worker.task is not None:
+                    workers.wait_for([worker], 10)
+                    ends = [m for m in worker.messages() if isinstance(m, workers.Ended)]
+                assert ends == [workers.Ended(None)]
+    finally:
+        worker.end()
+    processes = [set(pids) for pids in used.values()]
+    assert len(set().union(*processes)) == sum(map(len, processes))  # none in two stages
+    assert len(used["train"]) == len(set(used["train"])) > 1
+    assert len(used["score"]) > len(set(used["score"])) == 1

@@ -31,14 +31,9 @@ from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import train
 from ddmd_bench.students.seeded import BEST
 from ddmd_bench.suite.files import load_suite
-<<<<<<< HEAD
-from ddmd_bench.training.course import CHECKPOINT
+from ddmd_bench.training.course import CHECKPOINT, Course
 from ddmd_bench.training.finite import NotFinite
 from ddmd_bench.training.update import Training
-=======
-from ddmd_bench.training.course import CHECKPOINT, Course
-from ddmd_bench.training.update import NotFinite, Training
->>>>>>> h-eval
 
 Planner = Callable[..., Plan]
 EVALUATION = "evaluation={at: [0, 2, 4], num_prompts: 3, metrics: [std, saturation], keep_best: %s}"

@@ -120,7 +120,7 @@ class Backend:
     bottleneck: Callable[[nn.Module], nn.Module]  # whose output a discriminator reads
     lora_targets: tuple[str, ...]  # names of the layers that adapters join
     encode_prompts: Callable[[Sequence[str]], Cond]  # '' is unconditional
-    images_at_once: int  # drawn in one batch; no image depends on it
+    images_at_once: int  # drawn in one batch; no image depends on it but for rounding
     decode: Callable[[Tensor], Tensor]  # latents -> images [B, 3, H, W], [-1, 1] and beyond
     prompt_sets: Mapping[str, Callable[[], Sequence[str]]] = field(default_factory=dict)
     # One real image of a prompt.

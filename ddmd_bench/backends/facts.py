@@ -26,6 +26,7 @@ class Facts:
     shapes: Shapes  # of the denoiser's parameters
     prompt_values: int  # how many numbers the embedding of one prompt holds
     flops: Flops
+    lowered: int  # of the denoiser's values, those that autocast computes with in fewer bits
 
 
 def facts_of(backend: Backend) -> Facts:
@@ -49,7 +50,8 @@ def facts_of(backend: Backend) -> Facts:
     with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or cut: look again
         known = read_json(path)
         shapes = {name: tuple(shape) for name, shape in known["shapes"].items()}
-        return Facts(shapes, int(known["prompt_values"]), Flops(**known["flops"]))
+        flops = Flops(**known["flops"])
+        return Facts(shapes, int(known["prompt_values"]), flops, int(known["lowered"]))
     facts = _looked_at(backend)
     with suppress(OSError):  # a home that cannot be written costs time, not results
         write_json(path, asdict(facts))
@@ -57,10 +59,13 @@ def facts_of(backend: Backend) -> Facts:
 
 
 def _looked_at(backend: Backend) -> Facts:
+    from ddmd_bench.backends.mixed_precision import lowered_weights
+
     skeleton = backend.skeleton()
     named = skeleton.denoiser.named_parameters()
     return Facts(
         shapes={name: tuple(value.shape) for name, value in named},
         prompt_values=sum(prod(value.shape) for value in skeleton.cond.values()),
         flops=flops_of(backend),
+        lowered=sum(value.numel() for value in lowered_weights(skeleton.denoiser)),
     )

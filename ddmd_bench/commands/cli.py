@@ -16,7 +16,7 @@ from ddmd_bench.commands.comparing import compare
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
 from ddmd_bench.commands.measuring import doctor, score
-from ddmd_bench.commands.options import stop_cleanly
+from ddmd_bench.commands.options import started_once, stop_cleanly
 from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
 
@@ -61,5 +61,8 @@ COMMANDS = (
     published,
     schema,
 )
+# These only read, so that saying their words several times does no harm.
+READING = (plan, check, published, schema)
 for command in COMMANDS:
-    app.command(command.__name__)(stop_cleanly(command))
+    guarded = command if command in READING else started_once(command)
+    app.command(command.__name__)(stop_cleanly(guarded))

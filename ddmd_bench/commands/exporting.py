@@ -9,6 +9,7 @@ import typer
 
 from ddmd_bench.commands.options import Overrides, Runs, SuiteName, console
 from ddmd_bench.commands.running import planned
+from ddmd_bench.files.numerics import numerics
 
 
 def export(
@@ -25,4 +26,6 @@ def export(
     plan = planned(suite, set_, runs, Path("reports"))
     trained = plan.trained(student, seed)
     backend = plan.prepared().opened(student)
-    console.print(f"exported: {write(trained, plan.suite, backend, output)}")
+    with numerics():
+        written = write(trained, plan.suite, backend, output)
+    console.print(f"exported: {written}")

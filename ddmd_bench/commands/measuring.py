@@ -23,6 +23,7 @@ from ddmd_bench.commands.options import (
 from ddmd_bench.commands.running import run_stage
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.device import default_device
+from ddmd_bench.files.numerics import numerics
 from ddmd_bench.run.events import Event
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _score_images(
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
     images = read_folder(folder, prompts, metrics)
     output = output or Path("scores") / folder.resolve().name
-    with progress_shown(console) as on_event:
+    with numerics(), progress_shown(console) as on_event:
 
         def progress(done: int, total: int) -> None:
             on_event(Event("score", done, total))
@@ -142,6 +143,7 @@ def doctor(
     _examine(scorers or [], dtype)
 
 
+@numerics()
 def _examine(scorers: Sequence[str], dtype: str) -> None:
     """Examine the named scorers, or all, and print what was found; exit 1 where one is wrong."""
     from ddmd_bench.measuring.doctor import examine

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
 console = Console(soft_wrap=True)
@@ -49,6 +50,17 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
             errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
             code = EXIT_CODE if isinstance(stop, Stopped) else 130
             raise typer.Exit(code) from None
+
+    return wrapped
+
+
+def started_once(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that writes; where a launcher started several, each is refused before any work."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        refuse_several()
+        command(*args, **kwargs)
 
     return wrapped
 

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from ddmd_bench.commands.display import progress_shown
-from ddmd_bench.commands.options import console, stop_cleanly
+from ddmd_bench.commands.options import console, started_once, stop_cleanly
+from ddmd_bench.files.numerics import numerics
 from ddmd_bench.run.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which distances need.")
@@ -20,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which d
 
 @app.command()
 @stop_cleanly
+@started_once
 def build(
     source: Annotated[
         str,
@@ -43,7 +45,7 @@ def build(
     from ddmd_bench.suite.settings import DataSource
 
     data = DataSource(source=source, column=column, config=config, split=split, revision=revision)
-    with progress_shown(console) as on_event:
+    with numerics(), progress_shown(console) as on_event:
 
         def on_images(done: int) -> None:
             on_event(Event("reference statistics, images", done, num or done))

@@ -5,7 +5,8 @@
         rows = writer.finish()
 
 A journal beside the images names each batch once its files are whole. Whoever comes after a kill
-keeps what it names and draws the rest.
+keeps what it names and draws the rest: the batch that was being drawn, and the one before it where
+its files were not written yet.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ImageWriter:
         self.rows = dict(self._kept())
         self._remove_others()
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="png")
-        self._writing: list[tuple[Row, Future[str]]] = []
+        self._naming: Future[list[Row]] | None = None  # of the batch under way
 
     @property
     def missing(self) -> list[int]:
@@ -72,22 +73,29 @@ class ImageWriter:
     def add(self, places: Sequence[int], rows: Sequence[Row], levels: Tensor) -> None:
         """Write images, uint8 [B, 3, H, W], while the next ones are drawn."""
         self._settle()
+        writing = []
         for place, row, image in zip(places, rows, levels, strict=True):
             name = f"{place:05d}.png"
             written = self._pool.submit(_write, self.folder / name, image)
-            self._writing.append(({"file_name": name, **row}, written))
+            writing.append(({"file_name": name, **row}, written))
+        # After its files in the pool's queue, so that one thread is enough; not later, since a kill
+        # while the next batch is drawn would lose this one too.
+        self._naming = self._pool.submit(self._name, writing)
 
-    def _settle(self) -> None:
-        """Wait for the batch under way, and name it."""
-        batch = [{**row, "sha256": written.result()} for row, written in self._writing]
-        self._writing = []
-        if not batch:
-            return
+    def _name(self, writing: Sequence[tuple[Row, Future[str]]]) -> list[Row]:
+        """Name a batch in the journal once its files are whole."""
+        batch = [{**row, "sha256": written.result()} for row, written in writing]
         with self.journal.open("a") as file:
             file.write(json.dumps(batch, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.rows |= {_place(row): row for row in batch}
+        return batch
+
+    def _settle(self) -> None:
+        """Wait for the batch under way."""
+        if self._naming is not None:
+            self.rows |= {_place(row): row for row in self._naming.result()}
+            self._naming = None
 
     def finish(self) -> list[Row]:
         """Write `metadata.jsonl`, an imagefolder's, in the order of the images; the rows."""

@@ -20,7 +20,7 @@ from ddmd_bench.planning.training import shared_trainings
 from ddmd_bench.suite.schema import Suite
 
 # Where only passes are compared.
-ALIKE = Facts({}, 0, Flops(forward=2, bottleneck=1, decode=1, encode=1))
+ALIKE = Facts({}, 0, Flops(forward=2, bottleneck=1, decode=1, encode=1), 0)
 RATE = 1e14  # operations a second, round: a reader divides by what the own device reaches
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
-from ddmd_bench.backends.facts import Shapes
+from ddmd_bench.backends.facts import Facts, Shapes
 from ddmd_bench.objective.methods import Method
 from ddmd_bench.suite.settings import TrainSettings
 
@@ -52,17 +52,21 @@ class TrainingBytes(NamedTuple):
 
 
 def training_bytes(
-    shapes: Shapes, method: Method, settings: TrainSettings, lora_targets: Iterable[str]
+    facts: Facts, method: Method, settings: TrainSettings, lora_targets: Iterable[str]
 ) -> TrainingBytes:
-    """Of a method's networks: a frozen teacher, the student, and a fake score where it has one."""
-    base = sum(map(prod, shapes.values()))
+    """Of a method's networks: a frozen teacher, the student, and a fake score where it has one.
+
+    Only what is frozen is kept in the training's precision, and of it what autocast casts.
+    """
+    base = sum(map(prod, facts.shapes.values()))
+    frozen = base * FLOAT32 - facts.lowered * (FLOAT32 - DTYPE_BYTES[settings.precision])
     own = base
     if settings.lora_rank is not None:
-        own = adapter_parameters(shapes, settings.lora_rank, lora_targets)
+        own = adapter_parameters(facts.shapes, settings.lora_rank, lora_targets)
     trained = 1 + (method.tau_dm is not None or method.gan)
     states, average = STATES[settings.optimizer], FLOAT32 * bool(settings.ema)
     return TrainingBytes(
-        memory=base * FLOAT32 + own * (trained * (2 * FLOAT32 + states) + average),
+        memory=frozen + own * (trained * (2 * FLOAT32 + states) + average),
         checkpoint=own * (trained * (FLOAT32 + states) + average),
         weights=own * FLOAT32,
     )

@@ -112,7 +112,7 @@ def _costs(asked: Asked) -> Mapping[TaskKind, Cost]:
     found, targets = {}, asked.backend.lora_targets
     keeps_best = asked.suite.evaluation is not None and asked.suite.evaluation.keep_best is not None
     for name, method, settings in _trained(asked):
-        size = training_bytes(asked.facts().shapes, METHODS[method], settings, targets)
+        size = training_bytes(asked.facts(), METHODS[method], settings, targets)
         found["train", name] = Cost(
             disk=size.weights * (1 + keeps_best),
             disk_running=2 * size.checkpoint,  # one, and a second while it is written

@@ -25,7 +25,7 @@ RUNAWAY = 6.0  # a student this many times above the median one would flatten th
 PANELS = {
     "x0_std": "over all pixels of a batch; contrast that runs away shows here",
     "x0_mean": "over all pixels of a batch; a drift of brightness shows here",
-    "x0_beyond_1": "share of values beyond 1",
+    "x0_beyond_1": "before clipping; of latents a matter of their scale",
     "dm_norm": "root mean square before normalisation",
     "ca_norm": "root mean square before normalisation",
     "loss_fake_score": "how well it tracks the student",

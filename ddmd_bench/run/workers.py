@@ -3,8 +3,8 @@
 On a CPU they are forked from one server that has loaded the libraries once, with no thread of its
 own, which takes a fraction of what loading them takes. Beside a GPU each starts afresh: CUDA does
 not survive a fork, and a library may touch it while it loads (bitsandbytes does). A process does
-tasks of one stage, whose networks it may keep, and ends before another stage has its place. Its end
-is its outcome: whatever happens to one concerns no other.
+one task, or several of a stage that keeps its networks. Its end is its outcome: whatever happens to
+it concerns no other. What it prints is kept while it lives, for the last lines of one that dies.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files import stopping
 from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.memory import FewerAtOnce, return_memory
+from ddmd_bench.files.numerics import numerics
 from ddmd_bench.files.quiet import keep_quiet
 from ddmd_bench.files.threads import limit_threads, num_cores, threads_of_children
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.superseded import remember_asked
 from ddmd_bench.planning.task import Task, TaskName
+from ddmd_bench.run.last_words import Written, write_to
 
 # Nearly all that workers load, whatever the suite; what a library costs is loading it at all.
 PRELOADED = (
@@ -46,6 +48,8 @@ LESS_MEMORY = {
     "train": ["a smaller train.batch_size"],
     "generate": ["a smaller model.images_at_once"],
 }
+# The only networks that serve another student are those that judge.
+KEEPING = ("score",)
 TRACEBACK = "traceback.txt"  # in a task's folder: where an error came from that nobody foresaw
 
 
@@ -98,23 +102,27 @@ class Worker:
         self.stage: str | None = None  # what the process has done before
         self._process: Any = None
         self._connection: Connection | None = None
+        self._written: Any = None  # what the process writes
 
     def begin(self, task: Task) -> None:
-        """Do a task, in the process that is there if it did tasks of that stage before."""
+        """Do a task, in the process that is there if its stage keeps networks for it."""
         process = self._process
-        if process is not None and not (self.stage == task.stage and process.is_alive()):
+        kept = self.stage == task.stage and self.stage in KEEPING
+        if process is not None and not (kept and process.is_alive()):
             self.end()
         if self._process is None:
             self._start()
         self.task, self.stage = task, task.stage
         assert self._connection is not None
+        self._written.begin()
         with suppress(OSError):  # it has died just now, which `messages` will find
             self._connection.send(task.name)
 
     def _start(self) -> None:
         context = _context(self.slot)
         self._connection, theirs = context.Pipe()
-        arguments = self.plan, self.slot, dict(os.environ), theirs
+        self._written = Written()
+        arguments = self.plan, self.slot, dict(os.environ), self._written.name, theirs
         # Not daemonic: a stage may start processes of its own.
         self._process = context.Process(target=_serve, args=arguments)
         with threads_of_children(self.slot.threads):  # while its libraries load
@@ -146,6 +154,9 @@ class Worker:
         if self._process.exitcode == -signal.SIGKILL:
             less = ["fewer --workers", *LESS_MEMORY.get(self.stage or "", ())]
             problem += f", and {' or '.join(less)} take less memory"
+        if lines := self._written.last_lines():
+            problem += f". The last that it wrote: {' | '.join(lines)}"
+        self._written.close()
         self.task = self._process = None
         return Ended(problem)
 
@@ -158,6 +169,7 @@ class Worker:
             self._process.terminate()
         self._connection.close()
         self._process.join()
+        self._written.close()
         self.task = self.stage = self._process = None
 
 
@@ -187,8 +199,11 @@ def _context(slot: Slot) -> Any:
     return context
 
 
-def _serve(plan: Plan, slot: Slot, environment: dict[str, str], connection: Connection) -> None:
+def _serve(
+    plan: Plan, slot: Slot, environment: dict[str, str], output: str, connection: Connection
+) -> None:
     """A worker's life: tasks by their names, until nobody asks any more."""
+    write_to(output)
     _set_up(slot, environment)
     try:
         while True:
@@ -220,7 +235,7 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
     try:
         # A stage is the function of its own name in the module of its own name.
         stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
-        with _fewer_told(connection):
+        with numerics(), _fewer_told(connection):
             stage(plan, task, progress)
         remember_asked(task)
         return Ended(None)

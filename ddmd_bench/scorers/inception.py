@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,21 +87,10 @@ class Inception:
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Levels [B, 3, 299, 299] -> features [B, 2048]; the prompts are not read."""
-        with torch.inference_mode(), _whole_float32():
+        with torch.inference_mode():
             x = (on_device(inputs, self.device) - 128) / 128
             features = self.network(x.contiguous(memory_format=torch.channels_last))
         return Scored({}, features.float())
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Convolutions without TensorFloat-32's ten bits, which torch allows where there is a GPU."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def load(name: str, device: str, dtype: torch.dtype) -> Inception:

@@ -57,20 +57,19 @@ class Adapters:
         self.selected = name
 
     @torch.no_grad()
-    def fuse(self, network: nn.Module, adapter: str | None, dtype: torch.dtype) -> None:
-        """Make the base, or a copy of it, a plain network with an adapter in its weights.
+    def fuse(self) -> None:
+        """Add the selected adapter to the base's weights, as a LoRA from elsewhere is loaded.
 
-        As a LoRA from elsewhere is loaded: added in float32, layer by layer rounded to `dtype`.
-        Tensors that a copy shares with the base stay what they are.
+        What is left is a plain network: no other adapter can be selected.
         """
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        adapted = [n for n, layer in network.named_modules() if isinstance(layer, BaseTunerLayer)]
+        adapted = [n for n, layer in self.base.named_modules() if isinstance(layer, BaseTunerLayer)]
         for name in adapted:
-            layer: Any = network.get_submodule(name)
+            layer: Any = self.base.get_submodule(name)
             plain = layer.get_base_layer()
-            down, up = (side[adapter].weight for side in (layer.lora_A, layer.lora_B))
+            down, up = (side[self.selected].weight for side in (layer.lora_A, layer.lora_B))
             # A kernel of one pixel stands behind a convolution's own: a product of matrices too.
             product = (up.flatten(1) @ down.flatten(1)).view_as(plain.weight)
-            plain.weight.data = (plain.weight + self.alpha / self.rank * product).to(dtype)
-            network.set_submodule(name, plain)
+            plain.weight += self.alpha / self.rank * product
+            self.base.set_submodule(name, plain)

@@ -62,7 +62,7 @@ def _save_pipeline(
     import torch
 
     dtype = getattr(torch, backend.dtype)
-    denoiser = load_student(backend, settings, dict(state), "cpu").to(dtype)
+    denoiser = load_student(backend, settings, state, "cpu")
     scheduler = new_scheduler(form.scheduler, form.scheduler_config())
     parts = {form.network: getattr(denoiser, form.network), "scheduler": scheduler}
     pipeline = form.load(parts, dtype)

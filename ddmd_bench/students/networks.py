@@ -6,7 +6,7 @@ Roles: teacher (frozen), student, average (of the student), fake_score.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ddmd_bench.backends import Backend
+from ddmd_bench.backends.mixed_precision import keep_lowered
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.objective.terms import Cond
@@ -58,7 +59,7 @@ class Network:
         return x0
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision where it is asked for: weights stay float32."""
+        """Mixed precision where it is asked for: weights that are trained stay float32."""
         device = next(self.module.parameters()).device.type
         return torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32)
 
@@ -80,7 +81,7 @@ class Network:
         return {name: parameter.detach() for name, parameter in self.parameters.items()}
 
     @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`; other names are an error that lists them."""
         if state.keys() != self.parameters.keys():
             missing = sorted(self.parameters.keys() - state.keys())
@@ -140,7 +141,7 @@ def _full(
     backend: Backend, settings: TrainSettings, roles: list[str], seed: int, device: str
 ) -> dict[str, Network]:
     """A module of its own for each role."""
-    loaded = backend.load_teacher()
+    loaded, dtype = backend.load_teacher(), DTYPES[settings.precision]
     networks = {}
     for role in roles:
         module = loaded if role == roles[0] else copy.deepcopy(loaded)
@@ -149,9 +150,11 @@ def _full(
             module,
             parameters,
             step_embedding=_add_step_embedding(backend, settings, role, module),
-            dtype=DTYPES[settings.precision],
+            dtype=dtype,
         )
         module.requires_grad_(role in ("student", "fake_score")).to(device)
+    if "teacher" in networks:  # last, since the others start from its float32
+        keep_lowered(networks["teacher"].module, dtype)
     return networks
 
 
@@ -160,7 +163,7 @@ def _lora(
 ) -> dict[str, Network]:
     """One module for all roles, with an adapter for each that is trained."""
     assert settings.lora_rank is not None
-    base = backend.load_teacher()
+    base, dtype = backend.load_teacher(), DTYPES[settings.precision]
     embeddings = {role: _add_step_embedding(backend, settings, role, base) for role in roles}
     adapters = Adapters(base, backend, settings.lora_rank, settings.lora_alpha)
     networks = {}
@@ -176,11 +179,12 @@ def _lora(
             step_embedding=embeddings[role],
             adapters=adapters,
             adapter=None if role == "teacher" else role,
-            dtype=DTYPES[settings.precision],
+            dtype=dtype,
         )
     for network in networks.values():
         for parameter in network.parameters.values():
             parameter.requires_grad_(True)
+    keep_lowered(base, dtype)
     base.to(device)
     return networks
 
@@ -221,31 +225,18 @@ def _checkpoint_gradients(network: Network) -> None:
 
 
 def load_student(
-    backend: Backend, settings: TrainSettings, state: dict[str, Tensor], device: str
+    backend: Backend, settings: TrainSettings, state: Mapping[str, Tensor], device: str
 ) -> nn.Module:
-    """The module of a trained student, from what `Network.state` gave; its LoRA is fused."""
-    plain = settings.model_copy(update={"gradient_checkpointing": False, "compile": False})
-    network = make_networks(backend, plain, ["student"], 0, device)["student"]
+    """A trained student as its images are drawn, from what `Network.state` gave.
+
+    A LoRA is fused, in float32 on the CPU, so that weights are the same wherever they are loaded;
+    then they take the dtype that the backend samples in.
+    """
+    # What concerns training alone, or would round a base before its LoRA is added.
+    plain = {"gradient_checkpointing": False, "compile": False, "precision": "float32"}
+    settings = settings.model_copy(update=plain)
+    network = make_networks(backend, settings, ["student"], 0, "cpu")["student"]
     network.load_state(state)
     if network.adapters is not None:
-        network.adapters.fuse(network.module, network.adapter, torch.float32)
-    return network.module.requires_grad_(False)
-
-
-def copy_to_sample(network: Network, dtype: torch.dtype) -> nn.Module:
-    """A network in training as `load_student` would give it back, in the dtype of sampling.
-
-    It shares the tensors that have the dtype already, and writes to none of them: in float32 it
-    takes no memory, beside SDXL in half precision 5.1 GB. There an adapter is fused, so that the
-    weights round as those of `load_student` do; in float32 that would take 10.2 GB for the same
-    values but for rounding.
-    """
-    network.select()
-    module = network.module
-    shared: dict[int, Any] = {id(value): value for value in module.buffers()}
-    # Parameters of its own: one that is cast is cast in place.
-    shared |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
-    copied = copy.deepcopy(module, shared)
-    if network.adapters is not None and dtype != torch.float32:
-        network.adapters.fuse(copied, network.adapter, dtype)
-    return copied.to(dtype)
+        network.adapters.fuse()
+    return network.module.requires_grad_(False).to(device, getattr(torch, backend.dtype))

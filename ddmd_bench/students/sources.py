@@ -53,7 +53,7 @@ def trained_weights(student: SeededStudent) -> dict[str, Tensor]:
 def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSource:
     assert student.settings is not None
     state, t_list = trained_weights(student), student.settings.t_list
-    network = _ready(load_student(backend, student.settings, state, device), backend, device)
+    network = load_student(backend, student.settings, state, device)
     draw = few_step_draw(network, backend, t_list, student.seed, device)
     sampled = f"x0 and re-noising, t {', '.join(map(str, t_list))}, no guidance"
     sampled += ", best weights" if student.row.weights == "best" else ""

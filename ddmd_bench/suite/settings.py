@@ -35,7 +35,7 @@ class Model(Strict):
     resolution: Positive | None = None
     # Of networks that only run forward outside training: text encoders, VAE, what is sampled.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    # Drawn in one batch; no image depends on it.
+    # Drawn in one batch; no image depends on it but for rounding.
     images_at_once: Positive | None = None
 
 

@@ -1,7 +1,8 @@
 """Everything random in a training: each draw comes from (suite seed, purpose, number of a sample).
 
 A sample has its number in the whole training, so that neither a resume nor how many samples are
-computed at once changes what is drawn; students of one seed share prompts, noise and DM draws.
+computed at once changes what is drawn, on the CPU whatever the device; students of one seed share
+prompts, noise and DM draws.
 """
 
 from __future__ import annotations

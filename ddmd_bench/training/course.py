@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.arrays import write_parquet
+from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
-from ddmd_bench.students.networks import copy_to_sample
+from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
 from ddmd_bench.training.finite import NotFinite, require_finite_weights
@@ -104,8 +105,13 @@ class Course:
         iteration = len(self.rows)
         if self.evaluator is None or iteration not in self.evaluator.settings.at:
             return {}
-        dtype = getattr(torch, self.training.backend.dtype)
-        values = self.evaluator(copy_to_sample(self.training.result(), dtype))
+        training = self.training
+        state = training.result().state()
+        # Loaded as for its images: the one in training computes in another precision, unfused.
+        values = self.evaluator(
+            load_student(training.backend, training.settings, state, training.device)
+        )
+        return_memory()
         self.history += history_rows(iteration, values)
         best = self.best()
         if best is not None and best["iteration"] == iteration:

@@ -62,8 +62,7 @@ class Evaluator:
     def __call__(self, network: Denoise) -> dict[str, Value]:
         """The value of each metric, in the order of the settings.
 
-        The network is sampled as it is (`students.networks.copy_to_sample`). Neither its mode nor
-        torch's random state is changed.
+        The network is sampled as it is. Neither its mode nor torch's random state is changed.
         """
         cuda = [torch.device(self.device)] if self.device.startswith("cuda") else []
         # A scorer that is used for the first time builds its network, which draws weights.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddmd_bench.backends.mixed_precision import input_dtype
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.process import flow_level, x0_from_velocity
 from ddmd_bench.objective.terms import Cond
@@ -31,7 +32,7 @@ class LuminaDenoiser(nn.Module):
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """x_t [B, C, H, W], t [B] in [0, 1] -> velocity `eps - x0` in the dtype of x_t."""
-        dtype = self.transformer.dtype
+        dtype = input_dtype(self.transformer, x_t)
         step_embedding = step_embedding_of(self)
         if step_embedding is not None:
             step_embedding.step = cond.get("step")

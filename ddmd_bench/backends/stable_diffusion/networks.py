@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ddmd_bench.backends.mixed_precision import input_dtype
 from ddmd_bench.backends.stable_diffusion.formats import guidance_embedding
 from ddmd_bench.backends.unets import step_labels
 from ddmd_bench.objective.process import (
@@ -65,7 +66,7 @@ class UNetDenoiser(nn.Module):
 
         embedded_guidance_scale: for a UNet that is told its guidance (LCM), and only for such.
         """
-        dtype = self.unet.dtype
+        dtype = input_dtype(self.unet, x_t)
         # SDXL's pooled text and size join the time embedding; SD 1.5 has neither.
         added = {k: cond[k].to(dtype) for k in ("text_embeds", "time_ids") if k in cond}
         output = self.unet(

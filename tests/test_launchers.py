@@ -1,0 +1,95 @@
+"""A command that a launcher started several times is refused before any work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ddmd_bench.commands.cli import COMMANDS, READING, app
+from ddmd_bench.files.launchers import LAUNCHERS
+
+WRITING = [command.__name__ for command in COMMANDS if command not in READING]
+SEVERAL = [
+    {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
+    {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
+    {"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"},
+    {"SLURM_NTASKS": "8", "SLURM_PROCID": "3"},
+    {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"},
+    {"PMI_SIZE": "4", "PMI_RANK": "2"},
+]
+ONCE = [
+    {},
+    {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"},
+    # A batch script of Slurm, which runs once whatever the job may start, and a step of one.
+    {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"},
+    {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+    {"WORLD_SIZE": "", "RANK": "none"},
+]
+ARGUMENTS = {
+    "compare": ["a", "b"],
+    "export": ["shapes_smoke", "dmd", "out"],
+    "doctor": ["images"],
+    "stats": ["build", "images", "out", "--scorers", "inception"],
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and no launcher in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for names in LAUNCHERS.values():
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [*WRITING, "stats"])
+def test_each_command_that_writes_says_what_to_do(
+    here: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for environment in SEVERAL:
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            arguments = ARGUMENTS.get(command, ["shapes_smoke"])
+            result = CliRunner().invoke(app, [command, *arguments])
+        assert result.exit_code == 2
+        assert "one of several processes" in result.stderr
+        rank = next(name for name in environment if name.endswith(("RANK", "PROCID")))
+        assert f"{rank}={environment[rank]}, as " in result.stderr
+        assert "Start it once, without a launcher" in result.stderr
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("environment", ONCE)
+def test_one_process_goes_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, ["run", "no_such_suite"])
+    assert "several processes" not in result.stderr
+    assert "no_such_suite" in result.stderr
+
+
+def test_what_only_reads_is_not_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SEVERAL[1].items():
+        monkeypatch.setenv(name, value)
+    for arguments in (["schema"], ["--help"], ["run", "--help"], ["published"]):
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_torchrun_itself(here: Path) -> None:
+    """Which ends what is left once one of its processes has been refused."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "-m", "ddmd_bench", "run", "shapes_smoke"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    assert "this is one of several processes of one command (WORLD_SIZE=2" in said
+    assert "exitcode  : 2" in said
+    assert list(here.iterdir()) == []
