@@ -237,6 +237,7 @@ def load_student(
     settings = settings.model_copy(update=plain)
     network = make_networks(backend, settings, ["student"], 0, "cpu")["student"]
     network.load_state(state)
+    network.select()
     if network.adapters is not None:
         network.adapters.fuse()
     return network.module.requires_grad_(False).to(device, getattr(torch, backend.dtype))
