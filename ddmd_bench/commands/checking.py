@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,37 +53,85 @@ def check(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Hold students against those of this report or folder of runs instead."),
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="This one alone.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Its rival: of the baseline, or else of the same run.")
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Write the expected values anew; takes --why.")
     ] = False,
     why: Why = "",
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Copy the worst prompts' pictures into this folder.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Hold a finished run against the expected values.
+    """Hold a finished run against expected values, or its students against a baseline's.
 
-    Exit 0 ok, 1 drift, 2 incomparable; no verdict: 4 not run, 64 wrong use.
+    Exit 0 ok (not worse), 1 drift or worse, 2 incomparable, 3 too few images to tell; no verdict:
+    4 not run, 64 wrong use.
     """
     try:
         if update:
             _update(suite, set_ or [], runs, expected, why)
             return
         plan = planned(suite, set_, runs, reports)
-        found = _found(plan, expected)
-    except NotRun as error:
-        errors.print(str(error), markup=False, highlight=False)
-        raise typer.Exit(NOT_RUN) from None
+        if baseline is None and student is None and against is None:
+            found = check_expected(plan, expected)
+        else:
+            found = check_models(plan, baseline, student, against)
     except BenchError as error:
         errors.print(str(error), markup=False, highlight=False)
-        raise typer.Exit(WRONG_USE) from None
-    for line in lines_of(found):
-        console.print(line, markup=False, highlight=False)
-    console.print(f"{plan.suite.name}: {found.status}")
+        raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
+    if json_:
+        record = {"suite": plan.suite.name, **found.as_record()}
+        console.print(json.dumps(record, indent=1), markup=False, highlight=False)
+    else:
+        for line in lines_of(found):
+            console.print(line, markup=False, highlight=False)
+        console.print(f"{plan.suite.name}: {found.status}", highlight=False)
+    _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
 
 
-def _found(plan: Plan, expected: Path | None) -> Checked:
+def check_expected(plan: Plan, expected: Path | None) -> Checked:
+    """The stage, whose libraries load when it is asked for."""
     from ddmd_bench.stages.check import check as check_run
 
     return check_run(plan, expected)
+
+
+def check_models(
+    plan: Plan, baseline: Path | None, student: str | None, against: str | None
+) -> Checked:
+    """The same of a comparison with a baseline."""
+    from ddmd_bench.stages.check import check_models as check_students
+
+    return check_students(plan, baseline, student, against)
+
+
+def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | None) -> None:
+    """What CI reads; GitHub's runner says by its environment that it is there."""
+    from ddmd_bench.files.records import write_whole
+    from ddmd_bench.reporting import ci
+    from ddmd_bench.reporting.worst import copy_pictures
+
+    if junit is not None:
+        write_whole(junit, ci.junit(found, suite))
+    if pictures is not None and found.worst:
+        errors.print(f"{copy_pictures(found.worst, pictures)} pictures: {pictures}")
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(ci.summary(found, suite))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        # To stderr, which the runner reads too: stdout may be JSON.
+        for line in ci.workflow_commands(found, suite):
+            errors.print(line, markup=False, highlight=False)
 
 
 def _update(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from ddmd_bench.reporting.worst import Worst
 
 Status = Literal["ok", "drift", "worse", "incomparable", "too few"]
 
@@ -14,6 +18,7 @@ WRONG_USE = 64  # EX_USAGE of sysexits.h
 
 # What is looked at first: what lies before another in a run may be its cause.
 PARTS = ("protocol", "settings", "pictures", "first updates", "values", "metrics")
+FAR = {"values": "{:.1f} times its margin", "metrics": "the interval reaches {:.1f} margins"}
 LONGEST = 20  # lines of one part in a terminal
 
 
@@ -33,12 +38,14 @@ class Checked(NamedTuple):
     status: Status
     held: list[Held]
     notes: list[str]
+    worst: tuple[Worst, ...] = ()  # prompts that lost most where a student is worse
 
     @property
     def failed(self) -> list[Held]:
-        """What is not ok, first by its part, then what lies farthest beyond its margin."""
+        """What is not ok: by its part, what failed before what has too few, then what lies farthest
+        beyond its margin."""
         found = [one for one in self.held if one.status != "ok"]
-        return sorted(found, key=lambda one: (PARTS.index(one.part), -one.beyond))
+        return sorted(found, key=lambda h: (PARTS.index(h.part), h.status != "failed", -h.beyond))
 
     @property
     def nearest(self) -> Held | None:
@@ -50,19 +57,23 @@ class Checked(NamedTuple):
         """For JSON; what is infinitely far beyond is null."""
         held = [one._asdict() for one in self.held]
         for row in held:
-            row["beyond"] = None if row["beyond"] == float("inf") else round(row["beyond"], 4)
+            row["beyond"] = round(row["beyond"], 4) if math.isfinite(row["beyond"]) else None
         return {
             "status": self.status,
             "exit_code": EXIT_CODES[self.status],
             "held": held,
             "notes": self.notes,
+            "worst_prompts": [
+                {"of": w.name, "prompt_id": w.prompt_id, "text": w.text, "told": w.told}
+                for w in self.worst
+            ],
         }
 
 
 def sentence(one: Held) -> str:
-    """Name, what was found and expected, and how far beyond the margin it lies."""
-    far = one.part in ("values", "metrics") and one.status != "ok" and one.beyond < 1e6
-    tail = f"; {one.beyond:.1f} times its margin" if far else ""
+    """Name, what was found and expected, and how far beyond the margin it lies, or reaches."""
+    far = one.part in FAR and one.status != "ok" and math.isfinite(one.beyond)
+    tail = f"; {FAR[one.part].format(one.beyond)}" if far else ""
     return f"{one.name}: {one.text}{tail}"
 
 
@@ -74,6 +85,7 @@ def lines_of(found: Checked, *, most: int = LONGEST) -> Iterator[str]:
         yield from (f"{part}: {sentence(one)}" for one in rows[:most])
         if len(rows) > most:
             yield f"{part}: and {len(rows) - most} more"
+    yield from (f"worst of {w.name}: {w.prompt_id} ({w.text}): {w.told}" for w in found.worst)
     yield held_line(found)
     yield from found.notes
 
@@ -85,4 +97,4 @@ def held_line(found: Checked) -> str:
     near = found.nearest
     if near is None:
         return told
-    return f"{told}; the nearest to its margin: {near.name}, {near.beyond:.0%} of it ({near.text})"
+    return f"{told}; the nearest to its margin: {near.name}, {max(near.beyond, 0.0):.0%} of it ({near.text})"

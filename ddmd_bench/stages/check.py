@@ -1,4 +1,4 @@
-"""Hold a finished run against expected values."""
+"""Hold a finished run against expected values, or its students against those of a baseline."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files.records import read_json
+from ddmd_bench.reporting import gate
+from ddmd_bench.reporting.baselines import Baseline, load_baseline
 from ddmd_bench.reporting.checked import Checked
 from ddmd_bench.reporting.drift import against_expected
 from ddmd_bench.reporting.expected import find_expected
+from ddmd_bench.reporting.runfiles import load_run
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -22,6 +25,17 @@ def check(plan: Plan, expected_path: Path | None = None) -> Checked:
         raise BenchError(f"{expected_path}: no such file of expected values")
     record = finished_report(plan)
     return against_expected(record, read_json(expected_path))
+
+
+def check_models(
+    plan: Plan, baseline: Path | None, student: str | None, against: str | None
+) -> Checked:
+    """Compare students with those of a baseline, or of the same run where none is given."""
+    if baseline is None and not (student and against and student != against):
+        raise BenchError("without --baseline, name two students: --student NEW --against OLD")
+    run = load_run(plan)
+    other = Baseline.of(run) if baseline is None else load_baseline(baseline, plan)
+    return gate.against_baseline(run, other, gate.pairs_of(run, other, student, against))
 
 
 def finished_report(plan: Plan) -> dict[str, Any]:

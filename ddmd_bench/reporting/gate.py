@@ -1,0 +1,264 @@
+"""Hold students against those of a baseline: not worse by more than a margin, worse, or too few.
+
+The same prompts, with the same noise where the runs share a seed, as a report compares within
+itself (`reporting.differences`). A metric is *not worse* where its 95 % interval lies wholly above
+minus the margin (non-inferiority, ICH E9); the run is ok where all are, which takes no correction,
+since one alone keeps it from being so (an intersection-union test, Berger 1982). It is *worse*
+where a loss is significant after Holm's correction over all metrics and students. What is neither
+has *too few* images to tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ddmd_bench.errors import BenchError, NotRun, unknown
+from ddmd_bench.files.records import differing
+from ddmd_bench.reporting.baselines import Baseline
+from ddmd_bench.reporting.checked import Checked, Held, Status
+from ddmd_bench.reporting.defects import Defects, defects_of
+from ddmd_bench.reporting.differences import Difference, make_compare, oriented
+from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
+from ddmd_bench.reporting.worst import worst_prompts
+from ddmd_bench.scorers import METRICS
+from ddmd_bench.stats.intervals import holm
+from ddmd_bench.suite.gate import Margin
+from ddmd_bench.suite.schema import Suite
+
+OF_IMAGES, OF_SETS = Margin(spreads=0.1), Margin(share=0.1)  # where a suite names none
+Pair = tuple[str, str]  # a student and the baseline's
+Seeds = dict[int, int]  # the baseline's by the run's
+
+
+class _Compared(NamedTuple):
+    pair: Pair
+    metric: str
+    difference: Difference  # student minus baseline's, in the metric's own units
+    margin: float  # NaN where it cannot be told
+    values: tuple[float, float]  # of the student and of the baseline's
+
+
+def margins_of(suite: Suite) -> dict[str, Margin]:
+    """The suite's own, or one for each metric of which more or less is better."""
+    if suite.gate:
+        return suite.gate
+    return {
+        metric: OF_SETS if METRICS[metric].kind == "distribution" else OF_IMAGES
+        for metric in suite.metrics
+        if METRICS[metric].better != "reference"
+    }
+
+
+def pairs_of(
+    run: RunFiles, baseline: Baseline, student: str | None, against: str | None
+) -> list[Pair]:
+    """The named pair, or every student that both runs have but for real scenes."""
+    if first := student or against:
+        second = against or first
+        for name, known in ((first, run.students), (second, baseline.students)):
+            if name not in known:
+                raise BenchError(unknown("student", name, known))
+        return [(first, second)]
+    students = run.suite.students
+    shared = [n for n in students if n in baseline.students and students[n].source != "real"]
+    if not shared:
+        raise BenchError("the runs share no student's name: say --student NEW --against OLD")
+    return [(name, name) for name in shared]
+
+
+def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -> Checked:
+    """The verdict on every pair and gating metric; incomparable where the protocols differ."""
+    if lines := list(differing("protocol", run.protocol, baseline.protocol)):
+        named = [line.split(": ", 1) for line in lines]
+        held = [Held("protocol", name, "failed", text, math.inf) for name, text in named]
+        return Checked("incomparable", held, [])
+    seeds = _seeds_of(run.suite.seeds, baseline.seeds)
+    _refuse_missing(run, baseline, pairs, seeds)
+    joined = _joined(run, baseline, pairs, seeds)
+    margins, compare = margins_of(run.suite), make_compare(joined)
+    found = [
+        _compared(joined, pair, metric, margin, compare(metric, pair[0], _old(pair[1])))
+        for pair in pairs
+        for metric, margin in margins.items()
+    ]
+    adjusted = holm([one.difference.p_value for one in found])
+    pictures = [held for pair in pairs for held in _pictures(joined, pair)]
+    metrics = [_held(one, p) for one, p in zip(found, adjusted, strict=True)]
+    held = [*pictures, *metrics]
+    worst = [
+        prompt
+        for one, its in zip(found, metrics, strict=True)
+        if its.status == "failed"
+        for prompt in worst_prompts(joined, one.pair[0], _old(one.pair[1]), one.metric, its.name)
+    ]
+    return Checked(_status(held), held, _notes(joined, margins, seeds), tuple(worst))
+
+
+def _status(held: Sequence[Held]) -> Status:
+    found = {one.status for one in held}
+    return "worse" if "failed" in found else "too few" if "too few" in found else "ok"
+
+
+def _old(student: str) -> str:
+    return f"{student} of the baseline"
+
+
+def _refuse_missing(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair], seeds: Seeds) -> None:
+    missing = [
+        f"{shown}, seed {seed}: {why}"
+        for shown, by_seed in _sides(run, baseline, pairs, seeds).items()
+        for seed, files in by_seed.items()
+        if (why := files.missing)
+    ]
+    if missing:
+        raise NotRun("\n  ".join(["nothing to compare yet:", *missing]))
+
+
+def _joined(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair], seeds: Seeds) -> RunFiles:
+    """One run of both sides' students, so that they are compared as students of one report are."""
+    rows = {new: run.suite.students[new] for new, _ in pairs}
+    rows |= {
+        _old(old): run.suite.students[new].model_copy(update={"title": _old(old)})
+        for new, old in pairs
+    }
+    suite = run.suite.model_copy(update={"students": rows, "seeds": tuple(seeds)})
+    return replace(run, suite=suite, students=_sides(run, baseline, pairs, seeds))
+
+
+def _sides(
+    run: RunFiles, baseline: Baseline, pairs: Sequence[Pair], seeds: Seeds
+) -> dict[str, dict[int, StudentFiles]]:
+    """The files of both sides' students by the seeds of the run."""
+    ours = {new: {seed: run.students[new][seed] for seed in seeds} for new, _ in pairs}
+    theirs = {
+        _old(old): {seed: baseline.students[old][was] for seed, was in seeds.items()}
+        for _, old in pairs
+    }
+    return ours | theirs
+
+
+def _seeds_of(ours: Sequence[int], theirs: Sequence[int]) -> Seeds:
+    """The seeds that both have, else as many as both have, in order."""
+    shared = [seed for seed in ours if seed in theirs]
+    return dict(zip(shared, shared, strict=True)) or dict(zip(ours, theirs, strict=False))
+
+
+def _compared(
+    joined: RunFiles, pair: Pair, metric: str, margin: Margin, difference: Difference
+) -> _Compared:
+    new, old = (list(joined.students[name].values()) for name in (pair[0], _old(pair[1])))
+    values = _value(new, metric), _value(old, metric)
+    if margin.margin is not None:
+        allowed = margin.margin
+    elif margin.share is not None:
+        allowed = margin.share * abs(values[1])
+    else:
+        allowed = (margin.spreads or math.nan) * _spread(old, metric)
+    return _Compared(pair, metric, difference, allowed, values)
+
+
+def _value(files: Sequence[StudentFiles], metric: str) -> float:
+    cells = [one.aggregates.get(metric, {}).get("all", {}) for one in files]
+    known = [cell["value"] for cell in cells if cell.get("value") is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _spread(files: Sequence[StudentFiles], metric: str) -> float:
+    """Standard deviation over prompts of their means, over all seeds together; of a distribution
+    metric, which has no value of a prompt, NaN."""
+    tables = [one.per_image for one in files if one.per_image is not None]
+    means = [t.groupby("prompt_id")[metric].mean() for t in tables if metric in t]
+    return float(np.mean([m.std(ddof=1) for m in means])) if means else math.nan
+
+
+def _held(one: _Compared, p_holm: float) -> Held:
+    """The verdict on one metric; `beyond` is how many margins the interval reaches down."""
+    metric, difference, margin = one.metric, one.difference, one.margin
+    name = f"{one.pair[0]}, {METRICS[metric].title}"
+    if one.pair[0] != one.pair[1]:
+        name = f"{one.pair[0]} against {one.pair[1]}, {METRICS[metric].title}"
+    if difference.missing or not margin > 0:
+        reason = difference.missing or "the margin is nothing, or cannot be told"
+        return Held("metrics", name, "too few", reason, math.inf)
+    value, low, high = oriented(metric, difference)[:3]
+    reaches = -low if METRICS[metric].better != "reference" else max(-low, high)
+    lost = high < 0 if METRICS[metric].better != "reference" else low > margin or high < -margin
+    told = _told(one)
+    if reaches < margin:
+        return Held("metrics", name, "ok", f"{told}: not worse", reaches / margin)
+    if lost and p_holm < 0.05:
+        word = "worse" if METRICS[metric].better != "reference" else "moved"
+        return Held("metrics", name, "failed", f"{told}: {word}", reaches / margin)
+    more = _more(value if METRICS[metric].better != "reference" else -abs(value), low, high, margin)
+    return Held("metrics", name, "too few", f"{told}: too few to tell{more}", reaches / margin)
+
+
+def _told(one: _Compared) -> str:
+    metric, d = one.metric, one.difference
+    unit, points = unit_of(metric), unit_of(metric, difference=True)
+    return (
+        f"{metric_shown(metric, one.values[0])}{unit}, was {metric_shown(metric, one.values[1])}"
+        f"{unit}; by {metric_shown(metric, d.value, sign=True)}{points} "
+        f"({interval_shown(metric, d.low, d.high, sign=True)}), "
+        f"margin {metric_shown(metric, one.margin)}{points}"
+    )
+
+
+def _more(value: float, low: float, high: float, margin: float) -> str:
+    """How many times the images would tell, if the difference were as it seems: an interval is as
+    wide as one over the root of their number."""
+    room = value + margin
+    if room <= 0:
+        return ""
+    return f"; {max(((high - low) / 2 / room) ** 2, 1.1):.1f} times the prompts may"
+
+
+def _pictures(joined: RunFiles, pair: Pair) -> Iterator[Held]:
+    """Images that are black, of one colour or repeated, where the baseline has fewer of them."""
+    new, old = (_defects(joined, name) for name in (pair[0], _old(pair[1])))
+    if new is None:
+        return
+    before = old.found if old else {}
+    for kind, names in new.found.items():
+        known = len(before.get(kind, []))
+        beyond = 0.0 if len(names) <= known else math.inf
+        text = f"{len(names)} of {new.num} images, {known} of the baseline's"
+        if beyond:
+            text += f", e.g. {', '.join(names[:3])}"
+        name = f"{pair[0]}, {kind}"
+        yield Held("pictures", name, "failed" if beyond else "ok", text, beyond)
+
+
+def _defects(joined: RunFiles, student: str) -> Defects | None:
+    """Over all seeds; None where the files are no longer here."""
+    each = [one.images for one in joined.students[student].values()]
+    if not all(each):
+        return None
+    looked = [defects_of(images.values()) for images in each]
+    kinds = {kind: [n for one in looked for n in one.found[kind]] for kind in looked[0].found}
+    return Defects(sum(one.num for one in looked), kinds)
+
+
+def _notes(joined: RunFiles, margins: dict[str, Margin], seeds: Seeds) -> list[str]:
+    over = "seeds" if joined.suite.intervals_over == "seeds" else "prompts"
+    told = f"{len(margins)} gating metrics, intervals over {over}"
+    if not joined.suite.gate:
+        told += (
+            "; the suite has no `gate`, so margins are 0.1 standard deviations over the "
+            "baseline's prompts, and of distances between sets a tenth"
+        )
+    if any(not one.images for by_seed in joined.students.values() for one in by_seed.values()):
+        told += "; not all images are here: those were not looked at"
+    notes = [told]
+    if any(seed != was for seed, was in seeds.items()):
+        of = ", ".join(f"{seed} with {was}" for seed, was in seeds.items())
+        notes.append(f"no seed in common ({of}): the prompts are the same, the noise is not")
+    if len(seeds) == 1:
+        notes.append("one seed: of trained students this is said of these trainings alone")
+    return notes
