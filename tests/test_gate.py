@@ -15,12 +15,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.reporting import gate
 from ddmd_bench.reporting.baselines import Baseline
 from ddmd_bench.reporting.checked import Checked
 from ddmd_bench.reporting.defects import defects_of
 from ddmd_bench.reporting.runfiles import RunFiles, load_run
+from ddmd_bench.stages.score import _images
 from ddmd_bench.suite.gate import Margin
 
 GATE = {
@@ -92,6 +94,10 @@ def black(folder: Path) -> None:
     images = sorted((folder / "generate/decoupled_hybrid-0/images").glob("*.png"))
     for path in images[:5]:
         Image.new("RGB", (32, 32)).save(path)
+    path = folder / "score/decoupled_hybrid-0/features_attributes.npy"
+    features = np.load(path)
+    features[:5] = np.nan  # as the scorers leave them
+    np.save(path, features)
 
 
 def verdict(run: RunFiles, baseline: Baseline) -> Checked:
@@ -267,3 +273,15 @@ def test_defects_are_told_apart(tmp_path: Path) -> None:
         "broken": ["f.png"],
         "repeated": ["c.png"],
     }
+
+
+def test_a_black_image_in_the_first_place_costs_no_other_its_value(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    names = ["a.png", "b.png"]
+    for name, value in zip(names, (0, 255), strict=True):
+        pixels = np.random.default_rng(0).integers(0, value + 1, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / name)
+    images = _images(tmp_path, [{"file_name": name} for name in names])
+    with pytest.raises(Unusable, match="constant image"):
+        images.open(0)
+    assert images.open(1).size == (8, 8)

@@ -16,6 +16,7 @@ from ddmd_bench.planning.plan import make_plan, suite_downloads
 from ddmd_bench.suite import settings
 from ddmd_bench.suite.claims import Claim
 from ddmd_bench.suite.files import find_suite, load_suite
+from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.schema import (
     Evaluation,
     LiteratureRows,
@@ -307,6 +308,7 @@ PARTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "evaluation": (Evaluation, {"at": [6], "num_prompts": 3, "metrics": ["std"]}),
     "claims.0": (Claim, CLAIM),
     "literature.0": (LiteratureRows, {"table": "decoupled_dmd_tab2", "rows": {"dmd": "dmd2"}}),
+    "gate.std": (Margin, {"margin": 0.1}),
 }
 
 

@@ -97,4 +97,5 @@ def held_line(found: Checked) -> str:
     near = found.nearest
     if near is None:
         return told
-    return f"{told}; the nearest to its margin: {near.name}, {max(near.beyond, 0.0):.0%} of it ({near.text})"
+    share = max(near.beyond, 0.0)
+    return f"{told}; the nearest to its margin: {near.name}, {share:.0%} of it ({near.text})"
