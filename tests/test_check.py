@@ -12,7 +12,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import SCHEMA, read_json
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, Checked, lines_of
 from ddmd_bench.reporting.drift import against_expected
-from ddmd_bench.reporting.expected import digest_of, report_sha256, write_expected
+from ddmd_bench.reporting.expected import digest_of, find_expected, report_sha256, write_expected
 
 Record = dict[str, Any]
 # Relative deviations of three seeds; their standard deviation is 1 %.
@@ -147,6 +147,28 @@ def test_another_number_of_images_is_drift(expected: Record) -> None:
     found = record(0)
     one(found, "dmd", "mean")["n"] = 7
     assert told(against_expected(found, expected)) == ["dmd, Mean: n 7, expected 8"]
+
+
+@pytest.mark.parametrize("suite", ["shapes", "shapes_smoke"])
+def test_a_committed_expectation_is_read_and_holds_its_own_seeds(suite: str) -> None:
+    expected = read_json(find_expected(suite))
+    for column, seed in enumerate(expected["seeds"]):
+        found = record(0)
+        found["suite"] = {"name": suite, "seeds": [seed], **expected["settings"]}
+        found["protocol"] = expected["protocol"]
+        found["first_updates"] = {str(seed): expected["first_updates"][column]}
+        found["table"] = {
+            student: {
+                metric: {"all": {"by_seed": {str(seed): {"value": values[column], "n": n}}}}
+                for (metric, values), n in zip(
+                    row.items(), expected["n"][student].values(), strict=True
+                )
+            }
+            for student, row in expected["values"].items()
+        }
+        assert against_expected(found, expected).status == "ok"
+        found["table"]["dmd"]["prompt_accuracy"]["all"]["by_seed"][str(seed)]["value"] -= 0.2
+        assert told(against_expected(found, expected))[0].startswith("dmd, Prompt accuracy: 7")
 
 
 # Several seeds in one report

@@ -173,8 +173,8 @@ def test_a_false_worse_is_rare_and_a_margin_that_is_lost_is_seldom_called_ok() -
             difference = gate.Difference(
                 *gate_difference(values, k),
             )
-            one = gate._Compared(("a", "a"), "hps_v3", difference, 0.5, (0.0, 0.0))
-            status = gate._held(one, difference.p_value).status
+            one = gate.Compared(("a", "a"), "hps_v3", difference, 0.5, (0.0, 0.0))
+            status = gate.verdict_on(one, difference.p_value).status
             wrong[loss] += status == ("failed" if loss == 0.0 else "ok")
     assert max(wrong.values()) < 24
 

@@ -86,13 +86,17 @@ def lines_of(found: Checked, *, most: int = LONGEST) -> Iterator[str]:
         if len(rows) > most:
             yield f"{part}: and {len(rows) - most} more"
     yield from (f"worst of {w.name}: {w.prompt_id} ({w.text}): {w.told}" for w in found.worst)
-    yield held_line(found)
+    if line := held_line(found):
+        yield line
     yield from found.notes
 
 
 def held_line(found: Checked) -> str:
-    """How many things were held, and of those that are ok how close the closest came."""
+    """How many things were held, and of those that are ok how close the closest came; '' where
+    nothing could be."""
     compared = [one for one in found.held if one.part in ("first updates", "values", "metrics")]
+    if not compared:
+        return ""
     told = f"{sum(one.status == 'ok' for one in compared)} of {len(compared)} held"
     near = found.nearest
     if near is None:

@@ -36,7 +36,9 @@ Pair = tuple[str, str]  # a student and the baseline's
 Seeds = dict[int, int]  # the baseline's by the run's
 
 
-class _Compared(NamedTuple):
+class Compared(NamedTuple):
+    """A student and its rival on one metric, before the verdict."""
+
     pair: Pair
     metric: str
     difference: Difference  # student minus baseline's, in the metric's own units
@@ -89,7 +91,7 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
     ]
     adjusted = holm([one.difference.p_value for one in found])
     pictures = [held for pair in pairs for held in _pictures(joined, pair)]
-    metrics = [_held(one, p) for one, p in zip(found, adjusted, strict=True)]
+    metrics = [verdict_on(one, p) for one, p in zip(found, adjusted, strict=True)]
     held = [*pictures, *metrics]
     worst = [
         prompt
@@ -151,7 +153,7 @@ def _seeds_of(ours: Sequence[int], theirs: Sequence[int]) -> Seeds:
 
 def _compared(
     joined: RunFiles, pair: Pair, metric: str, margin: Margin, difference: Difference
-) -> _Compared:
+) -> Compared:
     new, old = (list(joined.students[name].values()) for name in (pair[0], _old(pair[1])))
     values = _value(new, metric), _value(old, metric)
     if margin.margin is not None:
@@ -160,7 +162,7 @@ def _compared(
         allowed = margin.share * abs(values[1])
     else:
         allowed = (margin.spreads or math.nan) * _spread(old, metric)
-    return _Compared(pair, metric, difference, allowed, values)
+    return Compared(pair, metric, difference, allowed, values)
 
 
 def _value(files: Sequence[StudentFiles], metric: str) -> float:
@@ -177,7 +179,7 @@ def _spread(files: Sequence[StudentFiles], metric: str) -> float:
     return float(np.mean([m.std(ddof=1) for m in means])) if means else math.nan
 
 
-def _held(one: _Compared, p_holm: float) -> Held:
+def verdict_on(one: Compared, p_holm: float) -> Held:
     """The verdict on one metric; `beyond` is how many margins the interval reaches down."""
     metric, difference, margin = one.metric, one.difference, one.margin
     name = f"{one.pair[0]}, {METRICS[metric].title}"
@@ -199,7 +201,7 @@ def _held(one: _Compared, p_holm: float) -> Held:
     return Held("metrics", name, "too few", f"{told}: too few to tell{more}", reaches / margin)
 
 
-def _told(one: _Compared) -> str:
+def _told(one: Compared) -> str:
     metric, d = one.metric, one.difference
     unit, points = unit_of(metric), unit_of(metric, difference=True)
     return (
@@ -221,16 +223,18 @@ def _more(value: float, low: float, high: float, margin: float) -> str:
 
 def _pictures(joined: RunFiles, pair: Pair) -> Iterator[Held]:
     """Images that are black, of one colour or repeated, where the baseline has fewer of them."""
-    new, old = (_defects(joined, name) for name in (pair[0], _old(pair[1])))
+    new = _defects(joined, pair[0])
     if new is None:
         return
+    # Those of the baseline excuse what the student has of them; otherwise nobody asks.
+    old = _defects(joined, _old(pair[1])) if any(new.found.values()) else None
     before = old.found if old else {}
     for kind, names in new.found.items():
         known = len(before.get(kind, []))
         beyond = 0.0 if len(names) <= known else math.inf
-        text = f"{len(names)} of {new.num} images, {known} of the baseline's"
-        if beyond:
-            text += f", e.g. {', '.join(names[:3])}"
+        text = f"{len(names)} of {new.num} images"
+        if names:
+            text += f", {known} of the baseline's, e.g. {', '.join(names[:3])}"
         name = f"{pair[0]}, {kind}"
         yield Held("pictures", name, "failed" if beyond else "ok", text, beyond)
 
