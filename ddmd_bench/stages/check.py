@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def check(plan: Plan, expected_path: Path | None = None) -> Checked:
     """Compare the report of a finished run with an expectation, the suite's own by default."""
+    refuse_failed(plan)
     expected_path = expected_path or find_expected(plan.suite.name)
     if not expected_path.is_file():
         raise BenchError(f"{expected_path}: no such file of expected values")
@@ -51,13 +52,18 @@ def finished_report(plan: Plan) -> dict[str, Any]:
     return record
 
 
+def refuse_failed(plan: Plan) -> None:
+    """Raise `NotRun` where tasks failed."""
+    if failed := [f"{task}: {why}" for task in plan.tasks.values() if (why := task.failure())]:
+        told = "\n  ".join([f"nothing to check: {len(failed)} tasks failed", *failed])
+        again = f"Run `python -m ddmd_bench run {plan.suite.name}`"
+        raise NotRun(f"{told}\n{again} once they are mended")
+
+
 def refuse_unfinished(plan: Plan, again: str) -> None:
     """Raise `NotRun` where tasks are not complete; `again` says what to type."""
-    unfinished = [task for task in plan.tasks.values() if not task.complete()]
-    if failed := [f"{task}: {why}" for task in unfinished if (why := task.failure())]:
-        told = "\n  ".join([f"nothing to check: {len(failed)} tasks failed", *failed])
-        raise NotRun(f"{told}\n{again} once they are mended")
-    if unfinished:
+    refuse_failed(plan)
+    if unfinished := [task for task in plan.tasks.values() if not task.complete()]:
         what = ", ".join(map(str, unfinished[:3]))
         more = f" and {len(unfinished) - 3} more tasks" if len(unfinished) > 3 else ""
         raise NotRun(f"nothing to check yet: {what}{more} not run. {again} first")
