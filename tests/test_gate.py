@@ -219,6 +219,29 @@ def test_other_seeds_are_paired_by_prompt_and_that_is_said(
     assert any("7 with 0" in note for note in found.notes)
 
 
+def test_images_without_a_value_are_no_way_to_be_better(
+    plan: Plan, baseline: Baseline, tmp_path: Path
+) -> None:
+    def wrong_ones_lost(table: pd.DataFrame) -> dict[str, Any]:
+        right = table["prompt_accuracy"]
+        return {"prompt_accuracy": right.where(right == 1)}
+
+    found = verdict(changed(plan, tmp_path / "run", rescore(wrong_ones_lost)), baseline)
+    assert found.status == "worse"
+    assert failed(found) == {"not scored"}
+
+
+def test_no_margin_is_needed_for_what_did_not_move() -> None:
+    same = gate.Difference(0.0, 0.0, 0.0, 1.0, 80, 0.5)
+    for margin in (0.0, float("nan"), 0.1):
+        one = gate.Compared(("a", "a"), "saturation", same, margin, (0.0, 0.0))
+        assert gate.verdict_on(one, 1.0)[2:] == ("ok", gate.verdict_on(one, 1.0).text, 0.0)
+    more = same._replace(value=0.1, low=0.05, high=0.15, p_value=0.001)
+    one = gate.Compared(("a", "a"), "saturation", more, 0.0, (0.1, 0.0))
+    assert gate.verdict_on(one, 0.001).status == "failed"
+    assert gate.verdict_on(one, 0.2).status == "too few"
+
+
 def test_what_was_not_scored_is_not_judged(plan: Plan, baseline: Baseline, tmp_path: Path) -> None:
     def undo(folder: Path) -> None:
         (folder / "score/decoupled_hybrid-0/done.json").unlink()

@@ -11,17 +11,17 @@ has *too few* images to tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ddmd_bench.errors import BenchError, NotRun, unknown
-from ddmd_bench.files.records import differing
+from ddmd_bench.files.records import differing, finite_or_none
 from ddmd_bench.reporting.baselines import Baseline
 from ddmd_bench.reporting.checked import Checked, Held, Status
-from ddmd_bench.reporting.defects import Defects, defects_of
+from ddmd_bench.reporting.defects import held_pictures
 from ddmd_bench.reporting.differences import Difference, make_compare, oriented
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
@@ -90,7 +90,9 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
         for metric, margin in margins.items()
     ]
     adjusted = holm([one.difference.p_value for one in found])
-    pictures = [held for pair in pairs for held in _pictures(joined, pair)]
+    pictures = [
+        held for new, old in pairs for held in held_pictures(joined, new, _old(old), margins)
+    ]
     metrics = [verdict_on(one, p) for one, p in zip(found, adjusted, strict=True)]
     held = [*pictures, *metrics]
     worst = [
@@ -180,25 +182,29 @@ def _spread(files: Sequence[StudentFiles], metric: str) -> float:
 
 
 def verdict_on(one: Compared, p_holm: float) -> Held:
-    """The verdict on one metric; `beyond` is how many margins the interval reaches down."""
+    """The verdict on one metric; `beyond` is how many margins the interval reaches down.
+
+    Where a metric is right at real images' value it may reach neither down nor up.
+    """
     metric, difference, margin = one.metric, one.difference, one.margin
+    either_way = METRICS[metric].better == "reference"
     name = f"{one.pair[0]}, {METRICS[metric].title}"
     if one.pair[0] != one.pair[1]:
         name = f"{one.pair[0]} against {one.pair[1]}, {METRICS[metric].title}"
-    if difference.missing or not margin > 0:
-        reason = difference.missing or "the margin is nothing, or cannot be told"
-        return Held("metrics", name, "too few", reason, math.inf)
+    if difference.missing:
+        return Held("metrics", name, "too few", difference.missing, math.inf)
     value, low, high = oriented(metric, difference)[:3]
-    reaches = -low if METRICS[metric].better != "reference" else max(-low, high)
-    lost = high < 0 if METRICS[metric].better != "reference" else low > margin or high < -margin
-    told = _told(one)
-    if reaches < margin:
-        return Held("metrics", name, "ok", f"{told}: not worse", reaches / margin)
+    reaches = max(-low, high) if either_way else -low
+    lost = low > margin or high < -margin if either_way else high < 0
+    beyond = reaches / margin if margin > 0 else math.inf if reaches > 0 else 0.0
+    beyond = max(beyond, 0.0)
+    if beyond < 1:
+        return Held("metrics", name, "ok", f"{_told(one)}: not worse", beyond)
     if lost and p_holm < 0.05:
-        word = "worse" if METRICS[metric].better != "reference" else "moved"
-        return Held("metrics", name, "failed", f"{told}: {word}", reaches / margin)
-    more = _more(value if METRICS[metric].better != "reference" else -abs(value), low, high, margin)
-    return Held("metrics", name, "too few", f"{told}: too few to tell{more}", reaches / margin)
+        word = "moved" if either_way else "worse"
+        return Held("metrics", name, "failed", f"{_told(one)}: {word}", beyond)
+    more = _more(-abs(value) if either_way else value, low, high, margin)
+    return Held("metrics", name, "too few", f"{_told(one)}: too few to tell{more}", beyond)
 
 
 def _told(one: Compared) -> str:
@@ -208,7 +214,7 @@ def _told(one: Compared) -> str:
         f"{metric_shown(metric, one.values[0])}{unit}, was {metric_shown(metric, one.values[1])}"
         f"{unit}; by {metric_shown(metric, d.value, sign=True)}{points} "
         f"({interval_shown(metric, d.low, d.high, sign=True)}), "
-        f"margin {metric_shown(metric, one.margin)}{points}"
+        f"margin {metric_shown(metric, finite_or_none(one.margin))}{points}"
     )
 
 
@@ -216,42 +222,18 @@ def _more(value: float, low: float, high: float, margin: float) -> str:
     """How many times the images would tell, if the difference were as it seems: an interval is as
     wide as one over the root of their number."""
     room = value + margin
-    if room <= 0:
+    if not room > 0:
         return ""
     return f"; {max(((high - low) / 2 / room) ** 2, 1.1):.1f} times the prompts may"
 
 
-def _pictures(joined: RunFiles, pair: Pair) -> Iterator[Held]:
-    """Images that are black, of one colour or repeated, where the baseline has fewer of them."""
-    new = _defects(joined, pair[0])
-    if new is None:
-        return
-    # Those of the baseline excuse what the student has of them; otherwise nobody asks.
-    old = _defects(joined, _old(pair[1])) if any(new.found.values()) else None
-    before = old.found if old else {}
-    for kind, names in new.found.items():
-        known = len(before.get(kind, []))
-        beyond = 0.0 if len(names) <= known else math.inf
-        text = f"{len(names)} of {new.num} images"
-        if names:
-            text += f", {known} of the baseline's, e.g. {', '.join(names[:3])}"
-        name = f"{pair[0]}, {kind}"
-        yield Held("pictures", name, "failed" if beyond else "ok", text, beyond)
-
-
-def _defects(joined: RunFiles, student: str) -> Defects | None:
-    """Over all seeds; None where the files are no longer here."""
-    each = [one.images for one in joined.students[student].values()]
-    if not all(each):
-        return None
-    looked = [defects_of(images.values()) for images in each]
-    kinds = {kind: [n for one in looked for n in one.found[kind]] for kind in looked[0].found}
-    return Defects(sum(one.num for one in looked), kinds)
-
-
 def _notes(joined: RunFiles, margins: dict[str, Margin], seeds: Seeds) -> list[str]:
     over = "seeds" if joined.suite.intervals_over == "seeds" else "prompts"
-    told = f"{len(margins)} gating metrics, intervals over {over}"
+    num = len(joined.students) // 2
+    told = (
+        f"{len(margins)} gating metrics of {num} students, Holm over {len(margins) * num} "
+        f"comparisons; 95 % intervals over {over}"
+    )
     if not joined.suite.gate:
         told += (
             "; the suite has no `gate`, so margins are 0.1 standard deviations over the "
