@@ -459,3 +459,9 @@ def test_only_some_claims_need_a_better_direction(tiny: dict, write_suite: Write
     message = refused(write_suite(tiny))
     assert "claims[0]: mean is best where real images have it" in message
     assert "claim 'same' or 'above'" in message
+
+
+def test_a_margin_in_spreads_needs_a_value_of_each_prompt(tiny: dict, write_suite: Write) -> None:
+    tiny["metrics"] = [*tiny["metrics"], "frechet_attributes"]
+    tiny["gate"] = {"frechet_attributes": {"spreads": 0.1}}
+    assert "gate.frechet_attributes: spreads are of the values" in refused(write_suite(tiny))
