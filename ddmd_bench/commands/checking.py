@@ -76,15 +76,17 @@ def check(
     Exit 0 ok (not worse), 1 drift or worse, 2 incomparable, 3 too few images to tell; no verdict:
     4 not run, 64 wrong use.
     """
+    from ddmd_bench.stages import check as stage
+
     try:
         if update:
             _update(suite, set_ or [], runs, expected, why)
             return
         plan = planned(suite, set_, runs, reports)
         if baseline is None and student is None and against is None:
-            found = check_expected(plan, expected)
+            found = stage.check(plan, expected)
         else:
-            found = check_models(plan, baseline, student, against)
+            found = stage.check_models(plan, baseline, student, against)
     except BenchError as error:
         errors.print(str(error), markup=False, highlight=False)
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
@@ -97,22 +99,6 @@ def check(
         console.print(f"{plan.suite.name}: {found.status}", highlight=False)
     _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
-
-
-def check_expected(plan: Plan, expected: Path | None) -> Checked:
-    """The stage, whose libraries load when it is asked for."""
-    from ddmd_bench.stages.check import check as check_run
-
-    return check_run(plan, expected)
-
-
-def check_models(
-    plan: Plan, baseline: Path | None, student: str | None, against: str | None
-) -> Checked:
-    """The same of a comparison with a baseline."""
-    from ddmd_bench.stages.check import check_models as check_students
-
-    return check_students(plan, baseline, student, against)
 
 
 def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | None) -> None:
