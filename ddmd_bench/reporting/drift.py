@@ -24,7 +24,7 @@ from ddmd_bench.reporting.expected import (
     settings_of,
     with_defaults,
 )
-from ddmd_bench.reporting.numbers import apart
+from ddmd_bench.reporting.numbers import apart, significant
 from ddmd_bench.reporting.spreads import Spreads, limit, scale_of, spreads_of
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import Array
@@ -100,7 +100,7 @@ def _first_updates(record: dict[str, Any], expected: dict[str, Any]) -> Iterator
                 ours = found.get(student, {}).get(series)
                 beyond = _rounding(ours, value)
                 name = f"{student}, {series}{_seed_shown(record, seed)}"
-                told = f"{ours}, expected {value}"
+                told = f"{significant(ours, 6)}, expected {significant(value, 6)}"
                 yield Held("first updates", name, _status(beyond), told, beyond)
 
 
@@ -261,7 +261,7 @@ def changed_since(found: dict[str, Any], known: dict[str, Any]) -> Iterator[str]
     theirs, ours = (dict(_flat("", each.get("common", {}))) for each in (known, found))
     for key in sorted(theirs):
         if key.split(".")[0] in found.get("varying", {}):
-            yield f"{key} differs between the run's tasks, was {theirs[key]}"
+            yield f"{key} differs between the run's tasks, was {_short(theirs[key])}"
         elif key in ours and ours[key] != theirs[key]:
             yield f"{key} {_short(theirs[key])}, now {_short(ours[key])}"
 
