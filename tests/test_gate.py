@@ -23,6 +23,7 @@ from ddmd_bench.reporting.checked import Checked
 from ddmd_bench.reporting.defects import defects_of
 from ddmd_bench.reporting.runfiles import RunFiles, load_run
 from ddmd_bench.stages.score import _images
+from ddmd_bench.stats.intervals import paired_difference
 from ddmd_bench.suite.gate import Margin
 
 GATE = {
@@ -165,26 +166,17 @@ def test_what_is_right_where_it_equals_real_scenes_may_not_move_either_way(
 def test_a_false_worse_is_rare_and_a_margin_that_is_lost_is_seldom_called_ok() -> None:
     """Of 300 comparisons at 40 prompts with no loss 5 % may be called worse, and as many with a
     loss of just the margin ok: 24 or more of 300 have a chance of 1 in 100."""
-    generator = np.random.default_rng(3)
+    generator, prompts = np.random.default_rng(3), np.arange(40)
     wrong = {0.0: 0, -0.5: 0}
     for loss in wrong:
         for k in range(300):
             values = generator.normal(loss, 1.0, 40)
-            difference = gate.Difference(
-                *gate_difference(values, k),
-            )
+            paired = paired_difference(values, 0 * values, prompts, seed=k, resamples=500)
+            difference = gate.Difference(*paired)
             one = gate.Compared(("a", "a"), "hps_v3", difference, 0.5, (0.0, 0.0))
             status = gate.verdict_on(one, difference.p_value).status
             wrong[loss] += status == ("failed" if loss == 0.0 else "ok")
     assert max(wrong.values()) < 24
-
-
-def gate_difference(values: np.ndarray, seed: int) -> Any:
-    from ddmd_bench.stats.intervals import paired_difference
-
-    return paired_difference(
-        values, np.zeros(len(values)), np.arange(len(values)), seed=seed, resamples=500
-    )
 
 
 # What is compared
