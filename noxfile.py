@@ -67,7 +67,7 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def check(session: nox.Session) -> None:
-    """Hold a finished run against its expected values: 0 ok, 1 drift, 2 incomparable."""
+    """Hold a finished run against its expected values: 0 ok, 1 drift; `check --help` has all."""
     _ddmd_bench(session, "check")
 
 

@@ -49,6 +49,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "statistics of many prompts beside their textbook forms",
         arguments=("--prompts", "1000", "10000", "--rounds", "3", "--students", "0"),
     ),
+    "gate": Benchmark("how often `check` is wrong, with nothing changed and with a loss"),
+    "losses": Benchmark("which losses `check --baseline` sees, by the number of images"),
     "memory": Benchmark(
         "peak memory of training all weights and of training adapters",
         left_out="it needs 24 GiB, since activations outweigh the weights of a smaller network",

@@ -28,7 +28,8 @@ from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files.records import SCHEMA, read_json, write_jsonl
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted
 from ddmd_bench.measuring.measure import Measured
-from ddmd_bench.reporting.expected import against_expected, write_expected
+from ddmd_bench.reporting.drift import against_expected
+from ddmd_bench.reporting.expected import write_expected
 from ddmd_bench.stages.report import report
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import RealFeatures, frechet_distance, gaussian_of

@@ -10,6 +10,10 @@ class BenchError(Exception):
     """Bad input or a run that cannot go on, said in words for the person at the keyboard."""
 
 
+class NotRun(BenchError):
+    """What is asked about was not run, or not to its end: there is nothing to judge yet."""
+
+
 LONGEST = 300  # characters of what a library says
 
 

@@ -13,8 +13,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
+from ddmd_bench.reporting.checked import NOT_RUN, WRONG_USE
 from ddmd_bench.suite.schema import Suite
 
+WRONG = {"check": WRONG_USE}  # others end with 2, which is a verdict of this one
 COMMANDS = ("run", "plan", "reference", "train", "generate", "score", "report", "check", "expect")
 
 
@@ -36,7 +38,7 @@ def test_an_unknown_suite_ends_before_anything_is_made(
     invoke: Callable[..., Result], command: str
 ) -> None:
     result = invoke(command, "shape")
-    assert result.exit_code == 2
+    assert result.exit_code == WRONG.get(command, 2)
     assert "Did you mean 'shapes'?" in result.output
     assert "Did you mean 'shapes'?" in result.output
     assert "Traceback" not in result.output
@@ -48,7 +50,7 @@ def test_a_bad_override_ends_before_anything_is_made(
     invoke: Callable[..., Result], command: str
 ) -> None:
     result = invoke(command, "shapes", "--set", "trian.num_iterations=3")
-    assert result.exit_code == 2
+    assert result.exit_code == WRONG.get(command, 2)
     assert "Did you mean 'train'?" in result.output
     assert list(Path.cwd().iterdir()) == []
 
@@ -70,13 +72,24 @@ def test_check_before_a_run_says_what_to_type(
 ) -> None:
     name = write_suite(tiny)
     result = invoke("check", name)
-    assert result.exit_code == 2
+    assert result.exit_code == WRONG_USE
     assert "python -m ddmd_bench expect tiny" in result.output
     Path("tiny.expected.json").write_text("{}")
     result = invoke("check", name, "--expected", "tiny.expected.json")
-    assert result.exit_code == 2
+    assert result.exit_code == NOT_RUN
     assert "nothing to check yet: reference, " in result.output
+    assert "and 8 more tasks not run" in result.output
     assert "python -m ddmd_bench run" in result.output
+
+
+def test_wrong_use_of_check_is_no_verdict(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
+) -> None:
+    assert invoke("check", "--no-such-option", "shapes").exit_code == WRONG_USE
+    assert invoke("check").exit_code == WRONG_USE
+    result = invoke("check", write_suite(tiny), "--update")
+    assert result.exit_code == WRONG_USE
+    assert "--why" in result.output
 
 
 def test_a_stage_names_the_stage_that_must_come_first(

@@ -16,6 +16,7 @@ from ddmd_bench.planning.plan import make_plan, suite_downloads
 from ddmd_bench.suite import settings
 from ddmd_bench.suite.claims import Claim
 from ddmd_bench.suite.files import find_suite, load_suite
+from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.schema import (
     Evaluation,
     LiteratureRows,
@@ -307,6 +308,7 @@ PARTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "evaluation": (Evaluation, {"at": [6], "num_prompts": 3, "metrics": ["std"]}),
     "claims.0": (Claim, CLAIM),
     "literature.0": (LiteratureRows, {"table": "decoupled_dmd_tab2", "rows": {"dmd": "dmd2"}}),
+    "gate.std": (Margin, {"margin": 0.1}),
 }
 
 
@@ -457,3 +459,9 @@ def test_only_some_claims_need_a_better_direction(tiny: dict, write_suite: Write
     message = refused(write_suite(tiny))
     assert "claims[0]: mean is best where real images have it" in message
     assert "claim 'same' or 'above'" in message
+
+
+def test_a_margin_in_spreads_needs_a_value_of_each_prompt(tiny: dict, write_suite: Write) -> None:
+    tiny["metrics"] = [*tiny["metrics"], "frechet_attributes"]
+    tiny["gate"] = {"frechet_attributes": {"spreads": 0.1}}
+    assert "gate.frechet_attributes: spreads are of the values" in refused(write_suite(tiny))

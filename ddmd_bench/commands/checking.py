@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ddmd_bench.commands.options import (
     Overrides,
@@ -15,10 +19,32 @@ from ddmd_bench.commands.options import (
     SuiteName,
     Workers,
     console,
+    errors,
     raise_problems,
 )
 from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
+
+if TYPE_CHECKING:
+    from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.reporting.checked import Checked
+
+Why = Annotated[str, typer.Option(help="Kept in the file of expected values.")]
+
+
+class CheckCommand(TyperCommand):
+    """Ends wrong use of its options with a code that is no verdict's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As any command does, but for the exit code."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Of typer's errors about usage, whose class has no public name in all its versions.
+            if getattr(error, "exit_code", 0) == 2:
+                vars(error)["exit_code"] = WRONG_USE
+            raise
 
 
 def check(
@@ -27,17 +53,106 @@ def check(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Hold students against those of this report or folder of runs instead."),
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="This one alone.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Its rival: of the baseline, or else of the same run.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the expected values anew; takes --why.")
+    ] = False,
+    why: Why = "",
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Copy the worst prompts' pictures into this folder.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Hold a finished run against the expected values: exit 0 ok, 1 drift, 2 incomparable."""
-    from ddmd_bench.reporting.expected import EXIT_CODES
-    from ddmd_bench.stages.check import check as check_run
+    """Hold a finished run against expected values, or its students against a baseline's.
 
-    plan = planned(suite, set_, runs, reports)
-    found = check_run(plan, expected)
-    for line in found.lines:
-        console.print(line, markup=False, highlight=False)
-    console.print(f"{plan.suite.name}: {found.status}")
+    Exit 0 ok (not worse), 1 drift or worse, 2 incomparable, 3 too few images to tell; no verdict:
+    4 not run, 64 wrong use.
+    """
+    from ddmd_bench.stages import check as stage
+
+    try:
+        if update:
+            _update(suite, set_ or [], runs, expected, why)
+            return
+        plan = planned(suite, set_, runs, reports)
+        if baseline is None and student is None and against is None:
+            found = stage.check(plan, expected)
+        else:
+            found = stage.check_models(plan, baseline, student, against)
+    except BenchError as error:
+        errors.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
+    if json_:
+        record = {"suite": plan.suite.name, **found.as_record()}
+        console.print(json.dumps(record, indent=1), markup=False, highlight=False)
+    else:
+        for line in lines_of(found):
+            console.print(line, markup=False, highlight=False)
+        console.print(f"{plan.suite.name}: {found.status}", highlight=False)
+    _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
+
+
+def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | None) -> None:
+    """What CI reads; GitHub's runner says by its environment that it is there."""
+    from ddmd_bench.files.records import write_whole
+    from ddmd_bench.reporting import ci
+    from ddmd_bench.reporting.worst import copy_pictures
+
+    if junit is not None:
+        write_whole(junit, ci.junit(found, suite))
+    if pictures is not None and found.worst:
+        errors.print(f"{copy_pictures(found.worst, pictures)} pictures: {pictures}")
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(ci.summary(found, suite))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        # To stderr, which the runner reads too: stdout may be JSON.
+        for line in ci.workflow_commands(found, suite):
+            errors.print(line, markup=False, highlight=False)
+
+
+def _update(
+    suite: str, overrides: Sequence[str], runs: Path, expected: Path | None, why: str
+) -> None:
+    """Write the expectation anew from runs that are complete, at the seeds that it has."""
+    from ddmd_bench.files.records import read_json
+    from ddmd_bench.reporting.expected import find_expected, write_expected
+    from ddmd_bench.stages.check import refuse_unfinished
+    from ddmd_bench.suite.files import load_suite
+
+    if not why.strip():
+        raise BenchError('--update: say why the values moved, e.g. --why "a better sampler"')
+    name = load_suite(suite, overrides).name
+    path = expected or find_expected(name)
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file of expected values")
+    seeds = list(map(int, read_json(path)["seeds"]))
+    again = f"Run `python -m ddmd_bench expect {suite} --seeds {','.join(map(str, seeds))}`"
+    plans = [_of_seed(suite, overrides, runs, seed) for seed in seeds]
+    for plan in plans:
+        refuse_unfinished(plan, again)
+    console.print(f"expected: {write_expected(list(map(_reported, plans)), path, why)}")
+
+
+def _of_seed(suite: str, overrides: Sequence[str], runs: Path, seed: int) -> Plan:
+    return planned(suite, [*overrides, f"seeds=[{seed}]"], runs, runs / f"reports-{seed}")
+
+
+def _reported(plan: Plan) -> dict[str, Any]:
+    from ddmd_bench.files.threads import one_thread
+    from ddmd_bench.stages.report import report
+
+    with one_thread():
+        return report(plan)
 
 
 def expect(
@@ -50,19 +165,17 @@ def expect(
     output: Annotated[Path, typer.Option(help="Folder for <suite>.expected.json.")] = Path(
         "reference_stats"
     ),
+    why: Why = "",
 ) -> None:
     """Run a suite with several seeds and write the values that `check` expects."""
-    from ddmd_bench.files.threads import one_thread
     from ddmd_bench.reporting.expected import write_expected
-    from ddmd_bench.stages.report import report as make_report
 
     records = []
     for seed in _parse_seeds(seeds):
-        plan = planned(suite, [*(set_ or []), f"seeds=[{seed}]"], runs, runs / f"reports-{seed}")
+        plan = _of_seed(suite, set_ or [], runs, seed)
         raise_problems(run_stages(plan, ALL_STAGES, workers, redo).problems)
-        with one_thread():
-            records.append(make_report(plan))
-    console.print(f"expected: {write_expected(records, output)}")
+        records.append(_reported(plan))
+    console.print(f"expected: {write_expected(records, output, why)}")
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 python -m ddmd_bench run suites/shapes.yaml      # everything; what is complete is kept
 python -m ddmd_bench plan shapes                 # what it would do
-python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable or an error
+python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import typer
 
 import ddmd_bench.files.quiet  # noqa: F401 - before any library loads
 from ddmd_bench.commands import stats
-from ddmd_bench.commands.checking import check, expect
+from ddmd_bench.commands.checking import CheckCommand, check, expect
 from ddmd_bench.commands.comparing import compare
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
@@ -65,4 +65,5 @@ COMMANDS = (
 READING = (plan, check, published, schema)
 for command in COMMANDS:
     guarded = command if command in READING else started_once(command)
-    app.command(command.__name__)(stop_cleanly(guarded))
+    kind = CheckCommand if command is check else None
+    app.command(command.__name__, cls=kind)(stop_cleanly(guarded))

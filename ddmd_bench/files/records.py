@@ -74,9 +74,14 @@ def finite_or_none(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def json_text(value: Any) -> str:
+    """Readable JSON, keys in the order given: what `write_json` writes."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Readable JSON, keys in the order given, written whole."""
-    write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json_text(value))
 
 
 def read_json(path: Path) -> Any:

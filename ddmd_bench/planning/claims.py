@@ -1,4 +1,4 @@
-"""What a suite claims, as far as it can be judged at all."""
+"""What a suite claims, and the margins of its gate, as far as they can be judged at all."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def _problems(asked: Asked) -> Iterator[str]:
             yield (
                 f"claims[{k}]: {claim.metric} is best where real images have it, so nobody can be "
                 f"{claim.claim!r} on it; claim 'same' or 'above', or another metric"
+            )
+    for name, margin in asked.suite.gate.items():
+        metric = METRICS.get(name)
+        if metric and metric.kind == "distribution" and margin.spreads is not None:
+            yield (
+                f"gate.{name}: spreads are of the values of prompts, of which it has none. Take a "
+                "margin in its own units, or a share of the baseline's value"
             )
 
 

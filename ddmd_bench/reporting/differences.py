@@ -16,6 +16,7 @@ from ddmd_bench.reporting.seeds import joined_reason, shortfall
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats import intervals
 from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class _How(NamedTuple):
     """Of all pairs alike."""
 
     resampled: bool
-    # What the distances of one student need, by metric and the files, which the run holds.
-    examined: dict[tuple[str, int], Any]
+    # What the distances of one student need, by metric, the files, which the run holds, and which
+    # of its images.
+    examined: dict[tuple[str, int, bytes], Any]
 
 
 NAN = math.nan
@@ -189,14 +191,20 @@ def _distribution(
     reference = run.reference[extractor]
     n, d = reference.features.shape
     distance = DISTANCES[name]
-    if min(len(a.features[extractor]), n) < (fewest := distance.fewest(d)):
+    # Only images that both students have features of, so that both sets are as large.
+    known = np.logical_and(*(np.isfinite(f.features[extractor]).all(1) for f in (a, b)))
+    if min(int(known.sum()), n) < (fewest := distance.fewest(d)):
         return no_difference(f"too few images: {fewest} are needed of students and real ones")
-    groups = a.per_image["prompt_id"].to_numpy()
+    groups = a.per_image["prompt_id"].to_numpy()[known]
+    if reference.fixed is None and not known.all():
+        # Real images are drawn with their prompts: those of a prompt that is left out are too.
+        kept = np.isin(reference.groups.astype(str), groups.astype(str))
+        reference = RealFeatures(reference.features[kept], reference.groups[kept])
 
     def of(files: StudentFiles) -> Any:
-        key = metric, id(files)
+        key = metric, id(files), known.tobytes()
         if key not in how.examined:
-            features = files.features[extractor]
+            features = files.features[extractor][known]
             how.examined[key] = distance.examine(features, reference, groups, how.resampled)
         return how.examined[key]
 

@@ -1,43 +1,34 @@
-"""Hold a run against expected values: ok, drift or incomparable, never a false ok.
+"""Files of expected values: found, written, and what a run's settings are beside theirs.
 
-The expectation is made from the same suite run with several seeds. A value may leave their mean by
-what a further seed may, 1 in 10,000; a student that is not trained is held to the very seed.
+An expectation is made from the same suite run with several seeds. It holds who made it from which
+reports and why, what it replaced, and a digest of itself, by which an edit by hand shows.
 """
 
 from __future__ import annotations
 
-import math
+import getpass
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.carried import carried_folders
-from ddmd_bench.files.records import SCHEMA, differing, write_json
+from ddmd_bench.files.records import SCHEMA, canonical_json, json_text, read_json, write_json
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.suite.students import Checkpoint, Student
 
-Status = Literal["ok", "drift", "incomparable"]
-
-EXIT_CODES: dict[str, int] = {"ok": 0, "drift": 1, "incomparable": 2}
-FALSE_ALARM = 1e-4  # of one value; a suite holds some 70
-# The same draws on another CPU differ by rounding alone: AVX2 instead of AVX-512 kernels moved the
-# values of the smoke suite by at most 4e-5 of themselves, trained students included.
-SAME_SEED_RELATIVE = 2e-3
 # Settings that may differ without a difference in what is measured.
-_FREE_SETTINGS = {"name", "title", "description", "seeds", "claims", "baseline", "trackers"}
-
-
+_FREE_SETTINGS = {
+    "name", "title", "description", "seeds", "claims", "baseline", "trackers", "gate",
+}  # fmt: skip
 _ABSENT = {"value": None, "n": None}
-
-
-class CheckResult(NamedTuple):
-    """The status and, line by line, its reasons."""
-
-    status: Status
-    lines: list[str]
 
 
 def find_expected(suite: str) -> Path:
@@ -53,67 +44,102 @@ def find_expected(suite: str) -> Path:
     )
 
 
-def write_expected(records: list[dict[str, Any]], folder: Path) -> Path:
-    """Write `<suite>.expected.json` from the report records of one suite, each at other seeds."""
+def write_expected(records: Sequence[dict[str, Any]], where: Path, why: str = "") -> Path:
+    """Write the expectation from the report records of one suite, each at other seeds.
+
+    where: its file, or the folder for `<suite>.expected.json`. What stood there is kept in it.
+    """
+    expected = expectation(records, why)
+    path = where if where.suffix == ".json" else where / f"{expected['suite']}.expected.json"
+    if path.is_file():
+        expected["replaced"] = _history(read_json(path))
+    write_json(path, {**expected, "digest": digest_of(expected)})
+    return path
+
+
+def expectation(records: Sequence[dict[str, Any]], why: str = "") -> dict[str, Any]:
+    """What a file of expected values holds of some records, but for its history and digest."""
     first = records[0]
-    shared = [(record["fingerprint"], _settings(record["suite"])) for record in records]
+    shared = [(record["fingerprint"], settings_of(record["suite"])) for record in records]
     if any(each != shared[0] for each in shared):
         raise BenchError(
             "the seeds' runs do not share protocol and settings: run them with one version"
         )
-    values = {
-        student: {
-            metric: [
-                one["value"] for record in records for one in _by_seed(record, student, metric)
-            ]
-            for metric in row
-        }
-        for student, row in first["table"].items()
-    }
-    path = folder / f"{first['suite']['name']}.expected.json"
-    expected = {
+    return {
         "schema": SCHEMA,
         "suite": first["suite"]["name"],
         "seeds": [seed for record in records for seed in record["suite"]["seeds"]],
+        "written": {
+            "who": os.environ.get("GITHUB_ACTOR") or _user(),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "why": why,
+        },
+        "reports": [
+            {"seeds": record["suite"]["seeds"], "sha256": report_sha256(record)}
+            for record in records
+        ],
         "provenance": first["provenance"],
         "protocol": first["protocol"],
-        "settings": _settings(first["suite"]),
+        "settings": settings_of(first["suite"]),
         "n": {
-            student: {metric: _by_seed(first, student, metric)[0]["n"] for metric in row}
+            student: {metric: by_seed(first, student, metric)[0]["n"] for metric in row}
             for student, row in first["table"].items()
         },
-        "values": values,
+        "values": {
+            student: {
+                metric: [
+                    one["value"] for record in records for one in by_seed(record, student, metric)
+                ]
+                for metric in row
+            }
+            for student, row in first["table"].items()
+        },
         "first_updates": [row for record in records for row in record["first_updates"].values()],
     }
-    write_json(path, expected)
-    return path
 
 
-def against_expected(record: dict[str, Any], expected: dict[str, Any]) -> CheckResult:
-    """What a report's record is beside an expectation; incomparable before drift before ok."""
-    if expected.get("schema") != SCHEMA:
-        return CheckResult("incomparable", [f"schema: {SCHEMA}, expected {expected.get('schema')}"])
-    protocol = list(differing("protocol", record["protocol"], expected["protocol"]))
-    if protocol:
-        return CheckResult("incomparable", protocol)
-    settings = (_settings(record["suite"]), expected["settings"])
-    lines = list(differing("settings", *map(_with_defaults, settings)))
-    lines += _value_lines(record, expected)
-    lines += _first_updates_lines(record, expected)
-    return CheckResult("drift" if lines else "ok", lines)
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user without a name
+        return "unknown"
 
 
-def _by_seed(record: dict[str, Any], student: str, metric: str) -> list[dict[str, Any]]:
+def _history(previous: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an expectation replaced, oldest first, and itself."""
+    older = previous.get("replaced", [])
+    return [*older, {k: v for k, v in previous.items() if k not in ("replaced", "digest")}]
+
+
+def report_sha256(record: dict[str, Any]) -> str:
+    """sha256 of the `report.json` that holds a record."""
+    return hashlib.sha256(json_text(record).encode()).hexdigest()
+
+
+def digest_of(expected: Mapping[str, Any]) -> str:
+    """sha256 of all that an expectation holds but the digest itself."""
+    own = {key: value for key, value in expected.items() if key != "digest"}
+    # As a reader has it: keys that are numbers have become text.
+    return hashlib.sha256(canonical_json(json.loads(json.dumps(own))).encode()).hexdigest()
+
+
+def edited(expected: Mapping[str, Any]) -> bool:
+    """Whether a file was changed after it was written; one without a digest cannot tell."""
+    return "digest" in expected and expected["digest"] != digest_of(expected)
+
+
+def by_seed(record: dict[str, Any], student: str, metric: str) -> list[dict[str, Any]]:
     """Value and n of each seed of a report, in order; absent ones for a student it lacks."""
     cell = record["table"].get(student, {}).get(metric, {}).get("all", {"by_seed": {}})
     return [cell["by_seed"].get(str(seed), _ABSENT) for seed in record["suite"]["seeds"]]
 
 
-def _settings(suite: dict[str, Any]) -> dict[str, Any]:
+def settings_of(suite: dict[str, Any]) -> dict[str, Any]:
+    """All of a suite that determines what is measured."""
     return {key: value for key, value in suite.items() if key not in _FREE_SETTINGS}
 
 
-def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """An option younger than the expectation had its default, which changes nothing."""
     younger = {
         key: field.get_default()
@@ -143,105 +169,3 @@ def _defaults(part: type[BaseModel]) -> dict[str, Any]:
         if not field.is_required()
     }
     return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
-
-
-def _value_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    lines = []
-    metrics = {metric for row in expected["values"].values() for metric in row}
-    for metric in sorted(metrics):
-        rows = {student: row[metric] for student, row in expected["values"].items()}
-        spread = _pooled_relative_spread(rows)
-        for student, known in rows.items():
-            n = expected["n"][student][metric]
-            cells = _by_seed(record, student, metric)
-            for seed, found in zip(record["suite"]["seeds"], cells, strict=True):
-                name = f"{student} {metric}{_seed_shown(record, seed)}"
-                if found["n"] != n:
-                    lines.append(f"{name}: n {found['n']}, expected {n}")
-                elif found["value"] is None or None in known:
-                    if found["value"] is not None or set(known) != {None}:
-                        lines.append(
-                            f"{name}: {found['value']}, expected {known}: a value is missing"
-                        )
-                else:
-                    paired = _paired(record, expected, student, seed)
-                    lines += _one_value(name, found["value"], known, spread, paired)
-    return lines
-
-
-def _seed_shown(record: dict[str, Any], seed: int) -> str:
-    return f", seed {seed}" if len(record["suite"]["seeds"]) > 1 else ""
-
-
-def _paired(
-    record: dict[str, Any], expected: dict[str, Any], student: str, seed: int
-) -> int | None:
-    """Position of a seed among the expected, for a student without training."""
-    trained = record["suite"]["students"][student]["source"] == "train"
-    return None if trained or seed not in expected["seeds"] else expected["seeds"].index(seed)
-
-
-def _one_value(
-    name: str, value: float, known: list[float], spread: float, paired: int | None
-) -> list[str]:
-    if paired is not None:
-        same = known[paired]
-        if not math.isclose(value, same, rel_tol=SAME_SEED_RELATIVE, abs_tol=1e-4):
-            return [f"{name}: {value:.5g}, expected {same:.5g} at this seed"]
-        return []
-    mean, tolerance = _mean(known), _tolerance(known, spread)
-    if abs(value - mean) <= tolerance:
-        return []
-    return [f"{name}: {value:.5g}, expected {mean:.5g} within {tolerance:.2g}"]
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _std(values: list[float]) -> float:
-    mean = _mean(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
-def _pooled_relative_spread(rows: dict[str, list[float | None]]) -> float:
-    """Median over students of standard deviation over mean: one seed spread for a metric.
-
-    Three seeds alone know a spread badly; all students together know it better.
-    """
-    relative = sorted(
-        _std(known) / abs(_mean(known))
-        for values in rows.values()
-        if len(known := [v for v in values if v is not None]) > 1 and _mean(known)
-    )
-    return relative[len(relative) // 2] if relative else 0.0
-
-
-def _tolerance(known: list[float], relative_spread: float) -> float:
-    """Half-width in which a further seed's value falls but for `FALSE_ALARM`."""
-    from scipy.stats import norm
-
-    spread = max(_std(known), relative_spread * abs(_mean(known)))
-    width = float(norm.isf(FALSE_ALARM / 2)) * math.sqrt(1 + 1 / len(known))
-    return width * spread
-
-
-def _first_updates_lines(record: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """The first updates at the same seeds: nothing has diverged yet, so they show any change."""
-    lines = []
-    for seed in sorted({*record["suite"]["seeds"]} & {*expected["seeds"]}):
-        known = expected["first_updates"][expected["seeds"].index(seed)]
-        found = record["first_updates"].get(str(seed), {})
-        for student, row in known.items():
-            for series, value in row.items():
-                ours = found.get(student, {}).get(series)
-                if not _alike(ours, value):
-                    name = f"{student} {series}{_seed_shown(record, seed)}"
-                    lines.append(f"{name} in the first updates: {ours}, expected {value}")
-    return lines
-
-
-def _alike(found: float | None, expected: float | None) -> bool:
-    if found is None or expected is None:
-        return found is expected
-    return math.isclose(found, expected, rel_tol=SAME_SEED_RELATIVE, abs_tol=1e-6)

@@ -25,6 +25,21 @@ def metric_shown(metric: str, value: float | None, *, sign: bool = False) -> str
     return shown(None if value is None else value * row.scale, row.decimals, sign=sign)
 
 
+def apart(metric: str, value: float, *others: float) -> list[str]:
+    """Values of a metric with its unit, and as many digits as tell the first from the others.
+
+    A metric that is no longer known has no unit and four digits.
+    """
+    if metric not in METRICS:
+        return [significant(v, 5) for v in (value, *others)]
+    row, unit = METRICS[metric], unit_of(metric)
+    for more in range(5):
+        texts = [shown(v * row.scale, row.decimals + more) for v in (value, *others)]
+        if all(texts[0] != text or value == v for text, v in zip(texts[1:], others, strict=True)):
+            break
+    return [text + unit for text in texts]
+
+
 def interval_shown(
     metric: str, low: float | None, high: float | None, *, sign: bool = False
 ) -> str:

@@ -61,7 +61,6 @@ class RunFiles:
 def load_run(plan: Plan) -> RunFiles:
     """Read the files of every stage that is complete; what is not is missing, with its reason."""
     suite = plan.suite
-    extractors = sorted({e for m in suite.metrics if (e := METRICS[m].extractor)})
     return RunFiles(
         suite=suite,
         prompts={p.prompt_id: p.text for p in plan.prompts},
@@ -70,17 +69,21 @@ def load_run(plan: Plan) -> RunFiles:
         protocol=json.loads(json.dumps(plan.protocol)),
         fingerprint=plan.fingerprint,
         students={
-            name: {seed: _student(plan, name, seed, extractors) for seed in suite.seeds}
+            name: {seed: load_student(plan, name, seed) for seed in suite.seeds}
             for name in suite.students
         },
-        reference=_reference(suite, plan.shared("reference"), extractors),
+        reference=_reference(suite, plan.shared("reference"), _extractors(suite)),
     )
 
 
-def _student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
+def _extractors(suite: Suite) -> list[str]:
+    return sorted({e for m in suite.metrics if (e := METRICS[m].extractor)})
+
+
+def load_student(plan: Plan, name: str, seed: int) -> StudentFiles:
     """A student's files; one whose files are damaged is missing, and the others are not."""
     try:
-        return _load_student(plan, name, seed, extractors)
+        return _load_student(plan, name, seed, _extractors(plan.suite))
     except (BenchError, OSError, ValueError, KeyError) as error:
         return StudentFiles(f"has files that cannot be read: {said_by(error)}")
 

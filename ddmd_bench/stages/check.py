@@ -1,31 +1,69 @@
-"""Hold a finished run against expected values."""
+"""Hold a finished run against expected values, or its students against those of a baseline."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files.records import read_json
-from ddmd_bench.reporting.expected import CheckResult, against_expected, find_expected
+from ddmd_bench.reporting import gate
+from ddmd_bench.reporting.baselines import Baseline, load_baseline
+from ddmd_bench.reporting.checked import Checked
+from ddmd_bench.reporting.drift import against_expected
+from ddmd_bench.reporting.expected import find_expected
+from ddmd_bench.reporting.runfiles import load_run
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
 
-def check(plan: Plan, expected_path: Path | None = None) -> CheckResult:
+def check(plan: Plan, expected_path: Path | None = None) -> Checked:
     """Compare the report of a finished run with an expectation, the suite's own by default."""
-    unfinished = [task for task in plan.tasks.values() if not task.complete()]
-    path = plan.report_folder / "report.json"
-    again = f"Run `python -m ddmd_bench run {plan.suite.name}`"
-    if failed := [f"{task}: {why}" for task in unfinished if (why := task.failure())]:
-        told = "\n  ".join([f"nothing to check: {len(failed)} tasks failed", *failed])
-        raise BenchError(f"{told}\n{again} once they are mended")
+    refuse_failed(plan)
     expected_path = expected_path or find_expected(plan.suite.name)
-    if unfinished or not plan.report_complete():
-        what = ", ".join(map(str, unfinished))
-        what = what or f"{path} is missing or was made from another run"
-        raise BenchError(f"nothing to check yet: {what}. {again} first")
     if not expected_path.is_file():
         raise BenchError(f"{expected_path}: no such file of expected values")
-    return against_expected(read_json(path), read_json(expected_path))
+    record = finished_report(plan)
+    return against_expected(record, read_json(expected_path))
+
+
+def check_models(
+    plan: Plan, baseline: Path | None, student: str | None, against: str | None
+) -> Checked:
+    """Compare students with those of a baseline, or of the same run where none is given."""
+    if baseline is None and not (student and against and student != against):
+        raise BenchError("without --baseline, name two students: --student NEW --against OLD")
+    run = load_run(plan)
+    other = Baseline.of(run) if baseline is None else load_baseline(baseline, plan)
+    return gate.against_baseline(run, other, gate.pairs_of(run, other, student, against))
+
+
+def finished_report(plan: Plan) -> dict[str, Any]:
+    """The record of a run that is complete and reported, or `NotRun` with what to type."""
+    again = f"Run `python -m ddmd_bench run {plan.suite.name}`"
+    refuse_unfinished(plan, again)
+    path = plan.report_folder / "report.json"
+    if not plan.report_complete():
+        raise NotRun(
+            f"nothing to check yet: {path} is missing or was made from another run. {again} first"
+        )
+    record: dict[str, Any] = read_json(path)
+    return record
+
+
+def refuse_failed(plan: Plan) -> None:
+    """Raise `NotRun` where tasks failed."""
+    if failed := [f"{task}: {why}" for task in plan.tasks.values() if (why := task.failure())]:
+        told = "\n  ".join([f"nothing to check: {len(failed)} tasks failed", *failed])
+        again = f"Run `python -m ddmd_bench run {plan.suite.name}`"
+        raise NotRun(f"{told}\n{again} once they are mended")
+
+
+def refuse_unfinished(plan: Plan, again: str) -> None:
+    """Raise `NotRun` where tasks are not complete; `again` says what to type."""
+    refuse_failed(plan)
+    if unfinished := [task for task in plan.tasks.values() if not task.complete()]:
+        what = ", ".join(map(str, unfinished[:3]))
+        more = f" and {len(unfinished) - 3} more tasks" if len(unfinished) > 3 else ""
+        raise NotRun(f"nothing to check yet: {what}{more} not run. {again} first")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.files.records import write_json, write_whole
+from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.latex import latex
 from ddmd_bench.reporting.pages import html
 from ddmd_bench.reporting.record import build_record
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def report(plan: Plan) -> dict[str, Any]:
     """Write the report of whatever stages are finished, and return its record."""
     run = load_run(plan)
-    record = {"key": plan.report_key, **build_record(run)}
+    record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
     folder = plan.report_folder
     # The record last: where it stands, the pages beside it are its own.
     write_whole(folder / "index.html", html(record, run))

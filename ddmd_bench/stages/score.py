@@ -14,7 +14,7 @@ import torch
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.arrays import write_npy, write_parquet
-from ddmd_bench.files.decoding import Undecodable, decoded
+from ddmd_bench.files.decoding import Undecodable, decoded, upright
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.records import (
     mark_done,
@@ -93,15 +93,15 @@ def _images(folder: Path, rows: Sequence[Row]) -> Images:
     """The images that the harness wrote: what is wrong with a file has happened since."""
     paths = [folder / "images" / row["file_name"] for row in rows]
 
-    def whole(path: Path) -> Image:
+    def whole(path: Path, read: Callable[[Path], Image] = decoded) -> Image:
         try:
-            return decoded(path)
+            return read(path)
         except Undecodable as error:
             raise BenchError(f"{path}: {error}. Delete {folder} and run again") from error
 
     @cache
     def size() -> tuple[int, int]:
-        return whole(paths[0]).size
+        return whole(paths[0], upright).size  # of a blank one too: the others have values
 
     def read(row: int) -> Image:
         image = whole(paths[row])

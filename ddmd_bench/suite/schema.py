@@ -17,6 +17,7 @@ from pydantic import (
 
 from ddmd_bench.errors import unknown
 from ddmd_bench.suite.claims import Claim
+from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.settings import (
     DataSource,
     Model,
@@ -119,12 +120,14 @@ class Suite(Strict):
     baseline: str
     claims: list[Claim] = Field(default_factory=list)
     literature: tuple[LiteratureRows, ...] = ()
+    # What `check --baseline` lets each metric lose; none: all that have a better direction.
+    gate: dict[str, Margin] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Neither the key nor the report of a suite changes by an option that it leaves alone.
         data: dict[str, Any] = dump(self)
-        for name in ("literature", "scoring"):
+        for name in ("literature", "scoring", "gate"):
             if name not in self.model_fields_set:
                 data.pop(name, None)
         if self.reference.statistics is None and "reference" in data:
@@ -161,6 +164,9 @@ class Suite(Strict):
                 raise ValueError(f"claims[{k}]: {claim.student} is not trained and has no series")
             if claim.metric and claim.metric not in self.metrics:
                 raise ValueError(f"claims[{k}]: " + unknown("metric", claim.metric, self.metrics))
+        for metric in self.gate:
+            if metric not in self.metrics:
+                raise ValueError("gate: " + unknown("metric", metric, self.metrics))
         tables = [beside.table for beside in self.literature]
         for k, beside in enumerate(self.literature):
             where = f"literature[{k}]"
