@@ -3,7 +3,7 @@
 A student that is not trained is held to the very seed. A trained one is held to its value at the
 same seed, within what trainings differ in by their seeds: rounding, all that may move it with
 nothing changed, brings about less. At a further seed it may leave the known ones by what a seed
-may, beside what all students share (`reporting.spreads`): `FALSE_ALARMS` of such runs with nothing
+may, beside what all students share (`reporting.seed_spreads`): `FALSE_ALARMS` of such runs with nothing
 changed are drift, which `benchmarks.gate` measures.
 """
 
@@ -25,7 +25,7 @@ from ddmd_bench.reporting.expected import (
     with_defaults,
 )
 from ddmd_bench.reporting.numbers import apart, significant
-from ddmd_bench.reporting.spreads import Spreads, limit, scale_of, spreads_of
+from ddmd_bench.reporting.seed_spreads import Spreads, limit, scale_of, spreads_of
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import Array
 

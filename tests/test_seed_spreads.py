@@ -8,7 +8,7 @@ from scipy.special import polygamma
 from scipy.stats import t as student_t
 
 from benchmarks.gate import World, wrong
-from ddmd_bench.reporting.spreads import _trigamma_inverse, limit, scale_of, spreads_of
+from ddmd_bench.reporting.seed_spreads import _trigamma_inverse, limit, scale_of, spreads_of
 
 INDEPENDENT = np.random.default_rng(0).normal(size=(40, 8, 3))
 
