@@ -133,9 +133,9 @@ def test_several_seeds_are_not_resampled(
     run = load_run(made[0])
 
     def drawn(*_: Any) -> None:
-        raise AssertionError("a bootstrap over prompts")
+        raise AssertionError("resamples of prompts")
 
-    monkeypatch.setattr(intervals, "prompt_counts", drawn)
+    monkeypatch.setattr(intervals, "sign_flip_p_value", drawn)
     monkeypatch.setattr(frechet, "prompt_counts", drawn)
     for metric in ("prompt_accuracy", "frechet_attributes"):
         assert np.isfinite(make_compare(run)(metric, "dmd", "ca_only").low)

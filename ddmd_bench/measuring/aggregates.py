@@ -41,7 +41,7 @@ def aggregate(
         if row.counts is not None:
             times = np.nan_to_num(measured.table[row.counts].to_numpy()[inside]).astype(int)
             values, groups = values.repeat(times), groups.repeat(times)
-        return mean_interval(values, groups)
+        return mean_interval(values, groups, row.bounds)
     assert real is not None, f"{metric} compares with real images"
     features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
     known = np.isfinite(features).all(1)

@@ -14,12 +14,14 @@ from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
 from ddmd_bench.reporting.seeds import joined_reason, shortfall
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats import intervals
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+NAN = math.nan
 
 
 class Difference(NamedTuple):
@@ -34,6 +36,8 @@ class Difference(NamedTuple):
     missing: str = ""
     # a - b with each of the suite's seeds, NaN where there is none.
     by_seed: Mapping[int, float] = MappingProxyType({})
+    wins_low: float = NAN
+    wins_high: float = NAN
 
     @property
     def n_seeds(self) -> int:
@@ -57,7 +61,6 @@ class _How(NamedTuple):
     examined: dict[tuple[str, int], Any]
 
 
-NAN = math.nan
 KEYS = ["prompt_id", "image_index"]
 
 
@@ -69,7 +72,15 @@ def no_difference(missing: str) -> Difference:
 def negated(d: Difference) -> Difference:
     """b - a from a - b."""
     by_seed = {seed: -value for seed, value in d.by_seed.items()}
-    return Difference(-d.value, -d.high, -d.low, d.p_value, d.n, 1 - d.wins, d.missing, by_seed)
+    return d._replace(
+        value=-d.value,
+        low=-d.high,
+        high=-d.low,
+        wins=1 - d.wins,
+        by_seed=by_seed,
+        wins_low=1 - d.wins_high,
+        wins_high=1 - d.wins_low,
+    )
 
 
 def oriented(metric: str, d: Difference) -> Difference:
@@ -157,10 +168,12 @@ def _paired(
     if METRICS[metric].kind == "prompt":
         # A prompt's value stands on each of its images; count it once.
         kept = kept[np.sort(first)]
-    resamples = intervals.NUM_RESAMPLES if resampled else 0
     values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
-    found = paired_difference(values_a, values_b, groups, seed=seed, resamples=resamples)
-    return Difference(*found)
+    bounds = METRICS[metric].bounds
+    found = paired_difference(
+        values_a, values_b, groups, seed=seed, bounds=bounds, tested=resampled
+    )
+    return Difference(**found._asdict())
 
 
 def _shared_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -200,7 +213,8 @@ def _distribution(
             how.examined[key] = distance.examine(features, reference, groups, how.resampled)
         return how.examined[key]
 
-    return Difference(*distance.compare(of(a), of(b), groups, seed, how.resampled))
+    found = distance.compare(of(a), of(b), groups, seed, how.resampled)
+    return Difference(**found._asdict())
 
 
 def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
