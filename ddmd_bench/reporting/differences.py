@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
-from ddmd_bench.reporting.seeds import joined_reason, shortfall
+from ddmd_bench.reporting.seeds import interval_over, joined_reason, shortfall
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.distances import DISTANCES
-from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
+from ddmd_bench.stats.intervals import holm, paired_difference
+from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, of_prompts, paired_t
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ class Difference(NamedTuple):
     by_seed: Mapping[int, float] = MappingProxyType({})
     wins_low: float = NAN
     wins_high: float = NAN
+    over: str = "prompts"  # what the interval is over
 
     @property
     def n_seeds(self) -> int:
@@ -108,34 +110,46 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     return compare
 
 
+class _Pairs(NamedTuple):
+    """a - b of images that both have, and their prompts: [n] each."""
+
+    values: NDArray[np.float64]
+    groups: NDArray[Any]
+
+
 def _difference(run: RunFiles, metric: str, a: str, b: str, how: _How) -> Difference:
-    found = {seed: _of_seed(run, metric, a, b, seed, how) for seed in run.suite.seeds}
-    difference = over_seeds(found)
+    pairs: list[_Pairs] = []  # of each seed, where images have values
+    found = {seed: _of_seed(run, metric, a, b, seed, how, pairs) for seed in run.suite.seeds}
+    difference = over_seeds(found, of_prompts(pairs))
     if not difference.missing and not math.isfinite(difference.low + difference.high):
         return difference._replace(missing="no interval could be computed")
     return difference
 
 
-def over_seeds(found: dict[int, Difference]) -> Difference:
-    """Of several seeds the mean of their differences, with a t-interval and the paired t-test's p
-    over the seeds; one seed's difference as it is, with its interval over prompts."""
+def over_seeds(found: dict[int, Difference], prompts: OfPrompts = NO_PROMPTS) -> Difference:
+    """Of several seeds the mean of their differences, with the interval and the p of `paired_t`
+    over the seeds and the prompts; one seed's difference as it is, with its interval over prompts.
+    """
     by_seed = {seed: d.value for seed, d in found.items()}
     known = [d for d in found.values() if math.isfinite(d.value)]
     if len(found) == 1 or not known:
         reason = joined_reason({seed: d.missing for seed, d in found.items()})
         first = next(iter(found.values()))
         return first._replace(missing=reason, by_seed=by_seed)
-    value, low, high, p_value = paired_t([d.value for d in known])
+    value, low, high, p_value = paired_t([d.value for d in known], prompts)
     missing = ""
     if len(known) == 1:
         reasons = joined_reason({seed: d.missing for seed, d in found.items()})
         missing = f"{shortfall(1, len(found))}; {reasons}"
     wins = float(np.mean([d.wins for d in known]))
     n = sum(d.n for d in known)
-    return Difference(value, low, high, p_value, n, wins, missing, by_seed)
+    over = interval_over(len(found), prompts)
+    return Difference(value, low, high, p_value, n, wins, missing, by_seed, over=over)
 
 
-def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How) -> Difference:
+def _of_seed(
+    run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How, pairs: list[_Pairs]
+) -> Difference:
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
         if files.missing:
@@ -143,11 +157,16 @@ def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How) -
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
         return _distribution(run, metric, files_a, files_b, draws, how)
-    return _paired(metric, files_a, files_b, draws, how.resampled)
+    return _paired(metric, files_a, files_b, draws, how.resampled, pairs)
 
 
 def _paired(
-    metric: str, a: StudentFiles, b: StudentFiles, seed: int, resampled: bool
+    metric: str,
+    a: StudentFiles,
+    b: StudentFiles,
+    seed: int,
+    resampled: bool,
+    pairs: list[_Pairs],
 ) -> Difference:
     assert a.per_image is not None
     assert b.per_image is not None
@@ -169,6 +188,7 @@ def _paired(
         # A prompt's value stands on each of its images; count it once.
         kept = kept[np.sort(first)]
     values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
+    pairs.append(_Pairs(values_a - values_b, groups))
     bounds = METRICS[metric].bounds
     found = paired_difference(
         values_a, values_b, groups, seed=seed, bounds=bounds, tested=resampled

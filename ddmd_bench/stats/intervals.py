@@ -29,6 +29,7 @@ Bounds = tuple[float, float]  # between which values lie
 
 UNBOUNDED = (-math.inf, math.inf)
 PRIOR_PROMPTS = 2
+MEASURED = 1 / 20  # a mean of twenty independent answers
 
 
 class Interval(NamedTuple):
@@ -100,8 +101,10 @@ def mean_interval(
 ) -> Interval:
     """Mean over images [n] with its 95 % interval over prompts; NaN values are skipped.
 
-    Between two finite bounds it is a share's (`share_ends`), else a skewed mean's (`skewed_ends`),
-    and never beyond a bound. One prompt has no standard error: low and high are NaN.
+    Between two finite bounds it is a share's (`share_ends`), but for values that vary less than a
+    `MEASURED` part of what yes-or-no answers would: they are measurements, as shares of pixels are,
+    and have a skewed mean's (`skewed_ends`) as all others. Never beyond a bound. One prompt has no
+    standard error: low and high are NaN.
     """
     values, groups = np.asarray(values, np.float64), np.asarray(groups)
     sums, counts = per_prompt(values, groups)
@@ -112,10 +115,11 @@ def mean_interval(
     if num_prompts < 2:
         return Interval(value, math.nan, math.nan, n)
     lowest, highest = bounds or UNBOUNDED
-    if math.isfinite(highest - lowest):
-        width = highest - lowest
-        found = _share((values - lowest) / width, groups)
-        return Interval(value, lowest + width * found.low, lowest + width * found.high, n)
+    if math.isfinite(width := highest - lowest):
+        most = (value - lowest) * (highest - value)
+        if float(np.nanmean(np.square(values - value))) >= MEASURED * most:
+            found = _share((values - lowest) / width, groups)
+            return Interval(value, lowest + width * found.low, lowest + width * found.high, n)
     residuals = sums - value * counts
     error = standard_error(residuals, n)
     low, high = skewed_ends(value, error, skewness_of(residuals), num_prompts)
@@ -218,34 +222,6 @@ def effective_number(residuals: Array) -> float:
         return 0.0
     squares = np.square(residuals / largest)
     return float(squares.sum() ** 2 / (squares @ squares))
-
-
-def seed_interval(values: Sequence[float]) -> Interval:
-    """Mean of independent values, one of each seed, with its 95 % t-interval.
-
-    Several equal values show no spread to judge by, as coarse ones may by chance; like a single
-    value they have no interval: low and high are NaN.
-    """
-    n = len(values)
-    value = math.fsum(values) / n if n else math.nan
-    residuals = np.asarray(values, np.float64) - value
-    _, low, high, _ = t_interval(value, standard_error(residuals, n), n, n)
-    known = high - low > 1e-12 * abs(value)
-    return Interval(value, low if known else math.nan, high if known else math.nan, n)
-
-
-def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
-    """Mean of the seeds' differences, its 95 % t-interval, and the p of the paired t-test.
-
-    Where all of several are 0 the two are the same: the interval is 0 and p is 1.
-    """
-    from scipy.stats import ttest_1samp
-
-    value, low, high, n = seed_interval(differences)
-    if n > 1 and not np.any(differences):
-        return 0.0, 0.0, 0.0, 1.0
-    p_value = math.nan if math.isnan(low) else float(ttest_1samp(differences, 0.0).pvalue)
-    return value, low, high, p_value
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
