@@ -222,7 +222,7 @@ def family(num: int) -> Case:
     return Case(f"any of {num} comparisons, Holm", trial, 0.3, (20, 50))
 
 
-def over_seeds(num: int, of_seeds: float, of_prompts_: float) -> Case:
+def over_seeds(num: int, of_seeds: float, with_prompts: float) -> Case:
     """Difference of alike methods, trained with so many seeds each.
 
     What seeds and prompts add to the mean's spread, beside images, which add 1.
@@ -231,14 +231,14 @@ def over_seeds(num: int, of_seeds: float, of_prompts_: float) -> Case:
     def trial(draws: Generator, prompts: int) -> Outcome:
         root = math.sqrt(prompts)
         values = root * (
-            of_prompts_ * draws.normal(size=prompts) + draws.normal(size=(num, prompts))
+            with_prompts * draws.normal(size=prompts) + draws.normal(size=(num, prompts))
         )
         values += of_seeds * math.sqrt(num) * draws.normal(size=(num, 1))
-        shared = of_prompts([(row, np.arange(prompts)) for row in values])
+        shared = of_prompts(values)
         _, low, high, p_value = paired_t(values.mean(1).tolist(), shared)
         return Outcome(low <= 0 <= high, p_value < 0.05)
 
-    spreads = f"seeds add {of_seeds:g}, prompts {of_prompts_:g}"
+    spreads = f"seeds add {of_seeds:g}, prompts {with_prompts:g}"
     return Case(f"difference over {num} seeds; {spreads}", trial, 1.0, (50, 200))
 
 

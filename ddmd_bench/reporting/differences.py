@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
 from ddmd_bench.reporting.seeds import interval_over, joined_reason, shortfall
+from ddmd_bench.reporting.spreads import Pairs, shared_prompts, with_power
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.intervals import holm, paired_difference
-from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, of_prompts, paired_t
+from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, paired_t
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,8 @@ class Difference(NamedTuple):
     wins_low: float = NAN
     wins_high: float = NAN
     over: str = "prompts"  # what the interval is over
+    least: float = NAN  # that would have been shown, with 80 % power at 5 %
+    spreads: Mapping[str, float] = MappingProxyType({})  # `stats.power.Spreads`
 
     @property
     def n_seeds(self) -> int:
@@ -58,7 +61,8 @@ Compare = Callable[[str, str, str], Difference]  # metric, student a, student b
 class _How(NamedTuple):
     """Of all pairs alike."""
 
-    resampled: bool
+    intervals: bool
+    resampled: bool  # within a seed
     # What the distances of one student need, by metric and the files, which the run holds.
     examined: dict[tuple[str, int], Any]
 
@@ -97,7 +101,7 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     not resampled has a value and wins, but neither interval nor p.
     """
     # Over several seeds the spread of the seeds is the interval: their values are enough.
-    how = _How(resampled and run.suite.intervals_over == "prompts", {})
+    how = _How(resampled, resampled and run.suite.intervals_over == "prompts", {})
     known: dict[tuple[str, str, str], Difference] = {}
 
     def compare(metric: str, a: str, b: str) -> Difference:
@@ -110,20 +114,15 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     return compare
 
 
-class _Pairs(NamedTuple):
-    """a - b of images that both have, and their prompts: [n] each."""
-
-    values: NDArray[np.float64]
-    groups: NDArray[Any]
-
-
 def _difference(run: RunFiles, metric: str, a: str, b: str, how: _How) -> Difference:
-    pairs: list[_Pairs] = []  # of each seed, where images have values
+    pairs: Pairs = []
     found = {seed: _of_seed(run, metric, a, b, seed, how, pairs) for seed in run.suite.seeds}
-    difference = over_seeds(found, of_prompts(pairs))
+    if not how.intervals:
+        return over_seeds(found)
+    difference = over_seeds(found, shared_prompts(pairs))
     if not difference.missing and not math.isfinite(difference.low + difference.high):
         return difference._replace(missing="no interval could be computed")
-    return difference
+    return with_power(difference, pairs, len(run.prompts))
 
 
 def over_seeds(found: dict[int, Difference], prompts: OfPrompts = NO_PROMPTS) -> Difference:
@@ -148,7 +147,7 @@ def over_seeds(found: dict[int, Difference], prompts: OfPrompts = NO_PROMPTS) ->
 
 
 def _of_seed(
-    run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How, pairs: list[_Pairs]
+    run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How, pairs: Pairs
 ) -> Difference:
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
@@ -166,7 +165,7 @@ def _paired(
     b: StudentFiles,
     seed: int,
     resampled: bool,
-    pairs: list[_Pairs],
+    pairs: Pairs,
 ) -> Difference:
     assert a.per_image is not None
     assert b.per_image is not None
@@ -188,7 +187,7 @@ def _paired(
         # A prompt's value stands on each of its images; count it once.
         kept = kept[np.sort(first)]
     values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
-    pairs.append(_Pairs(values_a - values_b, groups))
+    pairs.append((values_a - values_b, groups))
     bounds = METRICS[metric].bounds
     found = paired_difference(
         values_a, values_b, groups, seed=seed, bounds=bounds, tested=resampled
@@ -253,6 +252,7 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "baseline": suite.baseline,
             "metric": metric,
             **d._asdict(),
+            "spreads": {**d.spreads},
             "n_seeds": d.n_seeds,
             "n_seeds_expected": len(d.by_seed),
             "p_holm": p_holm,
