@@ -50,6 +50,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         arguments=("--prompts", "1000", "10000", "--rounds", "3", "--students", "0"),
     ),
     "coverage": Benchmark("how often intervals contain the truth, and tests see what is not there"),
+    "sequential": Benchmark("how many prompts a comparison takes that stops when it is settled"),
     "memory": Benchmark(
         "peak memory of training all weights and of training adapters",
         left_out="it needs 24 GiB, since activations outweigh the weights of a smaller network",
