@@ -72,7 +72,7 @@ def share_ends(share: float, number: float, num_prompts: int, largest: float = 1
     if share <= 0 or share >= 1:
         limit = largest * (1 - QUANTILES[0] ** (1 / number))
         return (1 - limit, 1.0) if share >= 1 else (0.0, limit)
-    if number > 1e24:  # all alike: there is no spread to judge by
+    if number > 1e18:  # all alike: there is no spread to judge by
         return share, share
     number *= (_NORMAL / t_quantile(num_prompts)) ** 2
     yes, no = share * number, (1 - share) * number

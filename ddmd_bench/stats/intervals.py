@@ -17,6 +17,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.stats.ends import (
     Array,
     Ends,
+    correlation_of,
     difference_ends,
     share_ends,
     skewed_ends,
@@ -187,9 +188,8 @@ def paired_difference(
     if math.isfinite(width := highest - lowest):
         low, high = (width * end for end in _share_difference((a - b) / width, groups))
     else:
-        _, low, high, _ = t_interval(
-            value, standard_error(sums - value * counts, n), num_prompts, n
-        )
+        error = standard_error(sums - value * counts, n)
+        low, high = t_ends(value, error, num_prompts)
     p_value = sign_flip_p_value(sums, seed)
     won = _share_difference(np.sign(sums), np.arange(num_prompts))
     return PairedDifference(value, low, high, p_value, n, wins, *((1 + end) / 2 for end in won))
@@ -203,10 +203,7 @@ def _share_difference(differences: Array, groups: NDArray[Any]) -> Ends:
     """
     largest = float(np.nanmax(np.abs(differences))) or 1.0
     ahead, behind = (_share(np.maximum(x, 0), groups, largest) for x in (differences, -differences))
-    scale = math.sqrt(
-        float(ahead.residuals @ ahead.residuals) * float(behind.residuals @ behind.residuals)
-    )
-    correlation = float(ahead.residuals @ behind.residuals) / scale if scale else 0.0
+    correlation = correlation_of(ahead.residuals, behind.residuals)
     low, high = difference_ends(ahead[:3], behind[:3], correlation)
     return max(low, -1.0), min(high, 1.0)
 
