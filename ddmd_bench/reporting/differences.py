@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
 from ddmd_bench.reporting.seeds import interval_over, joined_reason, shortfall
-from ddmd_bench.reporting.spreads import Pairs, shared_prompts, with_power
+from ddmd_bench.reporting.spreads import Pairs, numbered, shared_prompts, with_power
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.intervals import holm, paired_difference
@@ -65,6 +65,7 @@ class _How(NamedTuple):
     resampled: bool  # within a seed
     # What the distances of one student need, by metric and the files, which the run holds.
     examined: dict[tuple[str, int], Any]
+    numbers: dict[str, int]  # of prompts
 
 
 KEYS = ["prompt_id", "image_index"]
@@ -101,7 +102,7 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     not resampled has a value and wins, but neither interval nor p.
     """
     # Over several seeds the spread of the seeds is the interval: their values are enough.
-    how = _How(resampled, resampled and run.suite.intervals_over == "prompts", {})
+    how = _How(resampled, resampled and run.suite.intervals_over == "prompts", {}, {})
     known: dict[tuple[str, str, str], Difference] = {}
 
     def compare(metric: str, a: str, b: str) -> Difference:
@@ -156,7 +157,7 @@ def _of_seed(
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
         return _distribution(run, metric, files_a, files_b, draws, how)
-    return _paired(metric, files_a, files_b, draws, how.resampled, pairs)
+    return _paired(metric, files_a, files_b, draws, how, pairs)
 
 
 def _paired(
@@ -164,7 +165,7 @@ def _paired(
     a: StudentFiles,
     b: StudentFiles,
     seed: int,
-    resampled: bool,
+    how: _How,
     pairs: Pairs,
 ) -> Difference:
     assert a.per_image is not None
@@ -187,10 +188,11 @@ def _paired(
         # A prompt's value stands on each of its images; count it once.
         kept = kept[np.sort(first)]
     values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
-    pairs.append((values_a - values_b, groups))
+    if how.intervals:
+        pairs.append((values_a - values_b, numbered(groups, how.numbers)))
     bounds = METRICS[metric].bounds
     found = paired_difference(
-        values_a, values_b, groups, seed=seed, bounds=bounds, tested=resampled
+        values_a, values_b, groups, seed=seed, bounds=bounds, tested=how.resampled
     )
     return Difference(**found._asdict())
 

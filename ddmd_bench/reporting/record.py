@@ -21,8 +21,9 @@ from ddmd_bench.reporting.pictures import chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
+from ddmd_bench.reporting.spreads import numbered, shared_prompts
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, by_prompt, of_prompts
+from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts
 from ddmd_bench.suite.schema import Suite
 
 if TYPE_CHECKING:
@@ -165,8 +166,9 @@ def _of_prompts(suite: Suite, files: dict[int, StudentFiles], metric: str, group
         return NO_PROMPTS
     tables = [t for one in files.values() if (t := one.per_image) is not None and metric in t]
     asked = suite.metrics_of()
-    images = [values_of(metric, t, counted(metric, t, group, asked)) for t in tables]
-    return of_prompts(by_prompt(images)[0]) if images else NO_PROMPTS
+    images = (values_of(metric, t, counted(metric, t, group, asked)) for t in tables)
+    numbers: dict[str, int] = {}
+    return shared_prompts([(values, numbered(prompts, numbers)) for values, prompts in images])
 
 
 def _clock(files: dict[int, StudentFiles]) -> dict[str, Any]:

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 # Of each seed: a - b of images that both students have, and their prompts, [n] each; empty of a
 # value that no image has.
-Pairs = list[tuple[NDArray[np.float64], NDArray[Any]]]
+Pairs = list[tuple[NDArray[np.float64], NDArray[np.int64]]]
+
+
+def numbered(prompts: NDArray[Any], numbers: dict[str, int]) -> NDArray[np.int64]:
+    """A number for each prompt id, kept in `numbers`: to sort texts takes fifty times longer."""
+    return np.array([numbers.setdefault(p, len(numbers)) for p in prompts.tolist()], np.int64)
 
 
 def shared_prompts(pairs: Pairs) -> OfPrompts:
