@@ -16,6 +16,7 @@ from ddmd_bench.stats.ends import difference_ends, share_ends, skewed_ends, t_en
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.stats.influence import Estimate, share_interval
 from ddmd_bench.stats.intervals import mean_interval, paired_difference
+from ddmd_bench.stats.seeds import by_prompt, of_prompts, paired_t, seed_interval
 
 SHARE = (0.0, 1.0)
 
@@ -126,3 +127,53 @@ def test_distances_keep_within_the_bounds_of_their_metrics() -> None:
         for features in (draws.normal(size=(30, 3)), draws.normal(size=(30, 3)) * 0.01 + 9):
             found = DISTANCES[row.distance].interval(features, real, groups, 0)
             assert row.bounds[0] <= found.low <= found.value <= found.high <= row.bounds[1]
+
+
+# Several seeds
+
+
+def seeds_of(generator: np.random.Generator, spread: float) -> np.ndarray:
+    """Prompts' differences [3, 40]."""
+    return (
+        0.3
+        + 0.3 * generator.normal(size=(3, 1))
+        + spread * generator.normal(size=40)
+        + generator.normal(size=(3, 40))
+    )
+
+
+def test_what_prompts_share_is_their_covariance() -> None:
+    generator = np.random.default_rng(5)
+    found = [of_prompts(seeds_of(generator, 1.5)) for _ in range(200)]
+    assert np.mean([one.variance for one in found]) == pytest.approx(1.5**2 / 40, rel=0.05)
+    assert found[0].num_prompts == 40
+    assert of_prompts(seeds_of(generator, 1.0)[:1]).num_prompts == 0
+
+
+def test_over_seeds_and_prompts_p_is_that_of_the_interval() -> None:
+    generator = np.random.default_rng(6)
+    for _ in range(100):
+        values = seeds_of(generator, 0.5)
+        means, prompts = values.mean(1).tolist(), of_prompts(values)
+        alone = paired_t(means)
+        _, low, high, p_value = paired_t(means, prompts)
+        assert alone[3] == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+        assert low <= alone[1] < alone[2] <= high
+        assert p_value >= alone[3] - 1e-12
+        assert (p_value < 0.05) == (low > 0 or high < 0)
+
+
+def test_prompts_that_a_seed_lacks_are_left_out_of_all() -> None:
+    prompts, values = np.arange(8) // 2, np.arange(8.0)
+    fewer = values.copy()
+    fewer[:2] = np.nan
+    means, counts, squares = by_prompt([(values, prompts), (fewer, prompts)])
+    assert means.tolist() == [[2.5, 4.5, 6.5]] * 2
+    assert counts.tolist() == [[2, 2, 2]] * 2
+    assert squares[0].tolist() == [4 + 9, 16 + 25, 36 + 49]
+
+
+def test_an_interval_over_seeds_keeps_within_the_range() -> None:
+    interval = seed_interval([0.99, 1.0, 0.995], bounds=SHARE)
+    assert interval.high == 1
+    assert interval.low == pytest.approx(0.995 - 4.302653 * 0.005 / 3**0.5)
