@@ -24,6 +24,7 @@ from benchmarks.table import Table, as_text
 from ddmd_bench.stats import resampling
 
 FLIPS = 999
+_OUTSIDE = "below 93 % or above 6 % by more than the simulation's own error"
 
 
 class Rate(NamedTuple):
@@ -84,7 +85,7 @@ def results(repetitions: int = 1_000, only: str = "") -> Table:
                 "below 0.05 without a difference, nominal 5. wide: above 97, as limits of few "
                 f"wrong answers are. Of {repetitions} repetitions, of distances a fifth."
             ),
-            f"Exceptions, below 93 % or above 6 % by more than the simulation's own error: {'; '.join(outside) or 'none'}.",
+            f"Exceptions, {_OUTSIDE}: {'; '.join(outside) or 'none'}.",
         ),
     )
 
