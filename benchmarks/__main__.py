@@ -51,6 +51,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "gate": Benchmark("how often `check` is wrong, with nothing changed and with a loss"),
     "losses": Benchmark("which losses `check --baseline` sees, by the number of images"),
+    "coverage": Benchmark("how often intervals contain the truth, and tests see what is not there"),
+    "sequential": Benchmark("how many prompts a comparison takes that stops when it is settled"),
     "memory": Benchmark(
         "peak memory of training all weights and of training adapters",
         left_out="it needs 24 GiB, since activations outweigh the weights of a smaller network",

@@ -20,7 +20,7 @@ from benchmarks.table import Table, as_text
 from ddmd_bench.files.records import SCHEMA
 from ddmd_bench.reporting.drift import FALSE_ALARMS, against_expected
 from ddmd_bench.reporting.expected import expectation
-from ddmd_bench.stats.intervals import Array
+from ddmd_bench.stats.ends import Array
 
 STUDENTS = [f"student_{k}" for k in range(9)]
 METRICS = ("hps_v21", "hps_v20", "pick_score", "aesthetic", "image_reward", "mean", "std", "hps_v3")

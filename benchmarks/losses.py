@@ -17,12 +17,13 @@ import numpy as np
 from benchmarks.table import Table, as_text
 from ddmd_bench.reporting.differences import Difference
 from ddmd_bench.reporting.gate import Compared, verdict_on
+from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import paired_difference
 
 SIZES = (200, 784, 3200)  # images
 LOSSES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08)
 ACCURACY, MARGIN = 0.95, 0.02
-RESAMPLES = 1_000
+METRIC = "prompt_accuracy"
 
 
 def verdicts(num_images: int, loss: float, num_runs: int) -> Counter[str]:
@@ -35,9 +36,10 @@ def verdicts(num_images: int, loss: float, num_runs: int) -> Counter[str]:
         drawn = generator.random((2, num_images))
         drawn[1] = np.where(generator.random(num_images) < 0.5, drawn[0], drawn[1])
         old, new = drawn[0] < hard, drawn[1] < hard * (1 - loss / ACCURACY)
-        difference = Difference(*paired_difference(new, old, groups, seed=run, resamples=RESAMPLES))
+        paired = paired_difference(new, old, groups, seed=run, bounds=METRICS[METRIC].bounds)
+        difference = Difference(*paired)
         values = float(new.mean()), float(old.mean())
-        one = Compared(("new", "new"), "prompt_accuracy", difference, MARGIN, values)
+        one = Compared(("new", "new"), METRIC, difference, MARGIN, values)
         found[verdict_on(one, difference.p_value).status] += 1
     return found
 

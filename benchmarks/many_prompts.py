@@ -38,6 +38,7 @@ METRICS = (
 IMAGES = 2  # of a prompt
 NUM_FEATURES = 5
 KEYS = ["prompt_id", "image_index"]
+BOUNDS = {"difference, right and wrong": (0.0, 1.0)}
 
 Array = NDArray[np.float64]
 Run = Callable[[], object]
@@ -212,7 +213,9 @@ def runs_of(num_prompts: int) -> dict[str, tuple[Run, Run]]:
     }
     runs: dict[str, tuple[Run, Run]] = {
         name: (
-            lambda a=a, b=b: paired_difference(a, b, groups, seed=0),
+            lambda name=name, a=a, b=b: paired_difference(
+                a, b, groups, seed=0, bounds=BOUNDS.get(name)
+            ),
             lambda a=a, b=b: plain_difference(a, b, groups),
         )
         for name, (a, b) in pairs.items()

@@ -187,7 +187,7 @@ def write_scores(
             kind = METRICS[metric].kind
             values = np.zeros(n) if kind == "distribution" else rows[metric].to_numpy()
             ids_ = rows["prompt_id"].to_numpy()
-            value = mean_interval(values if len(values) == len(ids_) else values[: len(ids_)], ids_)
+            value = mean_interval(values[: len(ids_)], ids_, METRICS[metric].bounds)
             cell = value._asdict() if kind != "distribution" else None
             cell = cell or {"value": 1 - quality, "low": None, "high": None, "n": len(rows)}
             aggregates[metric][group] = {**cell, "n_expected": len(rows)}

@@ -12,8 +12,10 @@ from benchmarks.document import Sitting, replaced, sections_of
 from benchmarks.table import Table, as_markdown, as_text
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-# What the benchmarks are made of, and the other side of `scorers`.
-BESIDE = {"__init__", "__main__", "contenders", "document", "processes", "table"}
+# What the benchmarks are made of, the other side of `scorers` and the cases of `coverage`.
+BESIDE = {
+    "__init__", "__main__", "contenders", "coverage_cases", "document", "processes", "table",
+}  # fmt: skip
 TABLE = Table("Short is short.", ("what", "s", "ratio"), [("a", "1.0", "1"), ("bcd", "20", "20")])
 SITTING = Sitting("2026-01-02 03:04 UTC", 0.25, "a CPU, 2 cores, 24 GiB", 1, "abc", {"torch": "2"})
 

@@ -151,9 +151,9 @@ def test_shares_of_wins_take_no_resamples(
     rates = win_rates(run, make_compare(run), "prompt_accuracy")
 
     def drawn(*_: Any) -> None:
-        raise AssertionError("a bootstrap over prompts")
+        raise AssertionError("resamples of prompts")
 
-    monkeypatch.setattr("ddmd_bench.stats.intervals.prompt_counts", drawn)
+    monkeypatch.setattr("ddmd_bench.stats.intervals.sign_flip_p_value", drawn)
     signs = make_compare(run, resampled=False)
     assert win_rates(run, signs, "prompt_accuracy") == rates
 

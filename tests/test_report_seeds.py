@@ -18,7 +18,7 @@ from ddmd_bench.reporting.differences import Difference, make_compare, over_seed
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.reporting.seeds import joined_cell, joined_curve, joined_reason
 from ddmd_bench.stages.report import report
-from ddmd_bench.stats import frechet, intervals
+from ddmd_bench.stats import frechet, intervals, seeds
 
 SEEDS = (2, 0, 5)
 
@@ -51,16 +51,25 @@ def fail(plan: Plan, student: str, seed: int, key: str = "t") -> None:
 # Values
 
 
-def test_a_cell_is_the_mean_with_a_t_interval_over_the_seeds(made: tuple[Any, Any]) -> None:
+def test_a_cell_is_over_the_seeds_and_the_prompts_that_they_share(made: tuple[Any, Any]) -> None:
     plan, record = made
     cell = record["table"]["dmd"]["saturation"]["all"]
-    values = [scores(plan, "dmd", seed)["saturation"].mean() for seed in SEEDS]
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    found = (cell["value"], cell["low"], cell["high"])
-    assert found == pytest.approx((np.mean(values), low, high))
+    tables = [scores(plan, "dmd", seed) for seed in SEEDS]
+    values = [table["saturation"].mean() for table in tables]
+    of_prompts = np.stack([t.groupby("prompt_id")["saturation"].mean() for t in tables])
+    covariances = np.cov(of_prompts)[np.triu_indices(3, 1)]
+    assert cell["over"] == "prompts and seeds"
+    half = np.hypot(
+        stats.t.ppf(0.975, 2) * stats.sem(values),
+        stats.t.ppf(0.975, 39) * np.sqrt(max(covariances.mean(), 0) / 40),
+    )
+    assert cell["value"] == pytest.approx(np.mean(values))
+    assert cell["high"] - cell["value"] == pytest.approx(half)
+    assert cell["low"] == pytest.approx(max(np.mean(values) - half, 0))
     assert [cell["by_seed"][str(seed)]["value"] for seed in SEEDS] == pytest.approx(values)
     assert (cell["n"], cell["n_expected"]) == (240, 240)
     assert (cell["n_seeds"], cell["n_seeds_expected"]) == (3, 3)
+    assert record["table"]["dmd"]["frechet_attributes"]["all"]["over"] == "seeds"
 
 
 def test_one_seed_keeps_its_interval_over_prompts() -> None:
@@ -72,10 +81,10 @@ def test_one_seed_keeps_its_interval_over_prompts() -> None:
 
 def test_a_seed_interval_by_hand() -> None:
     # Values 1, 2, 3: mean 2, s = 1, t(0.975, 2) = 4.302653.
-    interval = intervals.seed_interval([1.0, 2.0, 3.0])
+    interval = seeds.seed_interval([1.0, 2.0, 3.0])
     assert interval == pytest.approx((2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5, 3))
     for values in ([], [1.5], [0.3, 0.3, 0.3]):
-        assert np.isnan(intervals.seed_interval(values)[1:3]).all()
+        assert np.isnan(seeds.seed_interval(values)[1:3]).all()
 
 
 # Differences
@@ -133,9 +142,9 @@ def test_several_seeds_are_not_resampled(
     run = load_run(made[0])
 
     def drawn(*_: Any) -> None:
-        raise AssertionError("a bootstrap over prompts")
+        raise AssertionError("resamples of prompts")
 
-    monkeypatch.setattr(intervals, "prompt_counts", drawn)
+    monkeypatch.setattr(intervals, "sign_flip_p_value", drawn)
     monkeypatch.setattr(frechet, "prompt_counts", drawn)
     for metric in ("prompt_accuracy", "frechet_attributes"):
         assert np.isfinite(make_compare(run)(metric, "dmd", "ca_only").low)
@@ -147,7 +156,7 @@ def test_several_seeds_are_not_resampled(
      ([0.1], (0.1, None, None, None))],
 )  # fmt: skip
 def test_differences_that_show_no_spread(values: list[float], expected: tuple[Any, ...]) -> None:
-    found = intervals.paired_t(values)
+    found = seeds.paired_t(values)
     assert [None if np.isnan(v) else pytest.approx(v) for v in found] == list(expected)
 
 

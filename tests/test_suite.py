@@ -235,9 +235,9 @@ BAD = {
     ),
     "claim with a field too many": (
         _set("claims"),
-        [{**CLAIM, "margin": 1}],
+        [{**CLAIM, "series": "x0_std"}],
         "claims.0",
-        "found .'margin', 'metric', 'other'.",
+        "found .'metric', 'other', 'series'.",
     ),
     "claim of an unknown kind": (
         _set("claims"),

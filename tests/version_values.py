@@ -198,6 +198,9 @@ def score() -> Values:
         found[name] = [*row.interval(features, reference, groups, 0), *difference[:4]]
     found["mean"] = [*mean_interval(features[:, 0], groups)]
     found["paired"] = [*paired_difference(features[:, 0], other[:, 0], groups, seed=0)]
+    right = [(x[:, 0] > -1).astype(float) for x in (features, other)]
+    found["share"] = [*mean_interval(right[0], groups, (0, 1))]
+    found["paired shares"] = [*paired_difference(*right, groups, seed=0, bounds=(0, 1))]
     return {f"{name} {k}": float(v) for name, row in found.items() for k, v in enumerate(row)}
 
 

@@ -12,7 +12,7 @@ import typer
 import ddmd_bench.files.quiet  # noqa: F401 - before any library loads
 from ddmd_bench.commands import stats
 from ddmd_bench.commands.checking import CheckCommand, check, expect
-from ddmd_bench.commands.comparing import compare
+from ddmd_bench.commands.comparing import compare, power
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
 from ddmd_bench.commands.measuring import doctor, score
@@ -57,6 +57,7 @@ COMMANDS = (
     check,
     export,
     compare,
+    power,
     expect,
     published,
     schema,

@@ -1,4 +1,4 @@
-"""compare: the students of two reports, side by side."""
+"""compare: the students of two reports, side by side; power: what a report could have shown."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def compare(
     console.print(text, markup=False, highlight=False)
     if output is not None:
         write_whole(output, text)
+
+
+def power(
+    report: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.")],
+    metric: Annotated[str, typer.Option(help="One of the report's metrics.")],
+    difference: Annotated[float, typer.Option(help="To be shown, in the unit that pages have.")],
+) -> None:
+    """Say how many prompts, images or seeds would show a difference to the baseline."""
+    from ddmd_bench.reporting.power import power_markdown
+
+    text = power_markdown(_read_report(report), metric, difference)
+    console.print(text, markup=False, highlight=False)
 
 
 def _read_report(path: Path) -> dict[str, Any]:

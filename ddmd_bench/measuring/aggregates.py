@@ -37,11 +37,7 @@ def aggregate(
     groups = measured.table["prompt_id"].to_numpy()[inside]
     row = METRICS[metric]
     if row.extractor is None or row.distance is None:
-        values = measured.table[metric].to_numpy()[inside]
-        if row.counts is not None:
-            times = np.nan_to_num(measured.table[row.counts].to_numpy()[inside]).astype(int)
-            values, groups = values.repeat(times), groups.repeat(times)
-        return mean_interval(values, groups)
+        return mean_interval(*values_of(metric, measured.table, inside), row.bounds)
     assert real is not None, f"{metric} compares with real images"
     features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
     known = np.isfinite(features).all(1)
@@ -53,6 +49,17 @@ def aggregate(
         value = distance.value(features, real)
         return Interval(value, math.nan, math.nan, len(features))
     return distance.interval(features, real, groups, seed)
+
+
+def values_of(
+    metric: str, table: pd.DataFrame, inside: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values and prompts of the images inside, each as often as it counts."""
+    values, groups = (table[name].to_numpy()[inside] for name in (metric, "prompt_id"))
+    if (counts := METRICS[metric].counts) is None:
+        return values, groups
+    times = np.nan_to_num(table[counts].to_numpy()[inside]).astype(int)
+    return values.repeat(times), groups.repeat(times)
 
 
 def counted(

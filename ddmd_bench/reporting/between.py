@@ -1,7 +1,8 @@
 """Students of one report against students of another, where both share the protocol.
 
 Values are compared seed by seed, as within a report over several seeds: what both seeds share
-(prompts, noise) cancels, and the interval is over the seeds.
+(prompts, noise) cancels. A report does not hold its prompts' values: the interval is over the seeds
+alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ddmd_bench.reporting.differences import Difference, outcome_of
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, p_shown
 from ddmd_bench.reporting.tables import markdown_table
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats.intervals import holm, paired_t
+from ddmd_bench.stats.intervals import holm
+from ddmd_bench.stats.seeds import paired_t
 
 
 class Row(NamedTuple):

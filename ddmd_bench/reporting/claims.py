@@ -26,6 +26,8 @@ from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.claims import Claim
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+TOO_FEW, ALIKE = "too few to tell", "alike within the margin"
+_ONE = "this training of"
 MIN_WINDOWS = 4  # fewer give a slope no interval worth the name
 
 
@@ -37,6 +39,8 @@ class Verdict(NamedTuple):
     low: float
     high: float
     note: str = ""
+    over: str = ""  # what the interval is over
+    why: str = ""  # of a difference that is undecided: `TOO_FEW` or `ALIKE`
 
 
 def undecided(reason: str) -> Verdict:
@@ -155,10 +159,10 @@ RULES: dict[str, Callable[..., Verdict]] = {
 
 
 def over_seeds(verdicts: dict[int, Verdict]) -> Verdict:
-    """A difference's interval is the t-interval over the seeds. `rises` and `bounded` are judged on
-    each seed: supported if supported on every seed of the suite, refuted if refuted on more than
-    half of them, else undecided; shown are the mean of the seeds' values, their lowest lower end
-    and their highest upper end.
+    """A difference's interval is over the seeds and, of metrics that each image has, over the
+    prompts. `rises` and `bounded` are judged on each seed: supported if supported on every seed of
+    the suite, refuted if refuted on more than half of them, else undecided; shown are the mean of
+    the seeds' values, their lowest lower end and their highest upper end.
     """
     if len(verdicts) == 1:
         return next(iter(verdicts.values()))
@@ -199,14 +203,32 @@ def judge(run: RunFiles, compare: Compare, claim: Claim) -> Verdict:
         others = [name for name in trained_in(run.suite) if name != claim.student]
         pairs = {name: compare(metric, name, claim.student) for name in others}
         titles = titles_of(run.suite)
-        return worst({titles[name]: oriented(metric, d) for name, d in pairs.items()})
+        verdict = worst({titles[name]: oriented(metric, d) for name, d in pairs.items()})
+        known = [d for d in pairs.values() if not d.missing]
+        return _with_why(claim, verdict, known[0]) if len(known) == len(pairs) > 0 else verdict
     difference = compare(metric, claim.student, claim.other or "")
     verdict = {
         "beats": lambda: beats(oriented(metric, difference)),
         "above": lambda: above(difference),
         "same": lambda: same(difference, claim.margin or 0.0),
     }[claim.claim]()
-    return verdict if difference.missing else verdict._replace(note=difference.shortfall)
+    if difference.missing:
+        return verdict
+    return _with_why(claim, verdict._replace(note=difference.shortfall), difference)
+
+
+def _with_why(claim: Claim, verdict: Verdict, difference: Difference) -> Verdict:
+    """What its interval is over and, where it is undecided, whether more would tell.
+
+    A margin of a claim that asks for a difference is what would not matter; without one, alike is
+    never said.
+    """
+    verdict = verdict._replace(over=difference.over)
+    if verdict.verdict != UNDECIDED:
+        return verdict
+    margin = claim.margin if claim.claim != "same" and claim.margin else 0.0
+    alike = -margin < verdict.low and verdict.high < margin
+    return verdict._replace(why=ALIKE if alike else TOO_FEW)
 
 
 def _judge_series(run: RunFiles, claim: Claim, files: StudentFiles) -> Verdict:
@@ -222,16 +244,15 @@ def _judge_series(run: RunFiles, claim: Claim, files: StudentFiles) -> Verdict:
 
 
 def claim_text(run: RunFiles, claim: Claim) -> str:
-    """The claim as a sentence."""
-    titles = titles_of(run.suite)
-    student, other = titles[claim.student], titles.get(claim.other or "", "")
+    """The claim as a sentence; of one seed it is about a training, not about a method."""
+    student, other = (_who(run, name) for name in (claim.student, claim.other or ""))
     metric = METRICS[claim.metric].title if claim.metric else ""
     series = f"the {SERIES.get(claim.series, claim.series)}" if claim.series else ""
     margin = str(claim.margin)
     if claim.metric:
         margin = metric_shown(claim.metric, claim.margin)
         margin += unit_of(claim.metric, difference=True)
-    return {
+    text = {
         "beats": f"{student} is better than {other}: {metric}",
         "worst": f"{student} is the worst of all trained students: {metric}",
         "above": f"{student} has a larger value than {other}: {metric}",
@@ -239,6 +260,13 @@ def claim_text(run: RunFiles, claim: Claim) -> str:
         "rises": f"{student}: {series} rises throughout training",
         "bounded": f"{student}: {series} stays within a factor of {margin} of its start",
     }[claim.claim]
+    return text[:1].upper() + text[1:] if text.startswith(_ONE) else text
+
+
+def _who(run: RunFiles, name: str) -> str:
+    title = titles_of(run.suite).get(name, "")
+    one = len(run.suite.seeds) == 1 and name in trained_in(run.suite)
+    return f"{_ONE} {title}" if one else title
 
 
 def judged(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:

@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
-from ddmd_bench.reporting.seeds import joined_reason, shortfall
+from ddmd_bench.reporting.seeds import interval_over, joined_reason, shortfall
+from ddmd_bench.reporting.spreads import Pairs, numbered, shared_prompts, with_power
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats import intervals
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import RealFeatures
-from ddmd_bench.stats.intervals import holm, paired_difference, paired_t
+from ddmd_bench.stats.intervals import holm, paired_difference
+from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, paired_t
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+NAN = math.nan
 
 
 class Difference(NamedTuple):
@@ -35,6 +39,11 @@ class Difference(NamedTuple):
     missing: str = ""
     # a - b with each of the suite's seeds, NaN where there is none.
     by_seed: Mapping[int, float] = MappingProxyType({})
+    wins_low: float = NAN
+    wins_high: float = NAN
+    over: str = "prompts"  # what the interval is over
+    least: float = NAN  # that would have been shown, with 80 % power at 5 %
+    spreads: Mapping[str, float] = MappingProxyType({})  # `stats.power.Spreads`
 
     @property
     def n_seeds(self) -> int:
@@ -53,13 +62,14 @@ Compare = Callable[[str, str, str], Difference]  # metric, student a, student b
 class _How(NamedTuple):
     """Of all pairs alike."""
 
-    resampled: bool
+    intervals: bool
+    resampled: bool  # within a seed
     # What the distances of one student need, by metric, the files, which the run holds, and which
     # of its images.
     examined: dict[tuple[str, int, bytes], Any]
+    numbers: dict[str, int]  # of prompts
 
 
-NAN = math.nan
 KEYS = ["prompt_id", "image_index"]
 
 
@@ -71,7 +81,15 @@ def no_difference(missing: str) -> Difference:
 def negated(d: Difference) -> Difference:
     """b - a from a - b."""
     by_seed = {seed: -value for seed, value in d.by_seed.items()}
-    return Difference(-d.value, -d.high, -d.low, d.p_value, d.n, 1 - d.wins, d.missing, by_seed)
+    return d._replace(
+        value=-d.value,
+        low=-d.high,
+        high=-d.low,
+        wins=1 - d.wins,
+        by_seed=by_seed,
+        wins_low=1 - d.wins_high,
+        wins_high=1 - d.wins_low,
+    )
 
 
 def oriented(metric: str, d: Difference) -> Difference:
@@ -86,7 +104,7 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
     not resampled has a value and wins, but neither interval nor p.
     """
     # Over several seeds the spread of the seeds is the interval: their values are enough.
-    how = _How(resampled and run.suite.intervals_over == "prompts", {})
+    how = _How(resampled, resampled and run.suite.intervals_over == "prompts", {}, {})
     known: dict[tuple[str, str, str], Difference] = {}
 
     def compare(metric: str, a: str, b: str) -> Difference:
@@ -100,33 +118,40 @@ def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
 
 
 def _difference(run: RunFiles, metric: str, a: str, b: str, how: _How) -> Difference:
-    found = {seed: _of_seed(run, metric, a, b, seed, how) for seed in run.suite.seeds}
-    difference = over_seeds(found)
+    pairs: Pairs = []
+    found = {seed: _of_seed(run, metric, a, b, seed, how, pairs) for seed in run.suite.seeds}
+    if not how.intervals:
+        return over_seeds(found)
+    difference = over_seeds(found, shared_prompts(pairs))
     if not difference.missing and not math.isfinite(difference.low + difference.high):
         return difference._replace(missing="no interval could be computed")
-    return difference
+    return with_power(difference, pairs, len(run.prompts))
 
 
-def over_seeds(found: dict[int, Difference]) -> Difference:
-    """Of several seeds the mean of their differences, with a t-interval and the paired t-test's p
-    over the seeds; one seed's difference as it is, with its interval over prompts."""
+def over_seeds(found: dict[int, Difference], prompts: OfPrompts = NO_PROMPTS) -> Difference:
+    """Of several seeds the mean of their differences, with the interval and the p of `paired_t`
+    over the seeds and the prompts; one seed's difference as it is, with its interval over prompts.
+    """
     by_seed = {seed: d.value for seed, d in found.items()}
     known = [d for d in found.values() if math.isfinite(d.value)]
     if len(found) == 1 or not known:
         reason = joined_reason({seed: d.missing for seed, d in found.items()})
         first = next(iter(found.values()))
         return first._replace(missing=reason, by_seed=by_seed)
-    value, low, high, p_value = paired_t([d.value for d in known])
+    value, low, high, p_value = paired_t([d.value for d in known], prompts)
     missing = ""
     if len(known) == 1:
         reasons = joined_reason({seed: d.missing for seed, d in found.items()})
         missing = f"{shortfall(1, len(found))}; {reasons}"
     wins = float(np.mean([d.wins for d in known]))
     n = sum(d.n for d in known)
-    return Difference(value, low, high, p_value, n, wins, missing, by_seed)
+    over = interval_over(len(found), prompts)
+    return Difference(value, low, high, p_value, n, wins, missing, by_seed, over=over)
 
 
-def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How) -> Difference:
+def _of_seed(
+    run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How, pairs: Pairs
+) -> Difference:
     files_a, files_b = (run.students[name][seed] for name in (a, b))
     for name, files in ((a, files_a), (b, files_b)):
         if files.missing:
@@ -134,11 +159,16 @@ def _of_seed(run: RunFiles, metric: str, a: str, b: str, seed: int, how: _How) -
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
         return _distribution(run, metric, files_a, files_b, draws, how)
-    return _paired(metric, files_a, files_b, draws, how.resampled)
+    return _paired(metric, files_a, files_b, draws, how, pairs)
 
 
 def _paired(
-    metric: str, a: StudentFiles, b: StudentFiles, seed: int, resampled: bool
+    metric: str,
+    a: StudentFiles,
+    b: StudentFiles,
+    seed: int,
+    how: _How,
+    pairs: Pairs,
 ) -> Difference:
     assert a.per_image is not None
     assert b.per_image is not None
@@ -159,10 +189,14 @@ def _paired(
     if METRICS[metric].kind == "prompt":
         # A prompt's value stands on each of its images; count it once.
         kept = kept[np.sort(first)]
-    resamples = intervals.NUM_RESAMPLES if resampled else 0
     values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
-    found = paired_difference(values_a, values_b, groups, seed=seed, resamples=resamples)
-    return Difference(*found)
+    if how.intervals:
+        pairs.append((values_a - values_b, numbered(groups, how.numbers)))
+    bounds = METRICS[metric].bounds
+    found = paired_difference(
+        values_a, values_b, groups, seed=seed, bounds=bounds, tested=how.resampled
+    )
+    return Difference(**found._asdict())
 
 
 def _shared_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -208,7 +242,8 @@ def _distribution(
             how.examined[key] = distance.examine(features, reference, groups, how.resampled)
         return how.examined[key]
 
-    return Difference(*distance.compare(of(a), of(b), groups, seed, how.resampled))
+    found = distance.compare(of(a), of(b), groups, seed, how.resampled)
+    return Difference(**found._asdict())
 
 
 def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
@@ -227,6 +262,7 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "baseline": suite.baseline,
             "metric": metric,
             **d._asdict(),
+            "spreads": {**d.spreads},
             "n_seeds": d.n_seeds,
             "n_seeds_expected": len(d.by_seed),
             "p_holm": p_holm,

@@ -3,8 +3,8 @@
 A student that is not trained is held to the very seed. A trained one is held to its value at the
 same seed, within what trainings differ in by their seeds: rounding, all that may move it with
 nothing changed, brings about less. At a further seed it may leave the known ones by what a seed
-may, beside what all students share (`reporting.seed_spreads`): `FALSE_ALARMS` of such runs with nothing
-changed are drift, which `benchmarks.gate` measures.
+may, beside what all students share (`reporting.seed_spreads`): `FALSE_ALARMS` of such runs with
+nothing changed are drift, which `benchmarks.gate` measures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ddmd_bench.reporting.expected import (
 from ddmd_bench.reporting.numbers import apart, significant
 from ddmd_bench.reporting.seed_spreads import Spreads, limit, scale_of, spreads_of
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats.intervals import Array
+from ddmd_bench.stats.ends import Array
 
 FALSE_ALARMS = 0.02  # share of runs at a further seed with nothing changed
 # The same draws on another CPU differ by rounding alone: AVX2 instead of AVX-512 kernels moved the

@@ -13,6 +13,10 @@ CLAIM = (
     "0.05 after Holm's correction for all of them, so a claim may be supported where the outcome "
     "is undecided."
 )
+COULD_SHOW = (
+    "Could show: the least difference that so many prompts and seeds show with 80 % power at 5 %, "
+    "one comparison alone; where an undecided one is smaller, there were too few to tell."
+)
 BANDS = "A line is the mean over the seeds, its band reaches from the lowest seed to the highest."
 LITERATURE = (
     "Numbers of others, as their sources print them, beside this run's in its own display unit. "
@@ -27,8 +31,9 @@ _ONE_SEED = (
     "Intervals cover the choice of prompts and noise, not the training seed: one training each."
 )
 _SEVERAL_SEEDS = (
-    "Intervals cover the seed of training and noise ({num} seeds), not the choice of prompts: they "
-    "are the same for every seed."
+    "Intervals cover the seed of training and noise ({num} seeds) and, of metrics that each image "
+    "has, the choice of prompts; of distances between distributions not the prompts, which are the "
+    "same for every seed."
 )
 _SAME_NUMBER = "Fréchet distances compare only where they are over the same number of images."
 # Of the embedded world alone.
@@ -152,7 +157,10 @@ def values(num_seeds: int) -> str:
     """What a value and its interval are over."""
     if num_seeds == 1:
         return "Mean over all prompts and its 95 % interval over prompts."
-    return f"Mean over {num_seeds} seeds and its 95 % t-interval over the seeds."
+    return (
+        f"Mean over {num_seeds} seeds and its 95 % interval over seeds and prompts, of distances "
+        "between distributions the t-interval over the seeds."
+    )
 
 
 def differences(num_seeds: int) -> str:
@@ -161,5 +169,6 @@ def differences(num_seeds: int) -> str:
         return "Student minus baseline on the same prompts and noise, with its 95 % interval."
     return (
         "Student minus baseline with each seed, on the same prompts and noise; the mean over "
-        f"{num_seeds} seeds with its 95 % t-interval over the seeds, and p of the paired t-test."
+        f"{num_seeds} seeds with its 95 % interval and its p over seeds and prompts, of distances "
+        "between distributions the t-interval over the seeds and the paired t-test's p."
     )

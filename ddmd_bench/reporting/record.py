@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.files.records import SCHEMA, finite_or_none
+from ddmd_bench.measuring.aggregates import counted, values_of
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
@@ -20,7 +21,9 @@ from ddmd_bench.reporting.pictures import chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
+from ddmd_bench.reporting.spreads import numbered, shared_prompts
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts
 from ddmd_bench.suite.schema import Suite
 
 if TYPE_CHECKING:
@@ -156,12 +159,25 @@ def _cells(suite: Suite, files: dict[int, StudentFiles]) -> dict[str, dict[str, 
                 {
                     seed: one.aggregates.get(metric, {}).get(group) or empty(metric, group)
                     for seed, one in files.items()
-                }
+                },
+                _of_prompts(suite, files, metric, group),
+                METRICS[metric].bounds,
             )
             for group in groups
         }
         for metric in suite.metrics
     }
+
+
+def _of_prompts(suite: Suite, files: dict[int, StudentFiles], metric: str, group: str) -> OfPrompts:
+    """What the choice of prompts adds to the seeds' spread, of metrics that each image has."""
+    if len(files) == 1 or METRICS[metric].kind == "distribution":
+        return NO_PROMPTS
+    tables = [t for one in files.values() if (t := one.per_image) is not None and metric in t]
+    asked = suite.metrics_of()
+    images = (values_of(metric, t, counted(metric, t, group, asked)) for t in tables)
+    numbers: dict[str, int] = {}
+    return shared_prompts([(values, numbered(prompts, numbers)) for values, prompts in images])
 
 
 def _clock(files: dict[int, StudentFiles]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddmd_bench.scorers import METRICS
-from ddmd_bench.stats.intervals import Array
+from ddmd_bench.stats.ends import Array
 
 _FRECHET = ("frechet", "frechet_wide", "frechet_infinity")
 _LEAST = 1e-6  # of a Fréchet distance, before its logarithm

@@ -1,7 +1,8 @@
 """One number, curve or reason from those of a suite's seeds.
 
 One seed keeps its own interval, which is over prompts. Of several, the mean is shown with an
-interval over the seeds, and how many of the expected seeds went into it.
+interval over the seeds and, of metrics that each image has, over the prompts that they share; and
+how many of the expected seeds went into it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from ddmd_bench.stats.intervals import seed_interval
+from ddmd_bench.stats.intervals import Bounds
+from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, seed_interval
 
 Curve = dict[float, float]  # value by iteration
 
 
-def joined_cell(cells: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def interval_over(num_seeds: int, prompts: OfPrompts) -> str:
+    """What an interval is over, as the record says it."""
+    if num_seeds == 1:
+        return "prompts"
+    return "prompts and seeds" if prompts.num_prompts else "seeds"
+
+
+def joined_cell(
+    cells: Mapping[int, dict[str, Any]],
+    prompts: OfPrompts = NO_PROMPTS,
+    bounds: Bounds | None = None,
+) -> dict[str, Any]:
     """A table's cell from the cells {value, low, high, n, n_expected} of every seed.
 
     n counts the images of all seeds; a seed without a value is expected and not counted.
@@ -27,10 +40,11 @@ def joined_cell(cells: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
         (only,) = cells.values()
         interval = {key: only[key] for key in ("value", "low", "high")}
     else:
-        value, low, high, _ = seed_interval([cell["value"] for cell in known])
+        value, low, high, _ = seed_interval([cell["value"] for cell in known], prompts, bounds)
         interval = {"value": value, "low": low, "high": high}
     return {
         **interval,
+        "over": interval_over(len(cells), prompts),
         "n": sum(cell["n"] for cell in cells.values()),
         "n_expected": sum(cell["n_expected"] for cell in cells.values()),
         "n_seeds": len(known),

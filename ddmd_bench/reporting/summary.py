@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from ddmd_bench.reporting.claims import ALIKE, TOO_FEW
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
 from ddmd_bench.scorers import METRICS
 
@@ -78,6 +79,9 @@ def _claims(record: dict[str, Any]) -> list[str]:
         return []
     counts = Counter(claim["verdict"] for claim in record["claims"])
     parts = [f"{counts[v]} {v}" for v in ("supported", "refuted", "undecided")]
+    why = Counter(claim.get("why") for claim in record["claims"])
+    split = ", ".join(f"{why[w]} {w}" for w in (TOO_FEW, ALIKE) if why[w])
+    parts[2] += f" ({split})" if split else ""
     total = f"Of the suite's {len(record['claims'])} claims, {', '.join(parts[:2])}, {parts[2]}."
     # What went the other way stands in the first paragraph, not only in the list of claims.
     refuted = [claim["text"] for claim in record["claims"] if claim["verdict"] == "refuted"]

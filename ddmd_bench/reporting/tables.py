@@ -24,12 +24,15 @@ from ddmd_bench.reporting.view import claim_result
 from ddmd_bench.scorers import METRICS
 
 DIFFERENCE_COLUMNS = (
-    "student", "baseline", "metric", "value", "low", "high", "p_value", "p_holm", "n", "wins",
-    "outcome", "missing", "n_seeds", "n_seeds_expected",
+    "student", "baseline", "metric", "value", "low", "high", "over", "p_value", "p_holm", "least",
+    "n", "wins", "wins_low", "wins_high", "outcome", "missing", "n_seeds", "n_seeds_expected",
+)  # fmt: skip
+_DIFFERENCES = (
+    "student", "metric", "difference", "95 % interval", "could show", "p", "wins", "outcome",
 )  # fmt: skip
 CLAIM_COLUMNS = (
     "verdict", "text", "claim", "student", "other", "metric", "series", "margin", "paper", "value",
-    "low", "high", "note",
+    "low", "high", "over", "why", "note",
 )  # fmt: skip
 
 
@@ -131,6 +134,7 @@ def markdown(record: dict[str, Any]) -> str:
             METRICS[d["metric"]].title,
             metric_shown(d["metric"], d["value"], sign=True),
             interval_shown(d["metric"], d["low"], d["high"], sign=True),
+            metric_shown(d["metric"], d["least"]),
             p_shown(d["p_holm"]),
             shown(None if d["wins"] is None else 100 * d["wins"], 0),
             d["missing"]
@@ -145,6 +149,9 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
     limits = notes.limits(record)
+    above = (
+        f"{notes.differences(num_seeds)} {notes.COULD_SHOW} p: Holm, over all {len(differences)} "
+    )
     parts = [
         f"# {suite['title']}",
         suite["description"],
@@ -153,9 +160,9 @@ def markdown(record: dict[str, Any]) -> str:
         f"{notes.values(num_seeds)} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
-        notes.differences(num_seeds) + " p: Holm, over all rows. Wins: % with the larger value.",
+        above + "rows. Wins: % of prompts with the larger value.",
         markdown_table(
-            ["student", "metric", "difference", "95 % interval", "p", "wins", "outcome"],
+            _DIFFERENCES,
             differences,
         ),
         "## Claims",

@@ -46,6 +46,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "notes": {
             "claim": notes.CLAIM,
             "bands": notes.BANDS,
+            "could_show": notes.COULD_SHOW,
             "values": notes.values(len(suite.seeds)),
             "differences": notes.differences(len(suite.seeds)),
             "limits": notes.limits(record),
@@ -125,6 +126,7 @@ def _differences(record: dict[str, Any], metric: str) -> list[dict[str, Any]]:
             "title": record["students"][d["student"]]["title"],
             "shown": metric_shown(metric, d["value"], sign=True),
             "interval": interval_shown(metric, d["low"], d["high"], sign=True),
+            "could_show": metric_shown(metric, d["least"]),
             "shortfall": shortfall(d["n_seeds"], d["n_seeds_expected"]),
             "bar": None
             if d["missing"]
@@ -156,7 +158,7 @@ def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
     else:
         amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
         interval = interval_shown(metric, low, high, sign=True)
-        which = "95 % interval" if num_seeds == 1 else "95 % interval over the seeds"
+        which = "95 % interval" + (f" over {claim['over']}" if num_seeds > 1 else "")
         better = "" if claim["claim"] == "same" else "; positive is in favour of the claim"
         text = f"difference {amount} ({which} {interval}{better})"
-    return f"{text}; {note}" if note else text
+    return "; ".join(filter(None, [text, claim["why"], note]))

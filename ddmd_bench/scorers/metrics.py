@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,13 +31,18 @@ class Metric:
     # Of kind distribution: a row of `ddmd_bench.stats.distances.DISTANCES`, over the extractor's
     # features.
     distance: str | None = None
+    # Between which an image's values lie, where they come near: intervals stay inside, and between
+    # two finite ones are those of a share.
+    bounds: tuple[float, float] | None = None
 
 
+SHARE = (0.0, 1.0)
+POSITIVE = (0.0, math.inf)
 METRICS = {
     "prompt_accuracy": Metric(
         "Prompt accuracy", "image", "higher", None, 100, "%", 1,
         "Share of images in which shape, colour, size, place and background are all as the prompt "
-        "says, read by a network trained on real scenes.", judges=True,
+        "says, read by a network trained on real scenes.", judges=True, bounds=SHARE,
     ),
     "frechet_attributes": Metric(
         "Fréchet distance (attributes)", "distribution", "lower", "attributes", 1, "", 2,
@@ -87,7 +93,7 @@ METRICS = {
     "saturation": Metric(
         "Saturation", "image", "lower", None, 100, "%", 2,
         "Share of pixel values that the student put outside the range an image can hold, before "
-        "they were clipped.",
+        "they were clipped.", bounds=SHARE,
     ),
     "mean": Metric(
         "Mean", "image", "reference", None, 1, "", 3,
@@ -98,16 +104,19 @@ METRICS = {
         "Standard deviation", "image", "reference", None, 1, "", 3,
         "Contrast: standard deviation of the pixel values of an image in [-1, 1]; right where it "
         "equals that of real scenes.",
+        bounds=POSITIVE,
     ),
     "high_frequency": Metric(
         "High frequency", "image", "reference", None, 1, "", 4,
         "Fine detail and noise: mean squared response of a 3 x 3 Laplacian, 0 for a flat image "
         "and 1 for a checkerboard of black and white; right where it equals that of real scenes.",
+        bounds=POSITIVE,
     ),
     "diversity": Metric(
         "Diversity", "prompt", "reference", None, 1, "", 3,
         "How much the images of one prompt differ: mean over pairs of the root mean square "
         "difference of pixels in [-1, 1]; right where it equals that of real scenes.",
+        bounds=POSITIVE,
     ),
     "image_reward": Metric(
         "ImageReward", "image", "higher", None, 100, "", 2,
@@ -123,7 +132,7 @@ METRICS = {
         "DPG-Bench (BLIP-VQA)", "image", "higher", None, 100, "%", 2,
         "Share of the questions about its prompt that an image passes: BLIP-VQA answers yes to "
         "them and to what they depend on. Published DPG-Bench values are mPLUG-large's answers, "
-        "another model's: not comparable.",
+        "another model's: not comparable.", bounds=SHARE,
     ),
     "fid": Metric(
         "FID", "distribution", "lower", "inception", 1, "", 2,
@@ -166,23 +175,23 @@ METRICS = {
     "precision": Metric(
         "Precision", "distribution", "higher", "inception", 100, "%", 1,
         "Share of the student's images that lie among real ones (Kynkäänniemi et al. 2019, k = 3) "
-        "in FID's features: how real they look.", distance="precision",
+        "in FID's features: how real they look.", distance="precision", bounds=SHARE,
     ),
     "recall": Metric(
         "Recall", "distribution", "higher", "inception", 100, "%", 1,
         "Share of real images that lie among the student's (Kynkäänniemi et al. 2019, k = 3) in "
-        "FID's features: how much of the variety there is.", distance="recall",
+        "FID's features: how much of the variety there is.", distance="recall", bounds=SHARE,
     ),
     "density": Metric(
         "Density", "distribution", "higher", "inception", 1, "", 3,
         "How densely real images surround the student's (Naeem et al. 2020, k = 5) in FID's "
         "features: as precision, without trust in outliers; 1 is expected of real images, and "
-        "students that crowd where real images do exceed it.", distance="density",
+        "students that crowd where real images do exceed it.", distance="density", bounds=POSITIVE,
     ),
     "coverage": Metric(
         "Coverage", "distribution", "higher", "inception", 100, "%", 1,
         "Share of real images with an image of the student's nearby (Naeem et al. 2020, k = 5) in "
-        "FID's features: as recall, without trust in outliers.", distance="coverage",
+        "FID's features: as recall, without trust in outliers.", distance="coverage", bounds=SHARE,
     ),
 }  # fmt: skip
 
@@ -192,7 +201,7 @@ METRICS |= {
         f"DPG {category} (BLIP-VQA)", "image", "higher", None, 100, "%", 2,
         f"Share of the benchmark's questions of the category {category} that BLIP-VQA answers with "
         "yes, whatever they depend on: a mean over questions, as the benchmark's own.",
-        counts=count_column(_DPG, category),
+        counts=count_column(_DPG, category), bounds=SHARE,
     )
     for category in CATEGORIES
 }  # fmt: skip

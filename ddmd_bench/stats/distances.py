@@ -6,6 +6,7 @@ the prompts are drawn with them in `frechet`, and stay as they are in all other 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats import intervals, manifold
+from ddmd_bench.stats import manifold
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.frechet import (
     Factored,
     Gaussian,
@@ -32,10 +34,15 @@ from ddmd_bench.stats.frechet_infinity import (
 )
 from ddmd_bench.stats.frechet_many import Joint, joint, joint_difference, many_interval
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate, wide_interval
-from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
+from ddmd_bench.stats.influence import (
+    Estimate,
+    estimate_difference,
+    estimate_interval,
+    share_difference,
+    share_interval,
+)
 from ddmd_bench.stats.intervals import (
-    MANY_PROMPTS,
-    Array,
+    Bounds,
     Interval,
     PairedDifference,
     mean_interval,
@@ -44,6 +51,7 @@ from ddmd_bench.stats.intervals import (
 )
 from ddmd_bench.stats.kernel import kernel_estimate
 from ddmd_bench.stats.moments import factored
+from ddmd_bench.stats.resampling import MANY_PROMPTS
 
 Features = NDArray[Any]  # [n, d]
 Groups = NDArray[Any]  # [n] prompt ids
@@ -139,40 +147,50 @@ def _wide_examined(
     return Estimate(wide_distance(_fixed(real), features), np.empty(0))
 
 
-def _from_estimate(
-    estimate: Callable[[Features, Features, Groups], Estimate], fewest: int
-) -> Distance:
-    """t-intervals over prompts from influences; `estimate` takes real features, own, prompts."""
+def _shares_compared(
+    a: Estimate, b: Estimate, groups: Groups, seed: int, resampled: bool
+) -> PairedDifference:
+    if not resampled:
+        return value_alone(a.value - b.value, len(groups))
+    return share_difference(a, b, groups)
+
+
+def _share_of(estimate: Callable[[Features, Features, Groups], Estimate], fewest: int) -> Distance:
+    """Shares of real images, whose intervals over prompts are from influences.
+
+    `estimate` takes real features, own, prompts.
+    """
 
     def value(features: Features, real: RealFeatures) -> float:
         return estimate(real.features, features, np.arange(len(features))).value
 
     def interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
-        return estimate_interval(estimate(real.features, features, groups), groups)
+        return share_interval(estimate(real.features, features, groups), groups)
 
     return Distance(
         value,
         interval,
         lambda features, real, groups, resampled: estimate(real.features, features, groups),
-        _compared,
+        _shares_compared,
         lambda num_features: fewest,
     )
 
 
-def _mean_of(values: Callable[[Features, Features], Array], fewest: int) -> Distance:
+def _mean_of(
+    values: Callable[[Features, Features], Array], fewest: int, bounds: Bounds
+) -> Distance:
     """Means over images, each of which has a value of its own: intervals as of any image metric."""
 
     def value(features: Features, real: RealFeatures) -> float:
         return float(values(real.features, features).mean())
 
     def interval(features: Features, real: RealFeatures, groups: Groups, seed: int) -> Interval:
-        return mean_interval(values(real.features, features), groups)
+        return mean_interval(values(real.features, features), groups, bounds)
 
     def compared(
         a: Array, b: Array, groups: Groups, seed: int, resampled: bool
     ) -> PairedDifference:
-        resamples = intervals.NUM_RESAMPLES if resampled else 0
-        return paired_difference(a, b, groups, seed=seed, resamples=resamples)
+        return paired_difference(a, b, groups, seed=seed, bounds=bounds, tested=resampled)
 
     return Distance(
         value,
@@ -209,9 +227,21 @@ DISTANCES = {
         # The fewest of the line's points, half of all, must leave the covariance its rank.
         lambda num_features: 2 * (num_features + 1),
     ),
-    "kernel": _from_estimate(lambda real, features, groups: kernel_estimate(real, features), 2),
-    "precision": _mean_of(manifold.precision_values, manifold.PRECISION_NEIGHBOURS + 1),
-    "recall": _from_estimate(manifold.recall_estimate, manifold.PRECISION_NEIGHBOURS + 1),
-    "density": _mean_of(manifold.density_values, manifold.DENSITY_NEIGHBOURS + 1),
-    "coverage": _from_estimate(manifold.coverage_estimate, manifold.DENSITY_NEIGHBOURS + 1),
+    "kernel": Distance(
+        lambda features, real: kernel_estimate(real.features, features).value,
+        lambda features, real, groups, seed: estimate_interval(
+            kernel_estimate(real.features, features), groups
+        ),
+        lambda features, real, groups, resampled: kernel_estimate(real.features, features),
+        _compared,
+        lambda num_features: 2,
+    ),
+    "precision": _mean_of(
+        manifold.precision_values, manifold.PRECISION_NEIGHBOURS + 1, bounds=(0, 1)
+    ),
+    "recall": _share_of(manifold.recall_estimate, manifold.PRECISION_NEIGHBOURS + 1),
+    "density": _mean_of(
+        manifold.density_values, manifold.DENSITY_NEIGHBOURS + 1, bounds=(0, math.inf)
+    ),
+    "coverage": _share_of(manifold.coverage_estimate, manifold.DENSITY_NEIGHBOURS + 1),
 }

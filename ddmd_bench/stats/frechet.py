@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.stats.ends import QUANTILES, Array
 from ddmd_bench.stats.intervals import (
-    QUANTILES,
-    Array,
     Interval,
     PairedDifference,
-    prompt_counts,
     two_sided_p,
     value_alone,
 )
+from ddmd_bench.stats.resampling import prompt_counts
 
 NUM_RESAMPLES = 200
 

@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval, PairedDifference, value_alone
+from ddmd_bench.stats.intervals import (
+    Interval,
+    PairedDifference,
+    value_alone,
+)
 
 NUM_POINTS = 15  # the authors' own, as is half of 10,000 for the fewest
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.frechet import (
     Gaussian,
     RealFeatures,
@@ -20,7 +21,10 @@ from ddmd_bench.stats.frechet import (
 )
 from ddmd_bench.stats.frechet_wide import wide_estimate
 from ddmd_bench.stats.influence import Estimate, estimate_difference, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval, PairedDifference
+from ddmd_bench.stats.intervals import (
+    Interval,
+    PairedDifference,
+)
 from ddmd_bench.stats.moments import factored
 
 

@@ -14,9 +14,12 @@ from scipy.linalg import eigh, eigvalsh
 from scipy.linalg.blas import dsyrk, dtrmm
 from scipy.linalg.lapack import dsygst
 
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.influence import Estimate, estimate_interval
-from ddmd_bench.stats.intervals import Array, Interval
+from ddmd_bench.stats.intervals import (
+    Interval,
+)
 
 
 def _positive(values: NDArray[Any]) -> NDArray[np.bool_]:

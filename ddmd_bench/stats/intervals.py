@@ -7,23 +7,30 @@ as independent would make every interval too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.stats.ends import (
+    Array,
+    Ends,
+    correlation_of,
+    difference_ends,
+    share_ends,
+    skewed_ends,
+    skewness_of,
+    t_ends,
+)
+from ddmd_bench.stats.resampling import sign_flip_p_value
 
-Array = NDArray[np.float64]
+Bounds = tuple[float, float]  # between which values lie
 
-LEVEL = 0.95
-NUM_RESAMPLES = 4_000
-NUM_PERMUTATIONS = 9_999
-QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-# Beyond so many prompts a form without resamples takes over wherever it is as good.
-MANY_PROMPTS = 1_000
-BLOCK = 2**20  # random numbers at a time, 8 MB as float64, however many there are of them in all
+UNBOUNDED = (-math.inf, math.inf)
+PRIOR_PROMPTS = 2
+MEASURED = 1 / 20  # a mean of twenty independent answers
 
 
 class Interval(NamedTuple):
@@ -44,6 +51,8 @@ class PairedDifference(NamedTuple):
     p_value: float
     n: int
     wins: float  # share of prompts where a > b, plus half the ties
+    wins_low: float = math.nan
+    wins_high: float = math.nan
 
 
 def value_alone(value: float, n: int, wins: float = math.nan) -> PairedDifference:
@@ -65,10 +74,7 @@ def standard_error(residuals: Array, n: int) -> float:
 
 def t_interval(value: float, error: float, num_prompts: int, n: int) -> Interval:
     """95 % t-interval over prompts; low and high are NaN where the error is."""
-    from scipy.stats import t as student_t
-
-    half = float(student_t.ppf(QUANTILES[1], num_prompts - 1)) * error
-    return Interval(value, value - half, value + half, n)
+    return Interval(value, *t_ends(value, error, num_prompts), n)
 
 
 def two_sided_p(value: float, error: float, tail: Callable[[float], float]) -> float:
@@ -76,30 +82,6 @@ def two_sided_p(value: float, error: float, tail: Callable[[float], float]) -> f
     if error > 0:
         return tail(abs(value) / error)
     return 1.0 if value == error == 0 else math.nan
-
-
-def prompt_counts(num_prompts: int, num_resamples: int, seed: int) -> Iterator[Array]:
-    """How often each resample of the prompts holds each prompt: blocks [rows, num_prompts].
-
-    The blocks have num_resamples rows in all and are the same numbers as one draw of them all.
-    """
-    generator = np.random.default_rng([seed, 0])
-    for rows in _blocks(num_resamples, num_prompts):
-        drawn = generator.integers(num_prompts, size=(rows, num_prompts))
-        drawn += np.arange(rows)[:, None] * num_prompts
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_prompts)
-        yield counts.reshape(rows, num_prompts).astype(np.float64)
-
-
-def _blocks(num_rows: int, num_columns: int) -> Iterator[int]:
-    """Numbers of rows that add up to num_rows, each of about `BLOCK` values.
-
-    Multiples of four but for the last: the generator takes int8 from the bytes of 32-bit numbers
-    and throws the rest of the last one away at the end of each call.
-    """
-    most = max(4, BLOCK // num_columns // 4 * 4)
-    for start in range(0, num_rows, most):
-        yield min(most, num_rows - start)
 
 
 def per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
@@ -115,17 +97,65 @@ def per_prompt(values: Array, groups: NDArray[Any]) -> tuple[Array, Array]:
     return sums, np.bincount(index).astype(np.float64)
 
 
-def mean_interval(values: NDArray[Any], groups: NDArray[Any]) -> Interval:
-    """Mean over images [n] with a t-interval over prompts; NaN values are skipped.
+def mean_interval(
+    values: NDArray[Any], groups: NDArray[Any], bounds: Bounds | None = None
+) -> Interval:
+    """Mean over images [n] with its 95 % interval over prompts; NaN values are skipped.
 
-    One prompt has no standard error: low and high are NaN.
+    Between two finite bounds it is a share's (`share_ends`), but for values that vary less than a
+    `MEASURED` part of what yes-or-no answers would: they are measurements, as shares of pixels are,
+    and have a skewed mean's (`skewed_ends`) as all others. Never beyond a bound. One prompt has no
+    standard error: low and high are NaN.
     """
-    sums, counts = per_prompt(np.asarray(values, np.float64), np.asarray(groups))
-    n = int(counts.sum())
+    values, groups = np.asarray(values, np.float64), np.asarray(groups)
+    sums, counts = per_prompt(values, groups)
+    n, num_prompts = int(counts.sum()), len(sums)
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     value = float(sums.sum() / n)
-    return t_interval(value, standard_error(sums - value * counts, n), len(sums), n)
+    if num_prompts < 2:
+        return Interval(value, math.nan, math.nan, n)
+    lowest, highest = bounds or UNBOUNDED
+    if math.isfinite(width := highest - lowest):
+        most = (value - lowest) * (highest - value)
+        if float(np.nanmean(np.square(values - value))) >= MEASURED * most:
+            found = _share((values - lowest) / width, groups)
+            return Interval(value, lowest + width * found.low, lowest + width * found.high, n)
+    residuals = sums - value * counts
+    error = standard_error(residuals, n)
+    low, high = skewed_ends(value, error, skewness_of(residuals), num_prompts)
+    return Interval(value, max(low, lowest), min(high, highest), n)
+
+
+class _Share(NamedTuple):
+    """A mean of values in [0, 1] with its interval, and what it leaves of each prompt."""
+
+    value: float
+    low: float
+    high: float
+    residuals: Array  # [P]
+
+
+def _share(values: Array, groups: NDArray[Any], largest: float = 1.0) -> _Share:
+    """Of values [n] in [0, 1], of two prompts or more; NaN skipped.
+
+    Few prompts that differ know badly how alike a prompt's images are, and where they happen to
+    differ the interval would be too narrow: the variance over prompts is drawn towards that of
+    prompts whose images are all alike, as if `PRIOR_PROMPTS` had shown it beside the effective
+    number of those that vary.
+    """
+    sums, counts = per_prompt(values, groups)
+    n, num_prompts = counts.sum(), len(sums)
+    value = float(sums.sum() / n)
+    residuals = sums - value * counts
+    known = effective_number(residuals)
+    variance = standard_error(residuals, int(n)) ** 2
+    of_images = float(np.nanmean(np.square(values - value)))
+    alike = of_images * float(counts @ counts) / n**2 * num_prompts / (num_prompts - 1)
+    variance = (known * variance + PRIOR_PROMPTS * alike) / (known + PRIOR_PROMPTS)
+    most = value * (1 - value)
+    number = (most / variance if variance else math.inf) if most else num_prompts
+    return _Share(value, *share_ends(value, number, num_prompts, largest), residuals)
 
 
 def paired_difference(
@@ -134,38 +164,48 @@ def paired_difference(
     groups: NDArray[Any],
     *,
     seed: int,
-    resamples: int = NUM_RESAMPLES,
+    bounds: Bounds | None = None,
+    tested: bool = True,
 ) -> PairedDifference:
     """Mean of a - b over images [n] that share prompt and noise; a pair with a NaN is skipped.
 
-    Interval: percentile bootstrap over prompts; where the `effective_number` N of residuals is
-    above `MANY_PROMPTS` the t-interval over prompts, which is the same within the bootstrap's own
-    Monte Carlo error: skewness moves an end by 0.47 / sqrt(N) standard errors at most (Cornish and
-    Fisher 1938), the steps of binary values by 0.5 / sqrt(N), together 0.03, and the ends of 4,000
-    resamples have a standard deviation of 0.042. Few prompts that differ, or heavy tails, keep N
-    low however many prompts there are.
+    Interval: the t-interval over prompts; of values between two finite bounds `_share_difference`.
     p: two-sided sign-flip permutation of the prompts' differences, (1 + as extreme) /
-    (1 + permutations), so that it is never 0. Without resamples there is the value alone.
+    (1 + permutations), so that it is never 0. Where it is not `tested` there is the value alone.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b, groups = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(groups)
     if a.shape != b.shape:
         raise BenchError(f"a paired difference needs the same images, found {a.shape}, {b.shape}")
-    sums, counts = per_prompt(a - b, np.asarray(groups))
+    sums, counts = per_prompt(a - b, groups)
     num_prompts, n = len(sums), int(counts.sum())
     if n == 0:
         return value_alone(math.nan, 0)
     value = float(sums.sum() / n)
     wins = float(np.mean((sums > 0) + 0.5 * (sums == 0)))
-    if num_prompts < 2 or not resamples:
+    if num_prompts < 2 or not tested:
         return value_alone(value, n, wins)
-    residuals = sums - value * counts
-    if effective_number(residuals) > MANY_PROMPTS:
-        _, low, high, _ = t_interval(value, standard_error(residuals, n), num_prompts, n)
+    lowest, highest = bounds or UNBOUNDED
+    if math.isfinite(width := highest - lowest):
+        low, high = (width * end for end in _share_difference((a - b) / width, groups))
     else:
-        blocks = prompt_counts(num_prompts, resamples, seed)
-        means = np.concatenate([(drawn @ sums) / (drawn @ counts) for drawn in blocks])
-        low, high = map(float, np.quantile(means, QUANTILES))
-    return PairedDifference(value, low, high, _sign_flip_p_value(sums, seed), n, wins)
+        error = standard_error(sums - value * counts, n)
+        low, high = t_ends(value, error, num_prompts)
+    p_value = sign_flip_p_value(sums, seed)
+    won = _share_difference(np.sign(sums), np.arange(num_prompts))
+    return PairedDifference(value, low, high, p_value, n, wins, *((1 + end) / 2 for end in won))
+
+
+def _share_difference(differences: Array, groups: NDArray[Any]) -> Ends:
+    """Of differences [n] in [-1, 1] of images: how much a is ahead, less how much b is.
+
+    Either is a mean in [0, 1]; one that is 0 everywhere has the limit of unseen prompts, which
+    differ by no more than those that were seen.
+    """
+    largest = float(np.nanmax(np.abs(differences))) or 1.0
+    ahead, behind = (_share(np.maximum(x, 0), groups, largest) for x in (differences, -differences))
+    correlation = correlation_of(ahead.residuals, behind.residuals)
+    low, high = difference_ends(ahead[:3], behind[:3], correlation)
+    return max(low, -1.0), min(high, 1.0)
 
 
 def effective_number(residuals: Array) -> float:
@@ -179,77 +219,6 @@ def effective_number(residuals: Array) -> float:
         return 0.0
     squares = np.square(residuals / largest)
     return float(squares.sum() ** 2 / (squares @ squares))
-
-
-def _sign_flip_p_value(differences: Array, seed: int) -> float:
-    """Share of sign flips of the differences [P] with a sum as far from 0, never 0.
-
-    No normal form, however many prompts: sums of a thousand values of +-1 are 2 apart, which moves
-    p by more than its Monte Carlo error, and the drawn ones are quick.
-    """
-    generator = np.random.default_rng([seed, 1])
-    parts = np.split(differences, range(MANY_PROMPTS, len(differences), MANY_PROMPTS))
-    flipped = np.zeros(NUM_PERMUTATIONS)
-    for part in parts:
-        flipped += _flipped_sums(part, generator, all_bits=len(parts) > 1)
-    # Sums of the same numbers in another order differ by rounding; such a tie is as extreme.
-    rounding = 1e-12 * float(np.abs(differences).sum())
-    as_extreme = int(np.sum(np.abs(flipped) >= abs(float(differences.sum())) - rounding))
-    return (1 + as_extreme) / (1 + NUM_PERMUTATIONS)
-
-
-def _flipped_sums(differences: Array, generator: np.random.Generator, all_bits: bool) -> Array:
-    """Sums of the differences [P <= MANY_PROMPTS] with signs drawn: [NUM_PERMUTATIONS].
-
-    All sums that eight of them can have stand in a table, so that a byte of signs is one number to
-    look up; it stays in the processor's cache.
-    """
-    eights = np.pad(differences, (0, -len(differences) % 8)).reshape(-1, 8)
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    sums = (eights @ (bits.astype(np.float64) * 2 - 1).T).ravel()  # [P / 8 * 256]
-    starts = np.arange(len(eights)) * 256
-    drawn = _sign_bytes(len(differences), generator, all_bits)
-    return np.concatenate([sums[signs + starts].sum(1) for signs in drawn])
-
-
-def _sign_bytes(
-    num_prompts: int, generator: np.random.Generator, all_bits: bool
-) -> Iterator[NDArray[np.uint8]]:
-    """Signs of NUM_PERMUTATIONS permutations, eight prompts a byte: blocks [rows, P / 8].
-
-    Of each byte of the generator all bits are signs, or one.
-    """
-    for rows in _blocks(NUM_PERMUTATIONS, num_prompts):
-        if all_bits:
-            yield generator.integers(0, 256, (rows, -(-num_prompts // 8)), dtype=np.uint8)
-        else:
-            signs = generator.integers(0, 2, (rows, num_prompts), dtype=np.int8)
-            yield np.packbits(signs.astype(np.uint8), axis=1)
-
-
-def seed_interval(values: Sequence[float]) -> Interval:
-    """Mean of independent values, one of each seed, with its 95 % t-interval.
-
-    Several equal values show no spread to judge by, as coarse ones may by chance; like a single
-    value they have no interval: low and high are NaN.
-    """
-    value, low, high, n = mean_interval(np.asarray(values, np.float64), np.arange(len(values)))
-    known = high - low > 1e-12 * abs(value)
-    return Interval(value, low if known else math.nan, high if known else math.nan, n)
-
-
-def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
-    """Mean of the seeds' differences, its 95 % t-interval, and the p of the paired t-test.
-
-    Where all of several are 0 the two are the same: the interval is 0 and p is 1.
-    """
-    from scipy.stats import ttest_1samp
-
-    value, low, high, n = seed_interval(differences)
-    if n > 1 and not np.any(differences):
-        return 0.0, 0.0, 0.0, 1.0
-    p_value = math.nan if math.isnan(low) else float(ttest_1samp(differences, 0.0).pvalue)
-    return value, low, high, p_value
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.influence import Estimate
-from ddmd_bench.stats.intervals import Array
 
 BLOCK = 1_000  # rows at a time: 80 MB against 10,000 columns
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.influence import Estimate
-from ddmd_bench.stats.intervals import Array
 
 PRECISION_NEIGHBOURS = 3  # Kynkäänniemi et al. 2019
 DENSITY_NEIGHBOURS = 5  # Naeem et al. 2020

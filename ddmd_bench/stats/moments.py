@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.frechet import Factored, Gaussian, symmetric_root
-from ddmd_bench.stats.intervals import Array
 
 
 class Moments(NamedTuple):

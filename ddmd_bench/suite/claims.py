@@ -18,6 +18,9 @@ class Claim(Strict):
     same    student and `other` differ by less than `margin` on `metric`
     rises   the training diagnostic `series` of student rises throughout
     bounded the training diagnostic `series` stays within a factor of `margin` of its start
+
+    beats, worst and above may have a `margin`, in the metric's own units: differences that do not
+    matter. Undecided within it is alike, beyond it too few to tell.
     """
 
     claim: Literal["beats", "worst", "above", "same", "rises", "bounded"]
@@ -39,6 +42,7 @@ class Claim(Strict):
             "bounded": {"series", "margin"},
         }[self.claim]
         given = {k for k in ("other", "metric", "series", "margin") if getattr(self, k) is not None}
-        if given != needed:
+        optional = {"margin"} if self.claim in ("beats", "worst", "above") else set()
+        if given - optional != needed:
             raise ValueError(f"claim {self.claim!r} takes {sorted(needed)}, found {sorted(given)}")
         return self
