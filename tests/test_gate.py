@@ -112,7 +112,10 @@ def failed(found: Checked) -> set[str]:
 def test_a_student_is_not_worse_than_itself(plan: Plan, baseline: Baseline, tmp_path: Path) -> None:
     found = verdict(changed(plan, tmp_path / "run", None), baseline)
     assert found.status == "ok"
-    assert [one.beyond for one in found.held] == pytest.approx([0.0] * len(found.held))
+    # Of answers that all tie so few prompts leave open what unseen ones would say.
+    reached = {one.name.split(", ")[-1]: one.beyond for one in found.held}
+    assert 0 < reached.pop("Prompt accuracy") < 1
+    assert list(reached.values()) == pytest.approx([0.0] * len(reached))
 
 
 @pytest.mark.parametrize(

@@ -102,9 +102,8 @@ def mean_interval(
 ) -> Interval:
     """Mean over images [n] with its 95 % interval over prompts; NaN values are skipped.
 
-    Between two finite bounds it is a share's (`share_ends`), but for values that vary less than a
-    `MEASURED` part of what yes-or-no answers would: they are measurements, as shares of pixels are,
-    and have a skewed mean's (`skewed_ends`) as all others. Never beyond a bound. One prompt has no
+    Between two finite bounds it is a share's (`share_ends`), but for measurements (`_answers`), which
+    have a skewed mean's (`skewed_ends`) as all others. Never beyond a bound. One prompt has no
     standard error: low and high are NaN.
     """
     values, groups = np.asarray(values, np.float64), np.asarray(groups)
@@ -116,15 +115,26 @@ def mean_interval(
     if num_prompts < 2:
         return Interval(value, math.nan, math.nan, n)
     lowest, highest = bounds or UNBOUNDED
-    if math.isfinite(width := highest - lowest):
-        most = (value - lowest) * (highest - value)
-        if float(np.nanmean(np.square(values - value))) >= MEASURED * most:
-            found = _share((values - lowest) / width, groups)
-            return Interval(value, lowest + width * found.low, lowest + width * found.high, n)
+    if _answers(values, lowest, highest):
+        width = highest - lowest
+        found = _share((values - lowest) / width, groups)
+        return Interval(value, lowest + width * found.low, lowest + width * found.high, n)
     residuals = sums - value * counts
     error = standard_error(residuals, n)
     low, high = skewed_ends(value, error, skewness_of(residuals), num_prompts)
     return Interval(value, max(low, lowest), min(high, highest), n)
+
+
+def _answers(values: Array, lowest: float, highest: float) -> bool:
+    """Whether values between two finite bounds vary as answers do, yes or no or shares of several.
+
+    Measurements, as shares of pixels are, vary less than a `MEASURED` part of what yes or no would.
+    """
+    if not math.isfinite(highest - lowest):
+        return False
+    value = float(np.nanmean(values))
+    most = (value - lowest) * (highest - value)
+    return float(np.nanmean(np.square(values - value))) >= MEASURED * most
 
 
 class _Share(NamedTuple):
@@ -169,7 +179,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean of a - b over images [n] that share prompt and noise; a pair with a NaN is skipped.
 
-    Interval: the t-interval over prompts; of values between two finite bounds `_share_difference`.
+    Interval: the t-interval over prompts; of answers (`_answers`) `_share_difference`.
     p: two-sided sign-flip permutation of the prompts' differences, (1 + as extreme) /
     (1 + permutations), so that it is never 0. Where it is not `tested` there is the value alone.
     """
@@ -185,7 +195,8 @@ def paired_difference(
     if num_prompts < 2 or not tested:
         return value_alone(value, n, wins)
     lowest, highest = bounds or UNBOUNDED
-    if math.isfinite(width := highest - lowest):
+    if _answers(a, lowest, highest) or _answers(b, lowest, highest):
+        width = highest - lowest
         low, high = (width * end for end in _share_difference((a - b) / width, groups))
     else:
         error = standard_error(sums - value * counts, n)
