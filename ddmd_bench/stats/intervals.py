@@ -102,9 +102,8 @@ def mean_interval(
 ) -> Interval:
     """Mean over images [n] with its 95 % interval over prompts; NaN values are skipped.
 
-    Between two finite bounds it is a share's (`share_ends`), but for measurements (`_answers`), which
-    have a skewed mean's (`skewed_ends`) as all others. Never beyond a bound. One prompt has no
-    standard error: low and high are NaN.
+    That of answers (`_answers`) is a share's (`share_ends`), that of all others a skewed mean's
+    (`skewed_ends`). Never beyond a bound. One prompt has no standard error: low and high are NaN.
     """
     values, groups = np.asarray(values, np.float64), np.asarray(groups)
     sums, counts = per_prompt(values, groups)
