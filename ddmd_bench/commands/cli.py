@@ -2,7 +2,7 @@
 
 python -m ddmd_bench run suites/shapes.yaml      # everything; what is complete is kept
 python -m ddmd_bench plan shapes                 # what it would do
-python -m ddmd_bench check shapes                # 0 ok, 1 drift, 2 incomparable
+python -m ddmd_bench check shapes                # does the code still do the same?
 """
 
 from __future__ import annotations
