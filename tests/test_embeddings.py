@@ -112,7 +112,7 @@ def test_latents_go_on_where_they_stopped(tmp_path: Path) -> None:
     seen: list[int] = []
     encode_images(tmp_path, IMAGES, to_latents, lambda d, t: seen.append(d))
     assert seen == [len(IMAGES)]
-    captions, latents = Latents(tmp_path).draw(40, torch.Generator().manual_seed(0))
+    captions, latents = Latents(tmp_path).draw([torch.Generator().manual_seed(0)] * 40)
     for caption, latent in zip(captions, latents, strict=True):
         torch.testing.assert_close(latent, to_latents(read(Path(caption.split()[1]))[None])[0])
 
@@ -134,7 +134,7 @@ def test_more_images_go_on_and_fewer_read_the_first(tmp_path: Path) -> None:
         found, expected = Latents(parts, num), Latents(whole, num)
         assert found.captions == expected.captions == [caption for caption, _ in IMAGES[:num]]
         assert found.moments() == expected.moments()
-        draws = [of.draw(9, torch.Generator().manual_seed(1)) for of in (found, expected)]
+        draws = [of.draw([torch.Generator().manual_seed(1)] * 9) for of in (found, expected)]
         assert draws[0][0] == draws[1][0]
         assert torch.equal(draws[0][1], draws[1][1])
 

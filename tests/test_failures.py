@@ -284,7 +284,7 @@ def test_what_all_students_need_is_named_for_each(
 ) -> None:
     tiny["students"] = {"fine": TEACHER}
     tiny["baseline"] = "fine"
-    monkeypatch.setattr("ddmd_bench.stages.reference.draw_reference", lambda *_: 1 / 0)
+    monkeypatch.setattr("ddmd_bench.stages.reference.extract", lambda *_: 1 / 0)
     assert command("run", tiny, "--workers", "1").exit_code == 3
     missing = read_json(Path("reports/tiny/report.json"))["students"]["fine"]["missing"]
     assert missing == "stopped in reference: ZeroDivisionError: division by zero"

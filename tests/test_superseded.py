@@ -49,7 +49,7 @@ def test_a_raised_version_tells_what_hangs_on_it(
     planned: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kinds(planned()) == set()
-    monkeypatch.setitem(VERSIONS, "train", 2)
+    monkeypatch.setitem(VERSIONS, "train", VERSIONS["train"] + 1)
     trained = ("dmd", "ca_only")
     expected = {(stage, s) for stage in ("train", "generate", "score") for s in trained}
     assert kinds(planned()) == expected
@@ -67,7 +67,7 @@ def test_another_wish_supersedes_nothing(planned: Planner) -> None:
 def test_what_is_redone_is_not_told_again(
     planned: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(VERSIONS, "score", 2)
+    monkeypatch.setitem(VERSIONS, "score", VERSIONS["score"] + 1)
     tasks = planned().of_stage("score")
     for task in tasks:
         mark_done(task.folder, {"key": task.key})
@@ -77,7 +77,7 @@ def test_what_is_redone_is_not_told_again(
 def test_a_cut_file_is_no_result(planned: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in Path("runs").glob(f"*/*/*/{ASKED}"):
         write_whole(path, path.read_text()[:20])
-    monkeypatch.setitem(VERSIONS, "train", 2)
+    monkeypatch.setitem(VERSIONS, "train", VERSIONS["train"] + 1)
     assert kinds(planned()) == set()
 
 
@@ -89,7 +89,7 @@ def test_redoing_waits_for_the_word(planned: Planner, monkeypatch: pytest.Monkey
         return Outcome(0, [])
 
     monkeypatch.setattr("ddmd_bench.run.tasks.run_tasks", run_tasks)
-    monkeypatch.setitem(VERSIONS, "train", 2)
+    monkeypatch.setitem(VERSIONS, "train", VERSIONS["train"] + 1)
     refused = CliRunner().invoke(app, ["train", "tiny.yaml"])
     assert refused.exit_code == 2
     said = refused.stderr

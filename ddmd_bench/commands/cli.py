@@ -63,7 +63,7 @@ COMMANDS = (
     schema,
 )
 # These only read, so that saying their words several times does no harm.
-READING = (plan, check, published, schema)
+READING = (plan, check, power, published, schema)
 for command in COMMANDS:
     guarded = command if command in READING else started_once(command)
     kind = CheckCommand if command is check else None
