@@ -124,9 +124,8 @@ def test_where_memory_runs_out_an_update_begins_anew_with_fewer(
     limited("_fake_score_backward", 1)
     with pytest.warns(FewerAtOnce) as told:
         found = training.update(1)
-    assert [str(warning.message)[:33] for warning in told] == [
-        f"memory ran out with {num} samples at o" for num in (4, 2)
-    ]
+    halved = [str(warning.message).split(" samples at once")[0] for warning in told]
+    assert halved == ["memory ran out with 4", "memory ran out with 2"]
     assert tried["_student_backward"] == [4, 4, 2, 2, 2, 2]
     assert tried["_fake_score_backward"] == [2, 2, *[1] * 2 * NUM]
     assert training.at_once.size == 1

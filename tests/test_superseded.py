@@ -54,7 +54,7 @@ def test_a_raised_version_tells_what_hangs_on_it(
     expected = {(stage, s) for stage in ("train", "generate", "score") for s in trained}
     assert kinds(planned()) == expected
     lines = superseded_lines(superseded(planned(), ALL_STAGES))
-    assert "train 1 -> 2" in lines[0]
+    assert f"train {VERSIONS['train'] - 1} -> {VERSIONS['train']}" in lines[0]
     assert lines[1].strip() == "train: 2 (dmd, ca_only), 2.0 h by their records"
     monkeypatch.setitem(VERSIONS, "backend shapes", 5)
     assert kinds(planned()) == {(task.stage, task.student) for task in planned().tasks.values()}
@@ -93,7 +93,7 @@ def test_redoing_waits_for_the_word(planned: Planner, monkeypatch: pytest.Monkey
     refused = CliRunner().invoke(app, ["train", "tiny.yaml"])
     assert refused.exit_code == 2
     said = refused.stderr
-    assert "train 1 -> 2" in said
+    assert f"train {VERSIONS['train'] - 1} -> {VERSIONS['train']}" in said
     assert "2.0 h by their records" in said
     assert "--redo" in said
     assert not ran
