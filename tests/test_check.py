@@ -221,6 +221,16 @@ def test_a_changed_setting_is_drift(expected: Record) -> None:
     assert told(against_expected(found, expected)) == [line]
 
 
+def test_how_a_training_is_computed_is_no_setting_that_counts(expected: Record) -> None:
+    found = record(0)
+    computed = {"samples_at_once": 2, "gradient_checkpointing": True, "checkpoint_every": 7}
+    found["suite"]["train"] |= computed
+    found["suite"]["model"] = {"images_at_once": 3}
+    for row in found["suite"]["students"].values():
+        row["train"] = {**row.get("train", {}), "compile": True}
+    assert against_expected(found, expected).status == "ok"
+
+
 @pytest.mark.parametrize(("precision", "status"), [("float32", "ok"), ("bfloat16", "drift")])
 def test_an_option_younger_than_the_expectation_had_its_default(
     expected: Record, precision: str, status: str

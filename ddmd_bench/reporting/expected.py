@@ -23,6 +23,7 @@ from ddmd_bench.files.records import SCHEMA, canonical_json, json_text, read_jso
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.suite.students import Checkpoint, Student
+from ddmd_bench.suite.used import FREE
 
 # Settings that may differ without a difference in what is measured.
 _FREE_SETTINGS = {
@@ -140,7 +141,8 @@ def settings_of(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """An option younger than the expectation had its default, which changes nothing."""
+    """What must be alike: an option younger than the expectation had its default, which changes
+    nothing, and how a training is computed moves no value."""
     younger = {
         key: field.get_default()
         for key, field in Suite.model_fields.items()
@@ -150,12 +152,19 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
         key: {**part().model_dump(mode="json"), **settings.get(key, {})}
         for key, part in {"train": TrainSettings, "model": Model}.items()
     }
+    parts["train"] = _without_free(parts["train"])
+    parts["model"].pop("images_at_once")
     students = {name: _student_with_defaults(row) for name, row in settings["students"].items()}
     return {**younger, **settings, **parts, "students": students}
 
 
+def _without_free(train: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in train.items() if name not in FREE}
+
+
 def _student_with_defaults(row: dict[str, Any]) -> dict[str, Any]:
     whole = {**_defaults(Student), **row}
+    whole["train"] = _without_free(whole["train"])
     if whole["checkpoint"] is not None:
         whole["checkpoint"] = {**_defaults(Checkpoint), **whole["checkpoint"]}
     return whole

@@ -71,6 +71,10 @@ USES: Mapping[str, Uses] = {
 }
 
 
+# Settings of a training by which no value moves but for rounding.
+FREE = frozenset(name for name, uses in USES.items() if uses is _never)
+
+
 def used_settings(settings: TrainSettings, method: Method) -> dict[str, Any]:
     """The settings that the method uses, as a key takes them."""
     told: dict[str, Any] = settings.model_dump(mode="json")
