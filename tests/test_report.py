@@ -41,7 +41,7 @@ def test_same_files_give_the_same_bytes(made: tuple[Any, dict[str, Any]]) -> Non
     plan, record = made
     first = texts_of(plan.report_folder)
     expected = {"report.json", "report.md", "index.html", "table.csv", "table.tex",
-                "differences.csv", "claims.csv"}  # fmt: skip
+                "differences.csv", "claims.csv", "agreement.csv"}  # fmt: skip
     assert set(first) == expected
     assert report(plan) == record
     assert texts_of(plan.report_folder) == first

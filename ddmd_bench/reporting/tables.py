@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (
@@ -85,6 +86,14 @@ def _cell(metric: str, cell: dict[str, Any]) -> str:
     counted = f", {fewer}" if (fewer := fewer_than_expected(cell)) else ""
     text = metric_shown(metric, cell["value"])
     return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
+
+
+def _agreement(record: dict[str, Any]) -> list[str]:
+    """The parts of the section on the metrics' agreement; none where fewer than two have it."""
+    header, rows = correlation_table(record)
+    if not rows:
+        return []
+    return ["## Agreement of the metrics", RULE, markdown_table(header, rows), *sentences(record)]
 
 
 def _literature(record: dict[str, Any]) -> list[str]:
@@ -165,6 +174,7 @@ def markdown(record: dict[str, Any]) -> str:
             _DIFFERENCES,
             differences,
         ),
+        *_agreement(record),
         "## Claims",
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
