@@ -158,9 +158,7 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
     limits = notes.limits(record)
-    above = (
-        f"{notes.differences(num_seeds)} {notes.COULD_SHOW} p: Holm, over all {len(differences)} "
-    )
+    above = f"{notes.differences(num_seeds)} {notes.COULD_SHOW} {notes.family(record)}"
     parts = [
         f"# {suite['title']}",
         suite["description"],
@@ -169,7 +167,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"{notes.values(num_seeds)} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
-        above + "rows. Wins: % of prompts with the larger value.",
+        above + " Wins: % of prompts with the larger value.",
         markdown_table(
             _DIFFERENCES,
             differences,
@@ -178,7 +176,7 @@ def markdown(record: dict[str, Any]) -> str:
         "## Claims",
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
-        notes.CLAIM if claims else "",
+        f"{notes.CLAIM} {notes.gating(suite)}" if claims else notes.gating(suite),
         *_literature(record),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits),

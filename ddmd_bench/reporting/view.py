@@ -50,6 +50,8 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             "bands": notes.BANDS,
             "could_show": notes.COULD_SHOW,
             "values": notes.values(len(suite.seeds)),
+            "family": notes.family(record),
+            "gating": notes.gating(record["suite"]),
             "differences": notes.differences(len(suite.seeds)),
             "limits": notes.limits(record),
             "literature": notes.LITERATURE,
