@@ -13,7 +13,11 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
+from ddmd_bench.errors import BenchError
+from ddmd_bench.planning.outlook import duration
+from ddmd_bench.planning.part import Asked
 from ddmd_bench.reporting import claims
+from ddmd_bench.reporting.budget import budget_lines
 from ddmd_bench.reporting.differences import Difference
 from ddmd_bench.stages.report import report
 from ddmd_bench.stats.intervals import paired_difference
@@ -119,3 +123,29 @@ def test_undecided_is_too_few_or_alike(
     claim = Claim(claim="beats", student="a", other="b", metric="std", margin=margin)
     d = Difference((low + high) / 2, low, high, 0.5, 10, 0.5)
     assert claims._with_why(claim, claims.beats(d), d).why == why
+
+
+def test_a_plan_tells_what_a_difference_takes(tmp_path: Path) -> None:
+    suite = make_suite(seeds=(0,))
+    record = report(make_run(tmp_path, suite))
+    lines = budget_lines(Asked.of(suite), record, "prompt_accuracy=3")
+    known = [Spreads(**d["spreads"]) for d in record["differences"]
+             if d["metric"] == "prompt_accuracy"]  # fmt: skip
+    most = max(needed(s, 0.03, "prompts") or 0 for s in known)
+    images = most * Asked.of(suite).num_images // Asked.of(suite).num_prompts
+    text = "\n".join(lines)
+    assert f"all of them: {most:,} prompts, {images:,} images a student" in text
+    # Two seconds for 80 images, of each of five students.
+    assert f"drawing: {duration(images * 5 * 2.0 / 80)} by the report's own" in text
+    assert " operations, counted from the networks" in text
+    twice = make_suite(seeds=(0, 1))
+    text = "\n".join(budget_lines(Asked.of(twice), record, "prompt_accuracy=3"))
+    assert f"{2 * 5 * images:,} of 5 students with 2 seeds" in text
+
+
+@pytest.mark.parametrize("wanted", ["prompt_accuracy", "prompt_accuracy=much", "=1", "std=-1"])
+def test_what_is_no_metric_with_a_size_is_refused(tmp_path: Path, wanted: str) -> None:
+    suite = make_suite([])
+    record = report(make_run(tmp_path, suite))
+    with pytest.raises(BenchError, match="expected"):
+        budget_lines(Asked.of(suite), record, wanted)

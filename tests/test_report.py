@@ -19,10 +19,12 @@ from ddmd_bench.files.records import write_json
 from ddmd_bench.reporting.differences import make_compare, negated, win_rates
 from ddmd_bench.reporting.dynamics import real_levels
 from ddmd_bench.reporting.figures import scale_of, styles_of
+from ddmd_bench.reporting.notes import gating
 from ddmd_bench.reporting.numbers import metric_shown, p_shown, shown
 from ddmd_bench.reporting.record import plain
 from ddmd_bench.reporting.runfiles import load_run, titles_of
 from ddmd_bench.reporting.summary import summary
+from ddmd_bench.scorers import METRICS
 from ddmd_bench.stages.report import report
 from ddmd_bench.stats.distances import DISTANCES
 
@@ -41,7 +43,7 @@ def test_same_files_give_the_same_bytes(made: tuple[Any, dict[str, Any]]) -> Non
     plan, record = made
     first = texts_of(plan.report_folder)
     expected = {"report.json", "report.md", "index.html", "table.csv", "table.tex",
-                "differences.csv", "claims.csv"}  # fmt: skip
+                "differences.csv", "claims.csv", "agreement.csv"}  # fmt: skip
     assert set(first) == expected
     assert report(plan) == record
     assert texts_of(plan.report_folder) == first
@@ -266,3 +268,23 @@ def test_summary_names_what_was_refuted() -> None:
         {"claims": claims, "wins": {"metric": None}, "students": {}, "best": {}, "table": {}}
     )
     assert sentences[-1] == "Refuted: A is better than B: C."
+
+
+def test_comparisons_their_family_and_what_gates_are_said(tmp_path: Path) -> None:
+    gate = {"prompt_accuracy": {"margin": 0.02}, "frechet_attributes": {"share": 0.1}}
+    plan = make_run(tmp_path, make_suite(gate=gate))
+    report(plan)
+    for name in ("index.html", "report.md"):
+        text = (plan.report_folder / name).read_text()
+        assert "15 comparisons: 3 students with the baseline on 5 metrics" in text
+        assert "5 claims, 3 of them on a metric" in text
+        assert "by 2 points, Fr" in text
+        assert "by a share of 0.1 (the suite" in text
+
+
+def test_without_a_gate_every_metric_with_a_better_direction_gates() -> None:
+    suite = make_suite([]).model_dump(mode="json")
+    said = gating(suite)
+    assert "claims" not in said
+    assert METRICS["prompt_accuracy"].title in said
+    assert METRICS["std"].title not in said

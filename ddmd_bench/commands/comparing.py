@@ -24,7 +24,7 @@ def compare(
     """Hold students of one report against students of another, seed by seed."""
     from ddmd_bench.reporting.between import between, between_markdown
 
-    records = _read_report(first), _read_report(second)
+    records = read_report(first), read_report(second)
     pairs = [_parse_pair(text) for text in pair or []]
     pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
     if not pairs:
@@ -43,11 +43,12 @@ def power(
     """Say how many prompts, images or seeds would show a difference to the baseline."""
     from ddmd_bench.reporting.power import power_markdown
 
-    text = power_markdown(_read_report(report), metric, difference)
+    text = power_markdown(read_report(report), metric, difference)
     console.print(text, markup=False, highlight=False)
 
 
-def _read_report(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> dict[str, Any]:
+    """The record of a report."""
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         raise BenchError(f"{file}: no such report. Give a report.json, or the folder that holds it")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from ddmd_bench.commands.comparing import read_report
 from ddmd_bench.commands.options import (
     Overrides,
     Reports,
@@ -25,11 +28,29 @@ def plan(
     set_: Overrides = None,
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
+    for_: Annotated[
+        str | None,
+        typer.Option("--for", help="METRIC=DIFFERENCE: what showing it to the baseline takes."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Whose spreads and seconds --for takes. Default: its own.")
+    ] = None,
 ) -> None:
-    """Check a suite and print what a run would do."""
+    """Check a suite and print what a run would do; with --for, what a difference would take."""
     from ddmd_bench.suite.files import load_suite
 
-    _print_plan(load_suite(suite, set_ or []), runs, reports)
+    asked = load_suite(suite, set_ or [])
+    if for_ is None:
+        _print_plan(asked, runs, reports)
+    else:
+        _print_budget(asked, report or reports / asked.name, for_)
+
+
+def _print_budget(suite: Suite, report: Path, wanted: str) -> None:
+    from ddmd_bench.planning.part import Asked
+    from ddmd_bench.reporting.budget import budget_lines
+
+    _print(budget_lines(Asked.of(suite), read_report(report), wanted))
 
 
 def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:

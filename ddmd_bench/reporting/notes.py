@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.reporting.numbers import unit_of
 from ddmd_bench.scorers import METRICS
 
 CLAIM = (
@@ -172,3 +173,42 @@ def differences(num_seeds: int) -> str:
         f"{num_seeds} seeds with its 95 % interval and its p over seeds and prompts, of distances "
         "between distributions the t-interval over the seeds and the paired t-test's p."
     )
+
+
+def family(record: dict[str, Any]) -> str:
+    """How many comparisons there are, and which of them Holm corrects together."""
+    rows = record["differences"]
+    students, metrics = ({d[key] for d in rows} for key in ("student", "metric"))
+    untested = sum(d["p_value"] is None for d in rows)
+    aside = f"; the {untested} without a p-value do not count" if untested else ""
+    return (
+        f"{len(rows)} comparisons: {len(students)} students with the baseline on {len(metrics)} "
+        f"metrics over all prompts. p is corrected over all of them together (Holm){aside}; an "
+        "outcome is named only where it is below 0.05."
+    )
+
+
+def gating(suite: Mapping[str, Any]) -> str:
+    """Which claims and metrics gate, and by which margins."""
+    num_own = sum(claim["metric"] is not None for claim in suite["claims"])
+    num = len(suite["claims"])
+    own = {m: _margin(m, row) for m, row in suite.get("gate", {}).items()}
+    directed = [m for m in suite["metrics"] if METRICS[m].better != "reference"]
+    titles = [METRICS[m].title + own.get(m, "") for m in own or directed]
+    which = "the suite's own margins" if own else "margins where a suite names none"
+    claims = (
+        f"{num} claims, {num_own} of them on a metric, are outside that correction, and none "
+        "gates: a verdict changes no exit code. "
+    )
+    gates = f"What gates, by `check --baseline`: {', '.join(titles) or 'nothing'} ({which})."
+    return (claims if num else "") + gates
+
+
+def _margin(metric: str, row: Mapping[str, float | None]) -> str:
+    """What a metric may lose, in the words of the suite's gate."""
+    row = {name: value for name, value in row.items() if value is not None}
+    ((name, value),) = row.items()
+    size = value or 0.0
+    if name == "margin":
+        return f" by {size * METRICS[metric].scale:g}{unit_of(metric, difference=True)}"
+    return f" by {size:g} spreads" if name == "spreads" else f" by a share of {size:g}"

@@ -17,23 +17,34 @@ _MEANING = (
 )
 
 
-def power_markdown(record: dict[str, Any], metric: str, difference: float) -> str:
-    """A row for each student against the baseline; a difference in the unit that pages show."""
-    suite, students = record["suite"], record["students"]
+def spreads_by_student(
+    record: dict[str, Any], metric: str, difference: float, option: str
+) -> dict[str, Spreads | None]:
+    """Of a metric against the baseline, None where a difference has no interval.
+
+    Raises BenchError where a report cannot tell, or a difference is no size.
+    """
+    suite = record["suite"]
     if metric not in suite["metrics"]:
         raise BenchError(f"report {suite['name']}: " + unknown("metric", metric, suite["metrics"]))
     if not difference > 0:
-        raise BenchError(f"--difference {difference:g}: expected a size above 0")
+        raise BenchError(f"{option} {difference:g}: expected a size above 0")
     found = {d["student"]: d.get("spreads") for d in record["differences"] if d["metric"] == metric}
     if None in found.values():
         raise BenchError(
             f"report {suite['name']} was made before reports had spreads: make it again with "
             f"`python -m ddmd_bench report {suite['name']}`"
         )
-    known = {name: Spreads(**spreads) for name, spreads in found.items() if spreads}
+    return {name: Spreads(**spreads) if spreads else None for name, spreads in found.items()}
+
+
+def power_markdown(record: dict[str, Any], metric: str, difference: float) -> str:
+    """A row for each student against the baseline; a difference in the unit that pages show."""
+    suite, students = record["suite"], record["students"]
+    found = spreads_by_student(record, metric, difference, "--difference")
+    known = {name: spreads for name, spreads in found.items() if spreads}
     rows = [_row(students[n]["title"], metric, difference, s) for n, s in known.items()]
-    size = metric_shown(metric, difference / METRICS[metric].scale)
-    size += unit_of(metric, difference=True)
+    size = size_shown(metric, difference)
     lost = [students[name]["title"] for name in found if name not in known]
     baseline = students[suite["baseline"]]["title"]
     parts = [
@@ -44,6 +55,12 @@ def power_markdown(record: dict[str, Any], metric: str, difference: float) -> st
     if lost:
         parts.append(f"No interval, so no spread: {', '.join(lost)}.")
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def size_shown(metric: str, difference: float) -> str:
+    """A difference in the unit that pages show, with that unit."""
+    size = metric_shown(metric, difference / METRICS[metric].scale)
+    return size + unit_of(metric, difference=True)
 
 
 def _row(title: str, metric: str, difference: float, spreads: Spreads) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from ddmd_bench.files.records import SCHEMA, finite_or_none
 from ddmd_bench.measuring.aggregates import counted, values_of
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.reporting.agreement import agreement
 from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
 from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
@@ -61,6 +62,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "table": table,
         "best": best_students(suite, table),
         "differences": against_baseline(run, compare),
+        "agreement": agreement(run),
         "wins": {"metric": metric, "rates": win_rates(run, signs, metric) if metric else {}},
         "claims": judged(run, compare),
         "dynamics": {name: thinned(d) for name, d in trained.items()},

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (
@@ -87,6 +88,14 @@ def _cell(metric: str, cell: dict[str, Any]) -> str:
     return f"{text} ({interval}{counted})" if interval != MISSING or counted else text
 
 
+def _agreement(record: dict[str, Any]) -> list[str]:
+    """The parts of the section on the metrics' agreement; none where fewer than two have it."""
+    header, rows = correlation_table(record)
+    if not rows:
+        return []
+    return ["## Agreement of the metrics", RULE, markdown_table(header, rows), *sentences(record)]
+
+
 def _literature(record: dict[str, Any]) -> list[str]:
     """The parts of the section on the literature's values; none where the suite names no table."""
     view = literature_view(record)
@@ -149,9 +158,7 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
     limits = notes.limits(record)
-    above = (
-        f"{notes.differences(num_seeds)} {notes.COULD_SHOW} p: Holm, over all {len(differences)} "
-    )
+    above = f"{notes.differences(num_seeds)} {notes.COULD_SHOW} {notes.family(record)}"
     parts = [
         f"# {suite['title']}",
         suite["description"],
@@ -160,15 +167,16 @@ def markdown(record: dict[str, Any]) -> str:
         f"{notes.values(num_seeds)} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
-        above + "rows. Wins: % of prompts with the larger value.",
+        above + " Wins: % of prompts with the larger value.",
         markdown_table(
             _DIFFERENCES,
             differences,
         ),
+        *_agreement(record),
         "## Claims",
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
-        notes.CLAIM if claims else "",
+        f"{notes.CLAIM} {notes.gating(suite)}" if claims else notes.gating(suite),
         *_literature(record),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits),

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
 from ddmd_bench.reporting.literature_view import literature_view
@@ -45,9 +46,12 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "has_real": real_in(suite) is not None,
         "notes": {
             "claim": notes.CLAIM,
+            "agreement": RULE,
             "bands": notes.BANDS,
             "could_show": notes.COULD_SHOW,
             "values": notes.values(len(suite.seeds)),
+            "family": notes.family(record),
+            "gating": notes.gating(record["suite"]),
             "differences": notes.differences(len(suite.seeds)),
             "limits": notes.limits(record),
             "literature": notes.LITERATURE,
@@ -64,6 +68,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "bars": {name: _share_bar(record["table"][name], marked) for name in run.students},
         "groups": ["all", *suite.prompts],
         "differences": {m: _differences(record, m) for m in suite.metrics},
+        "agreement": (*correlation_table(record), sentences(record)),
         "claims": [
             {**claim, "result": claim_result(claim, len(suite.seeds))} for claim in record["claims"]
         ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.files.records import write_json, write_whole
+from ddmd_bench.reporting.agreement import COLUMNS as AGREEMENT_COLUMNS
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.latex import latex
 from ddmd_bench.reporting.pages import html
@@ -37,6 +38,8 @@ def report(plan: Plan) -> dict[str, Any]:
     write_whole(folder / "table.tex", latex(record))
     differences = csv_text(DIFFERENCE_COLUMNS, record["differences"])
     write_whole(folder / "differences.csv", differences)
+    pairs = record["agreement"].get("pairs", [])
+    write_whole(folder / "agreement.csv", csv_text(AGREEMENT_COLUMNS, pairs))
     write_whole(folder / "claims.csv", csv_text(CLAIM_COLUMNS, record["claims"]))
     write_json(folder / "report.json", record)
     return record
