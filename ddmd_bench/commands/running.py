@@ -47,6 +47,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     """
     from ddmd_bench.files import stopping
     from ddmd_bench.files.locks import locked
+    from ddmd_bench.files.made import refuse_changed
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
@@ -54,6 +55,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     from ddmd_bench.run.tasks import Outcome, run_tasks
     from ddmd_bench.run.workers import slots
 
+    refuse_changed(task.folder for task in plan.tasks.values() if task.complete())
     if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
         return Outcome(0, [])
     if not redo and (lines := superseded_lines(superseded(plan, stages))):

@@ -99,9 +99,10 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def mark_done(folder: Path, record: dict[str, Any]) -> None:
-    """Write `done.json`, the last file of a stage."""
-    write_json(folder / DONE, {"schema": SCHEMA, **record})
+def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -> None:
+    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made."""
+    made = {name: file_sha256(folder / name) for name in files}
+    write_json(folder / DONE, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:

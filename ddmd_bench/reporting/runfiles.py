@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.files.made import made_by, refuse_changed, require_made
 from ddmd_bench.files.records import read_done, read_json, read_jsonl
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.task import Task
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
+
+READ = (".parquet", ".npy", ".json")  # what numbers of a report are read from
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,10 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
     made: dict[str, Any] = {"done": done}
+    for folder in whole.values():
+        # Of weights and pictures those alone that were touched: no number is made of them here.
+        refuse_changed([folder])
+        require_made(folder, [name for name in made_by(folder) if name.endswith(READ)])
     if "train" in done:
         made["diagnostics"] = pd.read_parquet(whole["train"] / "diagnostics.parquet")
         evaluations = whole["train"] / "evaluations.parquet"
@@ -140,6 +147,7 @@ def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[s
     if task is None or not task.complete():
         return {}
     folder = task.folder
+    require_made(folder)
     prompt_ids = np.array([row["prompt_id"] for row in read_jsonl(folder / "metadata.jsonl")])
     return {e: RealFeatures(f, prompt_ids) for e, f in _features(folder, extractors).items()}
 
