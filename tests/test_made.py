@@ -132,3 +132,32 @@ def test_a_changed_list_is_seen(finished: Finished) -> None:
     (folder / "images.sha256").write_text("")
     with pytest.raises(Changed, match=r"images\.sha256"):
         made_by(folder)
+
+
+def test_a_whole_run_is_verified(finished: Finished) -> None:
+    result = finished.command("verify")
+    assert result.exit_code == 0, result.output
+    assert "the report follows from them" in result.stdout
+
+
+def test_verify_names_each_changed_file(finished: Finished) -> None:
+    picture = finished.of("generate", "dmd") / "images/00001.png"
+    scores = finished.of("score", "ca_only") / "per_image.parquet"
+    shutil.copyfile(picture.with_name("00002.png"), picture)
+    scores.write_bytes(scores.read_bytes()[:-9])
+    result = finished.command("verify")
+    assert result.exit_code == 1
+    assert str(picture) in result.stdout
+    assert str(scores) in result.stdout
+
+
+def test_verify_sees_a_report_that_does_not_follow(finished: Finished) -> None:
+    path = finished.folder / "reports/tiny/report.json"
+    record = read_json(path)
+    record["table"]["dmd"]["std"]["all"]["value"] = 0.123456
+    write_json(path, record)
+    result = finished.command("verify")
+    assert result.exit_code == 1
+    assert "report.table.dmd.std.all.value: 0.123456, expected" in result.stdout
+    path.write_text("{")
+    assert finished.command("verify").exit_code == 1
