@@ -60,7 +60,7 @@ def finished(made: Finished, tmp_path: Path) -> Finished:
 
 def refused(result: Result, path: Path) -> bool:
     told = result.stderr
-    return result.exit_code == 2 and str(path) in told and "python -m ddmd_bench run tiny" in told
+    return result.exit_code == 3 and str(path) in told and "python -m ddmd_bench run tiny" in told
 
 
 def swap(first: Path, second: Path) -> None:

@@ -56,11 +56,17 @@ def changed_since(folder: Path) -> list[str]:
     return [name for path, name in touched.items() if found[path] != made[name]]
 
 
-def refuse_changed(folders: Iterable[Path]) -> None:
-    """One error of all files in the folders of finished tasks that were changed since."""
-    lines = [_sentence(folder, names) for folder in folders if (names := changed_since(folder))]
-    if lines:
-        raise Changed("\n".join(lines))
+def refuse_changed(folder: Path) -> None:
+    """No file of a finished task was changed since."""
+    _refuse(folder, changed_since(folder))
+
+
+def is_as_made(folder: Path) -> bool:
+    """Whether that is so."""
+    try:
+        return not changed_since(folder)
+    except Changed:  # the list itself
+        return False
 
 
 def _touched(path: Path) -> float:

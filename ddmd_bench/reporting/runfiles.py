@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
 
+UNREADABLE = "has files that cannot be read"
 READ = (".parquet", ".npy", ".json")  # what numbers of a report are read from
 
 
@@ -88,7 +89,7 @@ def load_student(plan: Plan, name: str, seed: int) -> StudentFiles:
     try:
         return _load_student(plan, name, seed, _extractors(plan.suite))
     except (BenchError, OSError, ValueError, KeyError) as error:
-        return StudentFiles(f"has files that cannot be read: {said_by(error)}")
+        return StudentFiles(f"{UNREADABLE}: {said_by(error)}")
 
 
 def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
@@ -99,9 +100,9 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
     made: dict[str, Any] = {"done": done}
+    if "generate" in done:
+        refuse_changed(whole["generate"])  # pictures are shown, and no number is made of them here
     for folder in whole.values():
-        # Of weights and pictures those alone that were touched: no number is made of them here.
-        refuse_changed([folder])
         require_made(folder, [name for name in made_by(folder) if name.endswith(READ)])
     if "train" in done:
         made["diagnostics"] = pd.read_parquet(whole["train"] / "diagnostics.parquet")
