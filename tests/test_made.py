@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
+from ddmd_bench.errors import Unreadable
 from ddmd_bench.files.made import Changed, made_by, require_made
-from ddmd_bench.files.records import read_done, read_json, write_json
+from ddmd_bench.files.records import read_done, read_json, read_record, write_json
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.suite.files import load_suite
 
@@ -161,3 +162,20 @@ def test_verify_sees_a_report_that_does_not_follow(finished: Finished) -> None:
     assert "report.table.dmd.std.all.value: 0.123456, expected" in result.stdout
     path.write_text("{")
     assert finished.command("verify").exit_code == 1
+
+
+def test_cut_records_are_errors_with_what_to_do(finished: Finished, tmp_path: Path) -> None:
+    report = finished.folder / "reports/tiny/report.json"
+    report.write_text(report.read_text()[:200])
+    result = CliRunner().invoke(app, ["compare", str(report), str(report)])
+    assert result.exit_code == 2
+    assert f"{report}: cut, or no JSON" in result.stderr
+    expected = tmp_path / "expected.json"
+    write_json(expected, {"schema": 1})
+    with pytest.raises(Unreadable, match="expected an object with schema, protocol"):
+        read_record(expected, "schema", "protocol")
+    done = finished.of("train", "dmd") / "done.json"
+    done.write_text(done.read_text()[:30])
+    result = finished.command("run")
+    assert result.exit_code == 2
+    assert "done.json: cut, or no JSON" in result.stderr
