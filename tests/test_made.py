@@ -170,6 +170,8 @@ def test_cut_records_are_errors_with_what_to_do(finished: Finished, tmp_path: Pa
     result = CliRunner().invoke(app, ["compare", str(report), str(report)])
     assert result.exit_code == 2
     assert f"{report}: cut, or no JSON" in result.stderr
+    assert finished.command("run").exit_code == 0  # which makes it again
+    assert read_json(report)["table"]
     expected = tmp_path / "expected.json"
     write_json(expected, {"schema": 1})
     with pytest.raises(Unreadable, match="expected an object with schema, protocol"):
