@@ -14,6 +14,10 @@ class NotRun(BenchError):
     """What is asked about was not run, or not to its end: there is nothing to judge yet."""
 
 
+class Unreadable(BenchError, ValueError):
+    """A file that is cut, or none of its kind; where it may be, it is caught as a ValueError."""
+
+
 LONGEST = 300  # characters of what a library says
 
 

@@ -19,6 +19,7 @@ from ddmd_bench.commands.measuring import doctor, score
 from ddmd_bench.commands.options import started_once, stop_cleanly
 from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
+from ddmd_bench.commands.verifying import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +56,7 @@ COMMANDS = (
     doctor,
     report,
     check,
+    verify,
     export,
     compare,
     power,
@@ -63,7 +65,7 @@ COMMANDS = (
     schema,
 )
 # These only read, so that saying their words several times does no harm.
-READING = (plan, check, power, published, schema)
+READING = (plan, check, verify, power, published, schema)
 for command in COMMANDS:
     guarded = command if command in READING else started_once(command)
     kind = CheckCommand if command is check else None

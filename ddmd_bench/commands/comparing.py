@@ -9,7 +9,7 @@ import typer
 
 from ddmd_bench.commands.options import console
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_json, write_whole
+from ddmd_bench.files.records import read_record, write_whole
 
 
 def compare(
@@ -52,8 +52,7 @@ def read_report(path: Path) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
         raise BenchError(f"{file}: no such report. Give a report.json, or the folder that holds it")
-    record: dict[str, Any] = read_json(file)
-    return record
+    return read_record(file, "suite", "fingerprint", "protocol", "students", "table", "differences")
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

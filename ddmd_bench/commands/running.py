@@ -103,12 +103,23 @@ def run(
     outcome = run_stages(plan, ALL_STAGES, workers, redo)
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
-    if plan.report_complete():
+    if plan.report_complete() and _as_made(plan):
         console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
     else:
         write_report(plan)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
+
+
+def _as_made(plan: Plan) -> bool:
+    """Whether no file of a finished task was changed since, now or when the report was made."""
+    from ddmd_bench.files.made import is_as_made
+    from ddmd_bench.reporting.runfiles import UNREADABLE
+
+    students = read_json(plan.report_folder / "report.json")["students"].values()
+    if any(student["missing"].startswith(UNREADABLE) for student in students):
+        return False
+    return all(is_as_made(task.folder) for task in plan.tasks.values() if task.complete())
 
 
 def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.data.images import png_bytes_of
+from ddmd_bench.files.made import write_list
 from ddmd_bench.files.records import file_sha256, write_jsonl, write_whole
 
 if TYPE_CHECKING:
@@ -98,11 +99,14 @@ class ImageWriter:
             self._naming = None
 
     def finish(self) -> list[Row]:
-        """Write `metadata.jsonl`, an imagefolder's, in the order of the images; the rows."""
+        """Write `metadata.jsonl`, an imagefolder's, in the order of the images, and the list of
+        their sha256 beside the folder; the rows."""
         self._settle()
         rows = [self.rows[k] for k in range(self.num_images)]
         told = [{k: v for k, v in row.items() if k not in OWN} for row in rows]
         write_jsonl(self.folder / METADATA, told)
+        made = {f"{self.folder.name}/{row['file_name']}": row["sha256"] for row in rows}
+        write_list(self.folder.parent, made)
         self.journal.unlink()
         return rows
 

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ddmd_bench.errors import Unreadable
 from ddmd_bench.files.lines import iter_lines
 
 SCHEMA = 1
 DONE = "done.json"
+_REMEDY = "Put a whole one in its place, or delete it and make it again"
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -85,8 +87,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON of a file."""
-    return json.loads(path.read_bytes())
+    """Parsed JSON of a file; `Unreadable` where it is cut, or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{path}: cut, or no JSON ({error}). {_REMEDY}") from None
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any]:
+    """The same of an object that has these keys."""
+    record = read_json(path)
+    lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
+    if lacking or not isinstance(record, dict):
+        raise Unreadable(f"{path}: expected an object with {', '.join(keys)}. {_REMEDY}")
+    return record
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -99,9 +113,10 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def mark_done(folder: Path, record: dict[str, Any]) -> None:
-    """Write `done.json`, the last file of a stage."""
-    write_json(folder / DONE, {"schema": SCHEMA, **record})
+def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -> None:
+    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made."""
+    made = {name: file_sha256(folder / name) for name in files}
+    write_json(folder / DONE, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
@@ -109,5 +124,5 @@ def read_done(folder: Path) -> dict[str, Any] | None:
     path = folder / DONE
     if not path.is_file():
         return None
-    record: dict[str, Any] = read_json(path)
+    record = read_record(path, "schema")
     return record if record.get("schema") == SCHEMA else None

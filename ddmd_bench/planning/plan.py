@@ -13,9 +13,9 @@ from typing import Any
 
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.data.training import TrainingData
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, Unreadable
 from ddmd_bench.files.provenance import source_sha256
-from ddmd_bench.files.records import SCHEMA, content_key, file_sha256, read_json
+from ddmd_bench.files.records import SCHEMA, content_key, file_sha256, read_record
 from ddmd_bench.planning.generation import unfit_students
 from ddmd_bench.planning.part import Asked, Downloads
 from ddmd_bench.planning.parts import PARTS
@@ -135,7 +135,10 @@ class Plan:
     def report_complete(self) -> bool:
         """Whether the report was made from these very results."""
         path = self.report_folder / "report.json"
-        return path.is_file() and read_json(path).get("key") == self.report_key
+        try:
+            return path.is_file() and read_record(path, "key")["key"] == self.report_key
+        except Unreadable:  # cut: it is made again
+            return False
 
 
 def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:

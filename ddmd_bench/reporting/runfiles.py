@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.files.made import made_by, refuse_changed, require_made
 from ddmd_bench.files.records import read_done, read_json, read_jsonl
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.task import Task
 
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
+
+UNREADABLE = "has files that cannot be read"
+READ = (".parquet", ".npy", ".json")  # what numbers of a report are read from
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def load_student(plan: Plan, name: str, seed: int) -> StudentFiles:
     try:
         return _load_student(plan, name, seed, _extractors(plan.suite))
     except (BenchError, OSError, ValueError, KeyError) as error:
-        return StudentFiles(f"has files that cannot be read: {said_by(error)}")
+        return StudentFiles(f"{UNREADABLE}: {said_by(error)}")
 
 
 def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
@@ -96,6 +100,10 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
     made: dict[str, Any] = {"done": done}
+    if "generate" in done:
+        refuse_changed(whole["generate"])  # pictures are shown, and no number is made of them here
+    for folder in whole.values():
+        require_made(folder, [name for name in made_by(folder) if name.endswith(READ)])
     if "train" in done:
         made["diagnostics"] = pd.read_parquet(whole["train"] / "diagnostics.parquet")
         evaluations = whole["train"] / "evaluations.parquet"
@@ -140,6 +148,7 @@ def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[s
     if task is None or not task.complete():
         return {}
     folder = task.folder
+    require_made(folder)
     prompt_ids = np.array([row["prompt_id"] for row in read_jsonl(folder / "metadata.jsonl")])
     return {e: RealFeatures(f, prompt_ids) for e, f in _features(folder, extractors).items()}
 

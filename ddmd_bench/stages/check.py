@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError, NotRun
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.records import read_record
 from ddmd_bench.reporting import gate
 from ddmd_bench.reporting.baselines import Baseline, load_baseline
 from ddmd_bench.reporting.checked import Checked
@@ -17,6 +17,8 @@ from ddmd_bench.reporting.runfiles import load_run
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
+EXPECTED = ("schema", "protocol", "settings", "seeds", "first_updates", "values")
+
 
 def check(plan: Plan, expected_path: Path | None = None) -> Checked:
     """Compare the report of a finished run with an expectation, the suite's own by default."""
@@ -25,7 +27,7 @@ def check(plan: Plan, expected_path: Path | None = None) -> Checked:
     if not expected_path.is_file():
         raise BenchError(f"{expected_path}: no such file of expected values")
     record = finished_report(plan)
-    return against_expected(record, read_json(expected_path))
+    return against_expected(record, read_record(expected_path, *EXPECTED))
 
 
 def check_models(
@@ -48,8 +50,7 @@ def finished_report(plan: Plan) -> dict[str, Any]:
         raise NotRun(
             f"nothing to check yet: {path} is missing or was made from another run. {again} first"
         )
-    record: dict[str, Any] = read_json(path)
-    return record
+    return read_record(path, "suite", "protocol", "table", "first_updates")
 
 
 def refuse_failed(plan: Plan) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ddmd_bench.data.image_folders import read_image
-from ddmd_bench.data.image_writer import ImageWriter
+from ddmd_bench.data.image_writer import METADATA, ImageWriter
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.files.device import default_device
+from ddmd_bench.files.made import LIST
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import mark_done
@@ -58,4 +59,4 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
         "images_per_s": len(rows) / seconds,
         "provenance": provenance(backend.dtype),
     }
-    mark_done(task.folder, record)
+    mark_done(task.folder, record, [f"{folder.name}/{METADATA}", LIST])

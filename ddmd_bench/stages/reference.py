@@ -47,7 +47,8 @@ def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> N
         ({"prompt_id": i.prompt.prompt_id, "prompt_set": i.prompt.prompt_set} for i in images),
     )
     record = {"key": task.key, "n": num, "seconds": time.perf_counter() - start}
-    mark_done(task.folder, record)
+    features_files = (f"features_{name}.npy" for name in extractors)
+    mark_done(task.folder, record, [*features_files, "metadata.jsonl"])
     shutil.rmtree(folder, ignore_errors=True)  # there is none where no metric has an extractor
 
 

@@ -16,12 +16,8 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.arrays import write_npy, write_parquet
 from ddmd_bench.files.decoding import Undecodable, decoded, upright
 from ddmd_bench.files.device import default_device
-from ddmd_bench.files.records import (
-    mark_done,
-    read_jsonl,
-    seed_of,
-    write_json,
-)
+from ddmd_bench.files.made import require_made
+from ddmd_bench.files.records import mark_done, read_jsonl, seed_of, write_json
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
 from ddmd_bench.measuring.measure import Images, KeptAnswers, Measured, Row, measure
 from ddmd_bench.measuring.reference import find_statistics, load_reference
@@ -68,7 +64,9 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
         "weights_sha256": weights_sha256(needed_scorers(metrics)),
         **shortcomings(measured),
     }
-    mark_done(task.folder, record)
+    features_files = (f"features_{name}.npy" for name in measured.features)
+    files = ["per_image.parquet", *features_files, "aggregates.json"]
+    mark_done(task.folder, record, files)
 
 
 def _image_rows(plan: Plan, folder: Path) -> list[Row]:
@@ -76,6 +74,7 @@ def _image_rows(plan: Plan, folder: Path) -> list[Row]:
     path = folder / "images" / "metadata.jsonl"
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
+    require_made(folder)
     rows = read_jsonl(path)
     images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     expected = [(i.prompt.prompt_id, i.image_index) for i in images]
@@ -143,6 +142,7 @@ def _real_features(
     path = folder / f"features_{extractor}.npy"
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
+    require_made(folder, [path.name, "metadata.jsonl"])
     features = np.load(path, allow_pickle=False)
     rows = read_jsonl(folder / "metadata.jsonl")
     if features.ndim != 2 or len(rows) != len(features) or not np.isfinite(features).all():

@@ -18,6 +18,7 @@ from ddmd_bench.backends import Backend, twice_guided
 from ddmd_bench.backends.schedulers import class_of, make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
 from ddmd_bench.data.images import ImageId, image_generator
+from ddmd_bench.files.made import require_made
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
@@ -47,7 +48,9 @@ def trained_weights(student: SeededStudent) -> dict[str, Tensor]:
     """The tensors that the student's training left for it."""
     from safetensors.torch import load_file
 
-    return load_file(weights_file(student))
+    path = weights_file(student)
+    require_made(path.parent, [path.name])
+    return load_file(path)
 
 
 def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSource:

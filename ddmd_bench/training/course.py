@@ -27,6 +27,7 @@ from ddmd_bench.training.finite import NotFinite, require_finite_weights
 from ddmd_bench.training.update import Training
 
 CHECKPOINT = "checkpoint.pt"
+DIAGNOSTICS, EVALUATIONS = "diagnostics.parquet", "evaluations.parquet"
 # What a file raises that is damaged or was made by something else. No RuntimeError: a GPU's own
 # failure is one, for which nobody should delete anything.
 UNFIT = (BadZipFile, UnpicklingError, KeyError, TypeError, ValueError, AttributeError, BenchError)
@@ -129,9 +130,9 @@ class Course:
         training, folder, settings = self.training, self.folder, self.training.settings
         save_weights(training, folder / WEIGHTS)
         frame = pd.DataFrame(self.rows).astype({"iteration": int})
-        write_parquet(folder / "diagnostics.parquet", frame)
+        write_parquet(folder / DIAGNOSTICS, frame)
         if self.history:
-            write_parquet(folder / "evaluations.parquet", evaluations_table(self.history))
+            write_parquet(folder / EVALUATIONS, evaluations_table(self.history))
         cost = training.cost()
         record = {
             "key": self.key,
@@ -145,7 +146,8 @@ class Course:
             "best": self.best(),
             "provenance": provenance(settings.precision),
         }
-        mark_done(folder, record)
+        names = (WEIGHTS, BEST, DIAGNOSTICS, EVALUATIONS)
+        mark_done(folder, record, [name for name in names if (folder / name).is_file()])
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
