@@ -301,3 +301,27 @@ def test_published_values_are_asked_for_and_checked(
         assert "put a.png into $DDMD_BENCH_WEIGHTS/golden (here)" in absent.text
         save_png(tmp_path / "golden" / "a.png", image)
         assert doctor.examine(["attributes"])[-1].passed is passed
+
+
+def test_lines_are_paired_with_images_only_where_their_order_is_beyond_doubt(
+    tmp_path: Path,
+) -> None:
+    """img10 stands before img2 in one order and behind it in another."""
+    images = tmp_path / "images"
+    images.mkdir()
+    names = [f"img{k}.png" for k in range(12)]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(images / name)
+    texts = [f"prompt {k}" for k in range(12)]
+    lines = _write(tmp_path / "p.txt", "\n".join(texts))
+    with pytest.raises(BenchError) as refused:
+        read_folder(images, lines, ["std"])
+    assert "from image 3 on: natural: img1.png, img2.png, img3.png, img4.png" in str(refused.value)
+    assert "plain: img1.png, img10.png, img11.png, img2.png" in str(refused.value)
+    for order, meant in {"natural": names, "plain": sorted(names)}.items():
+        found = read_folder(images, lines, ["std"], order)
+        paired = {str(row["file_name"]): row["prompt"] for row in found.rows}
+        assert paired == dict(zip(meant, texts, strict=True))
+    for name in names:
+        (images / name).rename(images / f"img{int(name[3:-4]):02d}.png")
+    assert read_folder(images, lines, ["std"]).rows[10]["file_name"] == "img10.png"

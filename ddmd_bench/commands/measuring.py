@@ -48,6 +48,10 @@ def score(
         Path | None,
         typer.Option(help="Of a folder: a table of file_name and prompt, or a line an image."),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="Of a text file's lines: by natural or plain order of the file names."),
+    ] = None,
     metrics: Annotated[
         list[str] | None, typer.Option(help="Of a folder: hps_v21,image_reward")
     ] = None,
@@ -66,7 +70,7 @@ def score(
 ) -> None:
     """Measure a folder of images from any generator, or the images of a suite's run."""
     if metrics or Path(target).is_dir():
-        _score_images(Path(target), prompts, metrics or [], reference, output, dtype)
+        _score_images(Path(target), prompts, order, metrics or [], reference, output, dtype)
     else:
         run_stage("score", target, set_, runs, reports, workers, redo)
 
@@ -74,6 +78,7 @@ def score(
 def _score_images(
     folder: Path,
     prompts: Path | None,
+    order: str | None,
     metrics: Sequence[str],
     reference: str | None,
     output: Path | None,
@@ -93,7 +98,7 @@ def _score_images(
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
     raise_problems(folder_problems(metrics, reference))
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
-    images = read_folder(folder, prompts, metrics)
+    images = read_folder(folder, prompts, metrics, order)
     output = output or Path("scores") / folder.resolve().name
     with numerics(), progress_shown(console) as on_event:
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddmd_bench.data.image_folders import IMAGE_SUFFIXES, files_below, metadata_of
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
     from ddmd_bench.measuring.measure import Measured, Row
 
 GROUP = "images"
+
+
+def _natural(name: str) -> list[list[tuple[str, int]]]:
+    """Numbers within a name count as numbers: 2.png stands before 10.png."""
+    runs = (re.findall(r"([^0-9]*)([0-9]*)", part) for part in PurePosixPath(name).parts)
+    return [[(text, int(digits or -1)) for text, digits in part] for part in runs]
+
+
+# How file names are sorted where lines of a text file are meant for them.
+ORDERS: dict[str, Callable[[str], Any]] = {
+    "natural": _natural,
+    "plain": lambda name: PurePosixPath(name).parts,
+}
 
 
 class _Listed(NamedTuple):
@@ -65,13 +79,15 @@ def folder_problems(metrics: Sequence[str], reference: str | None) -> list[str]:
     return problems
 
 
-def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> FolderImages:
+def read_folder(
+    folder: Path, prompts: Path | None, metrics: Sequence[str], order: str | None = None
+) -> FolderImages:
     """Pair images with prompts.
 
     A table (CSV, TSV, JSON lines, Parquet) names each `file_name` with its `prompt`, and may have a
-    `category`; a text file has one prompt a line, for the images in the order of their names;
-    without either the folder's own metadata count. A listed file that is not there is
-    missing.
+    `category`; a text file has one prompt a line, for the images in the order of their names,
+    one of `ORDERS`, which need not be told where both are the same; without either the folder's
+    own metadata count. A listed file that is not there is missing.
     """
     found = files_below(folder, IMAGE_SUFFIXES)
     if not found:
@@ -91,7 +107,7 @@ def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> F
             )
         listed = [_Listed(name, "", GROUP) for name in names]
     elif prompts.suffix.lower() == ".txt":
-        listed = _by_order(prompts, names)
+        listed = _by_order(prompts, _in_order(folder, prompts, names, order))
     else:
         listed = _by_name(prompts)
     without = [one.file_name for one in listed if not one.prompt]
@@ -119,6 +135,28 @@ def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> F
         seen[text] += 1
     not_listed = tuple(sorted(set(names) - {one.file_name for one in listed}))
     return FolderImages(rows, [folder / str(row["file_name"]) for row in rows], not_listed)
+
+
+def _in_order(
+    folder: Path, prompts: Path, names: Sequence[str], order: str | None
+) -> Sequence[str]:
+    """The names as a text file's lines are meant for them; an error where that is doubtful."""
+    if order is not None and order not in ORDERS:
+        raise BenchError("--order: " + unknown("order", order, ORDERS))
+    found = {name: sorted(names, key=key) for name, key in ORDERS.items()}
+    if order is None and found["natural"] != found["plain"]:
+        first = next(
+            k for k, pair in enumerate(zip(*found.values(), strict=True)) if pair[0] != pair[1]
+        )
+        shown = (
+            f"{name}: {', '.join(of[max(0, first - 1) : first + 3])}" for name, of in found.items()
+        )
+        raise BenchError(
+            f"{prompts}: which line belongs to which image of {folder} cannot be told, since their "
+            f"names sort in two ways, from image {first + 1} on: {'; '.join(shown)}. Say which: "
+            f"--order {' or --order '.join(ORDERS)}; or give a table with file_name and prompt"
+        )
+    return found[order or "plain"]
 
 
 def _by_order(prompts: Path, names: Sequence[str]) -> list[_Listed]:
