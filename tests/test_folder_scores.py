@@ -79,7 +79,7 @@ def test_what_cannot_be_scored_is_counted_with_its_reason(folder: Path, tmp_path
     assert reasons["no such file"] == 1
     assert reasons["constant image: every pixel is (0, 0, 0)"] == 1
     assert any(reason.startswith("cannot be decoded") for reason in reasons)
-    assert "1 images have no prompt and were not scored, e.g. extra.png" in result.output
+    assert "1 images have no prompt and were not scored: extra.png" in result.output
     assert "3 of 6" in result.output
     # Mended, only what changed is looked at again.
     (folder / "0.png").write_bytes(whole)
@@ -325,3 +325,25 @@ def test_lines_are_paired_with_images_only_where_their_order_is_beyond_doubt(
     for name in names:
         (images / name).rename(images / f"img{int(name[3:-4]):02d}.png")
     assert read_folder(images, lines, ["std"]).rows[10]["file_name"] == "img10.png"
+
+
+def test_what_is_repeated_missing_or_extra_is_named(folder: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    (folder / "2.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints/0-checkpoint.png").write_bytes((folder / "0.png").read_bytes())
+    lines[1]["file_name"] = "gone.png"
+    write_jsonl(folder / "metadata.jsonl", lines)
+    result = run("score", folder, "--metrics", "std", "--output", tmp_path / "out")
+    said = " ".join(result.output.split())
+    assert "1 images have no prompt and were not scored: deep/1.png" in said
+    assert "1 listed images are not there: gone.png" in said
+    assert "1 images repeat another of the set, byte for byte" in said
+    record = json.loads((tmp_path / "out/aggregates.json").read_text())
+    assert [record[k] for k in ("equal_images", "not_there", "not_listed")] == [1, 1, 1]
+    table = _write(tmp_path / "p.csv", "file_name,prompt\na,b\na,c\nd,b\nd,b\n")
+    with pytest.raises(BenchError, match="a is named 2 times, d is named 2 times; name each"):
+        read_folder(folder, table, ["std"])
+    table = _write(tmp_path / "p.csv", "file_name,prompt\n../a.png,b\n")
+    with pytest.raises(BenchError, match=r"row 0: \.\./a\.png leads out of the folder"):
+        read_folder(folder, table, ["std"])

@@ -85,7 +85,7 @@ def _score_images(
     dtype: str,
 ) -> None:
     """Score a folder of images and print the values."""
-    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
+    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder, some_of
     from ddmd_bench.scorers import METRICS, scorer_weights
     from ddmd_bench.scorers.weights import located, missing_sentence
 
@@ -110,8 +110,12 @@ def _score_images(
         )
     _print_scores(record)
     if images.not_listed:
-        number, first = len(images.not_listed), images.not_listed[0]
-        console.print(f"{number} images have no prompt and were not scored, e.g. {first}")
+        named = f"{len(images.not_listed)} images have no prompt and were not scored: "
+        console.print(named + some_of(images.not_listed), markup=False)
+    if lost := [row["file_name"] for row, at in zip(*images[:2], strict=True) if not at.is_file()]:
+        console.print(f"{len(lost)} listed images are not there: {some_of(lost)}", markup=False)
+    if number := record["equal_images"]:
+        console.print(f"{number} images repeat another of the set, byte for byte: they add nothing")
     console.print(f"scores: {output}")
 
 

@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ddmd_bench.data.image_folders import IMAGE_SUFFIXES, files_below, metadata_of
+from ddmd_bench.data.image_folders import (
+    IMAGE_SUFFIXES,
+    NAMED,
+    equal_files,
+    files_below,
+    metadata_of,
+)
 from ddmd_bench.data.tables import rows_of
 from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError, unknown
@@ -45,6 +51,12 @@ ORDERS: dict[str, Callable[[str], Any]] = {
     "natural": _natural,
     "plain": lambda name: PurePosixPath(name).parts,
 }
+
+
+def some_of(items: Sequence[str]) -> str:
+    """The first items of a sentence, and how many more there are."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
 
 
 class _Listed(NamedTuple):
@@ -178,6 +190,8 @@ def _by_name(prompts: Path) -> list[_Listed]:
                 f"{prompts}: expected the columns file_name and prompt, found {', '.join(row)} in "
                 f"row {k}"
             )
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BenchError(f"{prompts}: row {k}: {name} leads out of the folder of images")
         column = column or text_column(str(prompts), list(row), None)
         text, group = text_of(str(prompts), column, k, row.get(column)), row.get("category")
         listed.append(
@@ -187,9 +201,9 @@ def _by_name(prompts: Path) -> list[_Listed]:
         raise BenchError(f"{prompts}: no rows")
     if any(one.group == "all" for one in listed):
         raise BenchError(f"{prompts}: the category 'all' stands for every image; rename it")
-    name, number = Counter(one.file_name for one in listed).most_common(1)[0]
-    if number > 1:
-        raise BenchError(f"{prompts}: {name} is named {number} times; name each image once")
+    counts = Counter(one.file_name for one in listed)
+    if repeated := [f"{name} is named {k} times" for name, k in counts.items() if k > 1]:
+        raise BenchError(f"{prompts}: {some_of(repeated)}; name each image once")
     return listed
 
 
@@ -222,6 +236,8 @@ def score_folder(
         "reference": statistics_inputs(reference, metrics),
         "n": len(images.rows),
         "not_listed": len(images.not_listed),
+        "not_there": sum(not path.is_file() for path in images.paths),
+        "equal_images": sum(len(alike) - 1 for alike in equal_files(images.paths)),
         **shortcomings(measured),
         "weights_sha256": weights_sha256(needed_scorers(metrics)),
         "dtype": str(dtype).removeprefix("torch."),
