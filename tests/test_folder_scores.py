@@ -190,6 +190,20 @@ def test_a_distance_compares_with_statistics_that_were_built(tmp_path: Path) -> 
         assert found[name]["n"] == 130
     assert found["real"]["value"] == pytest.approx(0, abs=1e-4)
     assert found["own"]["low"] > 1
+    assert "note" not in found["own"]
+    # Small numbers speak: fewer than the real ones a note, too few a reason.
+    for kept, said in ((120, "120 images are fewer than the 130 real ones"), (1, "missing: takes")):
+        for path in sorted((tmp_path / "own").iterdir())[kept:]:
+            path.unlink()
+        output = tmp_path / f"scores_{kept}"
+        result = run(
+            "score", tmp_path / "own", *metrics, "--reference", statistics, "--output", output
+        )
+        record = json.loads((output / "aggregates.json").read_text())
+        cell = record["metrics"]["frechet_efficientnet"]["all"]
+        assert cell["note"].startswith(said)
+        assert (cell["value"] is None) == (kept == 1)
+        assert said in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("target", ["drawings", "shapes"])  # a slip; a suite, with its own metrics

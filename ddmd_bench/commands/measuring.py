@@ -137,6 +137,10 @@ def _print_scores(record: dict[str, Any]) -> None:
                 f"{cell['n']}{counted}",
             )
     console.print(table)
+    for metric, groups in record["metrics"].items():
+        for group, cell in groups.items():
+            if note := cell.get("note"):
+                console.print(f"{METRICS[metric].title}, {group}: {note}", markup=False)
     for scorer, reasons in record["missing"].items():
         for reason, number in reasons.items():
             console.print(f"{scorer}: {number} images have no value: {reason}", markup=False)

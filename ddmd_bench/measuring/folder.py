@@ -21,7 +21,13 @@ from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.files.records import seed_of, write_json
-from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, shortcomings
+from ddmd_bench.measuring.aggregates import (
+    aggregate,
+    cell_of,
+    counted,
+    shortcomings,
+    small_number_note,
+)
 from ddmd_bench.measuring.reference import (
     build_command,
     extractors_of,
@@ -257,4 +263,6 @@ def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str,
         inside = counted(metric, measured.table, group)
         interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
         found[group] = cell_of(interval, inside)
+        if note := small_number_note(metric, measured, interval.n, real):
+            found[group]["note"] = note
     return found
