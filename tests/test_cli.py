@@ -130,3 +130,16 @@ def test_help_lists_every_command() -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     for name in COMMANDS:
         assert f" {name} " in result.stdout
+
+
+def test_a_report_is_never_overwritten_by_an_empty_one(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
+) -> None:
+    name = write_suite(tiny)
+    page = Path("reports/tiny/index.html")
+    page.parent.mkdir(parents=True)
+    page.write_text("whole")
+    result = invoke("report", name)
+    assert result.exit_code == 2
+    assert "no task of this suite is complete" in " ".join(result.output.split())
+    assert page.read_text() == "whole"

@@ -79,7 +79,7 @@ def test_what_cannot_be_scored_is_counted_with_its_reason(folder: Path, tmp_path
     assert reasons["no such file"] == 1
     assert reasons["constant image: every pixel is (0, 0, 0)"] == 1
     assert any(reason.startswith("cannot be decoded") for reason in reasons)
-    assert "1 images have no prompt and were not scored, e.g. extra.png" in result.output
+    assert "1 images have no prompt and were not scored: extra.png" in result.output
     assert "3 of 6" in result.output
     # Mended, only what changed is looked at again.
     (folder / "0.png").write_bytes(whole)
@@ -190,6 +190,20 @@ def test_a_distance_compares_with_statistics_that_were_built(tmp_path: Path) -> 
         assert found[name]["n"] == 130
     assert found["real"]["value"] == pytest.approx(0, abs=1e-4)
     assert found["own"]["low"] > 1
+    assert "note" not in found["own"]
+    # Small numbers speak: fewer than the real ones a note, too few a reason.
+    for kept, said in ((120, "120 images are fewer than the 130 real ones"), (1, "missing: takes")):
+        for path in sorted((tmp_path / "own").iterdir())[kept:]:
+            path.unlink()
+        output = tmp_path / f"scores_{kept}"
+        result = run(
+            "score", tmp_path / "own", *metrics, "--reference", statistics, "--output", output
+        )
+        record = json.loads((output / "aggregates.json").read_text())
+        cell = record["metrics"]["frechet_efficientnet"]["all"]
+        assert cell["note"].startswith(said)
+        assert (cell["value"] is None) == (kept == 1)
+        assert said in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("target", ["drawings", "shapes"])  # a slip; a suite, with its own metrics
@@ -301,3 +315,49 @@ def test_published_values_are_asked_for_and_checked(
         assert "put a.png into $DDMD_BENCH_WEIGHTS/golden (here)" in absent.text
         save_png(tmp_path / "golden" / "a.png", image)
         assert doctor.examine(["attributes"])[-1].passed is passed
+
+
+def test_lines_are_paired_with_images_only_where_their_order_is_beyond_doubt(
+    tmp_path: Path,
+) -> None:
+    """img10 stands before img2 in one order and behind it in another."""
+    images = tmp_path / "images"
+    images.mkdir()
+    names = [f"img{k}.png" for k in range(12)]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(images / name)
+    texts = [f"prompt {k}" for k in range(12)]
+    lines = _write(tmp_path / "p.txt", "\n".join(texts))
+    with pytest.raises(BenchError) as refused:
+        read_folder(images, lines, ["std"])
+    assert "from image 3 on: natural: img1.png, img2.png, img3.png, img4.png" in str(refused.value)
+    assert "plain: img1.png, img10.png, img11.png, img2.png" in str(refused.value)
+    for order, meant in {"natural": names, "plain": sorted(names)}.items():
+        found = read_folder(images, lines, ["std"], order)
+        paired = {str(row["file_name"]): row["prompt"] for row in found.rows}
+        assert paired == dict(zip(meant, texts, strict=True))
+    for name in names:
+        (images / name).rename(images / f"img{int(name[3:-4]):02d}.png")
+    assert read_folder(images, lines, ["std"]).rows[10]["file_name"] == "img10.png"
+
+
+def test_what_is_repeated_missing_or_extra_is_named(folder: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    (folder / "2.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints/0-checkpoint.png").write_bytes((folder / "0.png").read_bytes())
+    lines[1]["file_name"] = "gone.png"
+    write_jsonl(folder / "metadata.jsonl", lines)
+    result = run("score", folder, "--metrics", "std", "--output", tmp_path / "out")
+    said = " ".join(result.output.split())
+    assert "1 images have no prompt and were not scored: deep/1.png" in said
+    assert "1 listed images are not there: gone.png" in said
+    assert "1 images repeat another of the set, byte for byte" in said
+    record = json.loads((tmp_path / "out/aggregates.json").read_text())
+    assert [record[k] for k in ("equal_images", "not_there", "not_listed")] == [1, 1, 1]
+    table = _write(tmp_path / "p.csv", "file_name,prompt\na,b\na,c\nd,b\nd,b\n")
+    with pytest.raises(BenchError, match="a is named 2 times, d is named 2 times; name each"):
+        read_folder(folder, table, ["std"])
+    table = _write(tmp_path / "p.csv", "file_name,prompt\n../a.png,b\n")
+    with pytest.raises(BenchError, match=r"row 0: \.\./a\.png leads out of the folder"):
+        read_folder(folder, table, ["std"])

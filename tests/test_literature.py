@@ -231,7 +231,7 @@ def test_nothing_stands_twice(tmp_path: Path) -> None:
     again = tmp_path / "again.yaml"
     row = "    dmd: {label: DMD, values: [19.32]}\n"
     again.write_text(yaml.safe_dump([table_data()]).replace("  rows:\n", f"  rows:\n{row}"))
-    with pytest.raises(BenchError, match="'dmd' twice"):
+    with pytest.raises(BenchError, match="'dmd' stands twice, first in line"):
         load_tables(again)
 
 

@@ -85,7 +85,7 @@ def _settings(path: Path, tensors: Mapping[str, Tensor], component: str) -> dict
                 f"{path}: peft wrote this LoRA, and its {PEFT_CONFIG}, which states alpha, is not "
                 "beside it. Copy it there, or name the folder that holds both"
             )
-        return _parsed(beside, beside.read_text())
+        return _parsed(beside, beside.read_text(encoding="utf-8"))
     if path.suffix != ".safetensors":
         return None
     from safetensors import safe_open

@@ -25,7 +25,7 @@ def network_files(folder: Path) -> list[Path]:
         return [plain]
     indices = sorted(folder.glob(f"{NETWORK}*.safetensors.index*.json"))
     if indices:
-        shards = set(json.loads(indices[0].read_text())["weight_map"].values())
+        shards = set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values())
         return [indices[0], *(folder / shard for shard in sorted(shards))]
     singles = sorted(folder.glob(f"{NETWORK}.*.safetensors")) + sorted(
         folder.glob(f"{NETWORK}.bin")

@@ -49,7 +49,7 @@ def _read_all(path: Path, device: str) -> dict[str, Tensor]:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a diffusers folder."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchError(
             f"{folder}: a folder of weights needs diffusers' config.json, {error}"

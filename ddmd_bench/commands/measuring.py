@@ -48,6 +48,10 @@ def score(
         Path | None,
         typer.Option(help="Of a folder: a table of file_name and prompt, or a line an image."),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="Of a text file's lines: by natural or plain order of the file names."),
+    ] = None,
     metrics: Annotated[
         list[str] | None, typer.Option(help="Of a folder: hps_v21,image_reward")
     ] = None,
@@ -66,7 +70,7 @@ def score(
 ) -> None:
     """Measure a folder of images from any generator, or the images of a suite's run."""
     if metrics or Path(target).is_dir():
-        _score_images(Path(target), prompts, metrics or [], reference, output, dtype)
+        _score_images(Path(target), prompts, order, metrics or [], reference, output, dtype)
     else:
         run_stage("score", target, set_, runs, reports, workers, redo)
 
@@ -74,13 +78,14 @@ def score(
 def _score_images(
     folder: Path,
     prompts: Path | None,
+    order: str | None,
     metrics: Sequence[str],
     reference: str | None,
     output: Path | None,
     dtype: str,
 ) -> None:
     """Score a folder of images and print the values."""
-    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
+    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder, some_of
     from ddmd_bench.scorers import METRICS, scorer_weights
     from ddmd_bench.scorers.weights import located, missing_sentence
 
@@ -93,7 +98,7 @@ def _score_images(
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
     raise_problems(folder_problems(metrics, reference))
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
-    images = read_folder(folder, prompts, metrics)
+    images = read_folder(folder, prompts, metrics, order)
     output = output or Path("scores") / folder.resolve().name
     with numerics(), progress_shown(console) as on_event:
 
@@ -105,8 +110,12 @@ def _score_images(
         )
     _print_scores(record)
     if images.not_listed:
-        number, first = len(images.not_listed), images.not_listed[0]
-        console.print(f"{number} images have no prompt and were not scored, e.g. {first}")
+        named = f"{len(images.not_listed)} images have no prompt and were not scored: "
+        console.print(named + some_of(images.not_listed), markup=False)
+    if lost := [row["file_name"] for row, at in zip(*images[:2], strict=True) if not at.is_file()]:
+        console.print(f"{len(lost)} listed images are not there: {some_of(lost)}", markup=False)
+    if number := record["equal_images"]:
+        console.print(f"{number} images repeat another of the set, byte for byte: they add nothing")
     console.print(f"scores: {output}")
 
 
@@ -128,6 +137,10 @@ def _print_scores(record: dict[str, Any]) -> None:
                 f"{cell['n']}{counted}",
             )
     console.print(table)
+    for metric, groups in record["metrics"].items():
+        for group, cell in groups.items():
+            if note := cell.get("note"):
+                console.print(f"{METRICS[metric].title}, {group}: {note}", markup=False)
     for scorer, reasons in record["missing"].items():
         for reason, number in reasons.items():
             console.print(f"{scorer}: {number} images have no value: {reason}", markup=False)

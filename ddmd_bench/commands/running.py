@@ -21,7 +21,7 @@ from ddmd_bench.commands.options import (
     errors,
     raise_problems,
 )
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
@@ -151,7 +151,14 @@ def report(
     reports: Reports = Path("reports"),
 ) -> None:
     """Write the report of a finished run."""
-    write_report(planned(suite, set_, runs, reports))
+    plan = planned(suite, set_, runs, reports)
+    if not any(task.complete() for task in plan.tasks.values()):
+        # An empty report would stand where a whole one may be.
+        raise NotRun(
+            f"{runs / plan.suite.name}: no task of this suite is complete, so there is nothing to "
+            f"report. Begin with `python -m ddmd_bench run {suite}`, or name the folder: --runs"
+        )
+    write_report(plan)
 
 
 def run_stage(

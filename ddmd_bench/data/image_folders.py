@@ -7,9 +7,11 @@ beside it, `0001.txt` of `0001.png`. No name of a file or folder means anything 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,6 +53,19 @@ def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
         shown = (name for name in names if not name.startswith("."))
         found += [Path(place, name) for name in shown if name.lower().endswith(wanted)]
     return sorted(found)
+
+
+def equal_files(paths: Iterable[Path]) -> list[list[Path]]:
+    """Files of the same bytes, those of each content together; what cannot be read is none."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        with suppress(OSError):
+            by_size[path.stat().st_size].append(path)
+    by_bytes: dict[bytes, list[Path]] = defaultdict(list)
+    for path in (path for alike in by_size.values() if len(alike) > 1 for path in alike):
+        with suppress(OSError), path.open("rb") as file:
+            by_bytes[hashlib.file_digest(file, "sha256").digest()].append(path)
+    return [alike for alike in by_bytes.values() if len(alike) > 1]
 
 
 def metadata_of(folder: Path) -> Path | None:

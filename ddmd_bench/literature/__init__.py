@@ -1,4 +1,4 @@
 """Numbers that others printed, each with the protocol behind it.
 
-Imports: errors, suite.
+Imports: errors, files, suite.
 """

@@ -9,16 +9,16 @@ ImageReward differs by 0.22.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
 from pydantic import Field, StrictFloat, TypeAdapter, ValidationError, model_validator
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.lines import read_text
+from ddmd_bench.files.yaml_text import parse_yaml
 from ddmd_bench.suite.settings import Name, Positive, Rate, Strict
 
 PATH = Path(__file__).with_name("values.yaml")
@@ -184,27 +184,12 @@ def _decimals(value: float) -> int:
     return max(0, -exponent)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not the last one's value."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[Hashable] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(None, None, f"{key.value!r} twice", key.start_mark)
-            seen.add(key.value)
-        return node
-
-
 @cache
 def load_tables(path: Path = PATH) -> tuple[Table, ...]:
     """All published tables, strictly checked."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = parse_yaml(read_text(path), str(path)).data
         tables = TypeAdapter(tuple[Table, ...]).validate_python(data)
-    except yaml.YAMLError as error:
-        raise BenchError(f"{path}: not valid YAML: {error}") from error
     except ValidationError as error:
         lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise BenchError("\n".join(f"{path}: {line}" for line in lines)) from error

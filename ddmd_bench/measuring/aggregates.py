@@ -51,6 +51,23 @@ def aggregate(
     return distance.interval(features, real, groups, seed)
 
 
+def small_number_note(
+    metric: str, measured: Measured, n: int, real: RealFeatures | None
+) -> str | None:
+    """Why a distance of n images is missing or compares with nothing published; None: neither."""
+    row = METRICS[metric]
+    if row.extractor is None or row.distance is None or real is None:
+        return None
+    num_features, num_real = measured.features[row.extractor].shape[1], len(real.features)
+    fewest = DISTANCES[row.distance].fewest(num_features)
+    if min(n, num_real) < fewest:
+        return f"missing: takes {fewest} images or more of either side, found {n} and {num_real}"
+    limits = {f"the {num_features} features": num_features, f"the {num_real} real ones": num_real}
+    if fewer := [what for what, limit in limits.items() if n < limit]:
+        return f"{n} images are fewer than {' and '.join(fewer)}: compares with nothing published"
+    return None
+
+
 def values_of(
     metric: str, table: pd.DataFrame, inside: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ddmd_bench.data.image_folders import IMAGE_SUFFIXES, files_below, metadata_of
+from ddmd_bench.data.image_folders import (
+    IMAGE_SUFFIXES,
+    NAMED,
+    equal_files,
+    files_below,
+    metadata_of,
+)
 from ddmd_bench.data.tables import rows_of
 from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.files.records import seed_of, write_json
-from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, shortcomings
+from ddmd_bench.measuring.aggregates import (
+    aggregate,
+    cell_of,
+    counted,
+    shortcomings,
+    small_number_note,
+)
 from ddmd_bench.measuring.reference import (
     build_command,
     extractors_of,
@@ -31,6 +44,25 @@ if TYPE_CHECKING:
     from ddmd_bench.measuring.measure import Measured, Row
 
 GROUP = "images"
+
+
+def _natural(name: str) -> list[list[tuple[str, int]]]:
+    """Numbers within a name count as numbers: 2.png stands before 10.png."""
+    runs = (re.findall(r"([^0-9]*)([0-9]*)", part) for part in PurePosixPath(name).parts)
+    return [[(text, int(digits or -1)) for text, digits in part] for part in runs]
+
+
+# How file names are sorted where lines of a text file are meant for them.
+ORDERS: dict[str, Callable[[str], Any]] = {
+    "natural": _natural,
+    "plain": lambda name: PurePosixPath(name).parts,
+}
+
+
+def some_of(items: Sequence[str]) -> str:
+    """The first items of a sentence, and how many more there are."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
 
 
 class _Listed(NamedTuple):
@@ -65,13 +97,15 @@ def folder_problems(metrics: Sequence[str], reference: str | None) -> list[str]:
     return problems
 
 
-def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> FolderImages:
+def read_folder(
+    folder: Path, prompts: Path | None, metrics: Sequence[str], order: str | None = None
+) -> FolderImages:
     """Pair images with prompts.
 
     A table (CSV, TSV, JSON lines, Parquet) names each `file_name` with its `prompt`, and may have a
-    `category`; a text file has one prompt a line, for the images in the order of their names;
-    without either the folder's own metadata count. A listed file that is not there is
-    missing.
+    `category`; a text file has one prompt a line, for the images in the order of their names,
+    one of `ORDERS`, which need not be told where both are the same; without either the folder's
+    own metadata count. A listed file that is not there is missing.
     """
     found = files_below(folder, IMAGE_SUFFIXES)
     if not found:
@@ -91,7 +125,7 @@ def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> F
             )
         listed = [_Listed(name, "", GROUP) for name in names]
     elif prompts.suffix.lower() == ".txt":
-        listed = _by_order(prompts, names)
+        listed = _by_order(prompts, _in_order(folder, prompts, names, order))
     else:
         listed = _by_name(prompts)
     without = [one.file_name for one in listed if not one.prompt]
@@ -121,6 +155,28 @@ def read_folder(folder: Path, prompts: Path | None, metrics: Sequence[str]) -> F
     return FolderImages(rows, [folder / str(row["file_name"]) for row in rows], not_listed)
 
 
+def _in_order(
+    folder: Path, prompts: Path, names: Sequence[str], order: str | None
+) -> Sequence[str]:
+    """The names as a text file's lines are meant for them; an error where that is doubtful."""
+    if order is not None and order not in ORDERS:
+        raise BenchError("--order: " + unknown("order", order, ORDERS))
+    found = {name: sorted(names, key=key) for name, key in ORDERS.items()}
+    if order is None and found["natural"] != found["plain"]:
+        first = next(
+            k for k, pair in enumerate(zip(*found.values(), strict=True)) if pair[0] != pair[1]
+        )
+        shown = (
+            f"{name}: {', '.join(of[max(0, first - 1) : first + 3])}" for name, of in found.items()
+        )
+        raise BenchError(
+            f"{prompts}: which line belongs to which image of {folder} cannot be told, since their "
+            f"names sort in two ways, from image {first + 1} on: {'; '.join(shown)}. Say which: "
+            f"--order {' or --order '.join(ORDERS)}; or give a table with file_name and prompt"
+        )
+    return found[order or "plain"]
+
+
 def _by_order(prompts: Path, names: Sequence[str]) -> list[_Listed]:
     texts = [text for line in iter_lines(prompts) if (text := stripped(line))]
     if len(texts) != len(names):
@@ -140,6 +196,8 @@ def _by_name(prompts: Path) -> list[_Listed]:
                 f"{prompts}: expected the columns file_name and prompt, found {', '.join(row)} in "
                 f"row {k}"
             )
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BenchError(f"{prompts}: row {k}: {name} leads out of the folder of images")
         column = column or text_column(str(prompts), list(row), None)
         text, group = text_of(str(prompts), column, k, row.get(column)), row.get("category")
         listed.append(
@@ -149,9 +207,9 @@ def _by_name(prompts: Path) -> list[_Listed]:
         raise BenchError(f"{prompts}: no rows")
     if any(one.group == "all" for one in listed):
         raise BenchError(f"{prompts}: the category 'all' stands for every image; rename it")
-    name, number = Counter(one.file_name for one in listed).most_common(1)[0]
-    if number > 1:
-        raise BenchError(f"{prompts}: {name} is named {number} times; name each image once")
+    counts = Counter(one.file_name for one in listed)
+    if repeated := [f"{name} is named {k} times" for name, k in counts.items() if k > 1]:
+        raise BenchError(f"{prompts}: {some_of(repeated)}; name each image once")
     return listed
 
 
@@ -184,6 +242,8 @@ def score_folder(
         "reference": statistics_inputs(reference, metrics),
         "n": len(images.rows),
         "not_listed": len(images.not_listed),
+        "not_there": sum(not path.is_file() for path in images.paths),
+        "equal_images": sum(len(alike) - 1 for alike in equal_files(images.paths)),
         **shortcomings(measured),
         "weights_sha256": weights_sha256(needed_scorers(metrics)),
         "dtype": str(dtype).removeprefix("torch."),
@@ -203,4 +263,6 @@ def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str,
         inside = counted(metric, measured.table, group)
         interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
         found[group] = cell_of(interval, inside)
+        if note := small_number_note(metric, measured, interval.n, real):
+            found[group]["note"] = note
     return found

@@ -38,12 +38,23 @@ CLAIM_COLUMNS = (
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
-    """Rows as CSV; a missing value is an empty cell."""
+    """Rows as CSV; a missing value is an empty cell, and no text is a spreadsheet's formula."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
     return buffer.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would compute stands behind an apostrophe (OWASP: CSV injection).
+
+    A lone carriage return, which the writer does not quote, would begin a row.
+    """
+    if not isinstance(value, str):
+        return value
+    one_row = value.replace("\r", " ")
+    return f"'{one_row}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else one_row
 
 
 def table_csv(record: dict[str, Any]) -> str:

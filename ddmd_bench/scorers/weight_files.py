@@ -51,7 +51,8 @@ INCEPTION = Weights(
     ("inception-2015-12-05.pt",),
     url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt",
-    elsewhere=(*_TORCH_HUB, "/tmp"),  # clean-fid keeps it in /tmp
+    # clean-fid keeps it in /tmp, where anyone may put a file, and to load TorchScript may run code.
+    elsewhere=_TORCH_HUB,
     instead=Weights(
         "FID's Inception-v3",
         ("weights-inception-2015-12-05-6726825d.pth",),

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.carried import carried_folders
+from ddmd_bench.files.lines import read_text
+from ddmd_bench.files.yaml_text import Parsed, parse_yaml
 from ddmd_bench.suite.schema import Suite
 
 
@@ -43,10 +44,8 @@ def _carried_hint(near: str) -> str:
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     """Read, override (`key.path=value`) and check a suite; every problem is named at once."""
     path = find_suite(name)
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: not valid YAML: {error}") from error
+    parsed = parse_yaml(read_text(path), str(path))
+    data = parsed.data
     if not isinstance(data, dict):
         raise BenchError(f"{path}: expected a mapping with a name, prompts and students")
     for override in overrides:
@@ -54,7 +53,11 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
-        lines = [f"{path}: {_explain(item)}" for item in error.errors()]
+        changed = [tuple(override.partition("=")[0].split(".")) for override in overrides]
+        lines = [
+            f"{path}: {_explain(item)}{_in_line(parsed, item['loc'], changed)}"
+            for item in error.errors()
+        ]
         raise BenchError("\n".join(lines)) from error
 
 
@@ -67,10 +70,17 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
             raise BenchError(f"--set {override}: {parent!r} holds a value, not a mapping")
-    try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise BenchError(f"--set {override}: not valid YAML: {error}") from error
+    data[last] = parse_yaml(value, f"--set {override}").data
+
+
+def _in_line(
+    parsed: Parsed, location: Sequence[str | int], changed: Sequence[tuple[str, ...]]
+) -> str:
+    """Where in the file a problem is; nothing where the value is the command line's."""
+    steps = tuple(map(str, location))
+    if any(steps[: len(one)] == one[: len(steps)] for one in changed):
+        return ""
+    return f" (line {parsed.line_of(location)})"
 
 
 def _known_keys(location: Sequence[str | int]) -> list[str]:

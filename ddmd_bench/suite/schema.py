@@ -19,10 +19,13 @@ from ddmd_bench.errors import unknown
 from ddmd_bench.suite.claims import Claim
 from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.settings import (
+    Count,
     DataSource,
+    Each,
     Model,
     Name,
     Positive,
+    Seed,
     Strict,
     TrainData,
     TrainSettings,
@@ -37,7 +40,7 @@ class PromptSet(DataSource):
     """
 
     num_prompts: Positive
-    images_per_prompt: Positive = 2
+    images_per_prompt: Each = 2
     # Those of one category of the source, e.g. a style; None: all.
     category: str | None = None
     # The suite's metrics that are for these prompts; None: all.
@@ -56,7 +59,7 @@ class Reference(Strict):
     So many for each prompt of the suite, from a backend that draws them, or statistics of others.
     """
 
-    images_per_prompt: Positive = 10
+    images_per_prompt: Each = 10
     # Made with `ddmd_bench stats build`: a folder, or a name in reference_stats.
     statistics: str | None = None
 
@@ -74,9 +77,9 @@ class Evaluation(Strict):
     The prompts are the head of each prompt set, sets in proportion to their sizes.
     """
 
-    at: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]  # 0: not updated
+    at: Annotated[tuple[Count, ...], Field(min_length=1)]  # 0: not updated
     num_prompts: Positive  # over all prompt sets
-    images_per_prompt: Positive = 1
+    images_per_prompt: Each = 1
     metrics: Annotated[list[str], Field(min_length=1)]  # the suite need not have them
     keep_best: str | None = None  # keep the weights that are best by this metric beside the last
 
@@ -106,7 +109,7 @@ class Suite(Strict):
     description: str = ""
     backend: str
     model: Model = Model()
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     prompts: Annotated[dict[Name, PromptSet], Field(min_length=1)]
     train: TrainSettings = TrainSettings()
     train_data: TrainData | None = None

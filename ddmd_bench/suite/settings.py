@@ -2,22 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import string
+import unicodedata
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-Positive = Annotated[int, Field(gt=0)]
+# What Windows takes for a device, whatever folder it is in.
+PORTS = {f"{port}{k}" for port in ("com", "lpt") for k in range(10)}
+DEVICES = {"con", "prn", "aux", "nul"} | PORTS
+
+
+def _plain(name: Any) -> Any:
+    """Refuse what would leave the run's folder on some system, or read as another name."""
+    if not isinstance(name, str):
+        return name
+    for character in name:
+        if character not in string.ascii_lowercase + string.digits + "_":
+            called = unicodedata.name(character, f"U+{ord(character):04X}")
+            raise ValueError(
+                f"a name is a folder's too: expected a to z, 0 to 9 and _, found {called}"
+            )
+    if len(name) > 64:
+        raise ValueError(f"a name has at most 64 characters, found {len(name)}")
+    if name in DEVICES:
+        raise ValueError("Windows keeps this name for a device; choose another")
+    return name
+
+
+# Far above any use: what lies beyond is a slip, or would fill memory before it fails.
+COUNT = 1_000_000_000
+Count = Annotated[int, Field(ge=0, le=COUNT)]
+Positive = Annotated[int, Field(gt=0, le=COUNT)]
+Pixels = Annotated[int, Field(gt=0, le=16_384)]
+Each = Annotated[int, Field(gt=0, le=100_000)]  # images of one prompt, steps, samples at once
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what every generator takes
 # Names become folders and columns.
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Name = Annotated[str, BeforeValidator(_plain), Field(pattern=r"^[a-z0-9_]+$")]
 Unit = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+Guidance = Annotated[float, Field(ge=1, le=1e4)]
+
+
+def _takes_bools(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(map(_takes_bools, get_args(annotation)))
 
 
 class Strict(BaseModel):
     """A part of a suite file: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bools(cls, value: Any, info: ValidationInfo) -> Any:
+        """To Python True is 1, and to YAML `no`, `off`, `yes` and `on` are truth values."""
+        items = value if isinstance(value, list | tuple) else (value,)
+        assert info.field_name is not None, "of a field"
+        if any(isinstance(item, bool) for item in items) and not _takes_bools(
+            cls.model_fields[info.field_name].annotation
+        ):
+            raise ValueError(
+                "expected no truth value; YAML reads no, off, yes, on, true and false as one: "
+                "write a number, or text in quotes"
+            )
+        return value
 
 
 class Model(Strict):
@@ -32,11 +90,11 @@ class Model(Strict):
     vae: str | None = None
     vae_revision: str | None = None
     # Pixels per side.
-    resolution: Positive | None = None
+    resolution: Pixels | None = None
     # Of networks that only run forward outside training: text encoders, VAE, what is sampled.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     # Drawn in one batch; no image depends on it but for rounding.
-    images_at_once: Positive | None = None
+    images_at_once: Each | None = None
 
 
 class DataSource(Strict):
@@ -78,14 +136,14 @@ class TrainSettings(Strict):
 
     num_iterations: Positive = 100
     # Samples of one update, in all.
-    batch_size: Positive = 32
+    batch_size: Each = 32
     # So many of them are computed at once, all where nothing is given, fewer where memory runs out:
     # the order of sums changes and nothing else, so that a training may go on with another number.
-    samples_at_once: Positive | None = None
+    samples_at_once: Each | None = None
     # The student's noise levels, 1 = pure noise.
     t_list: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0, 0.75, 0.5, 0.25)
 
-    guidance_scale: Annotated[float, Field(ge=1)] = 4.0
+    guidance_scale: Guidance = 4.0
     weight_ca: Weight = 1.0
     weight_dm: Weight = 1.0
     normalizer: Literal["guided", "per_term", "none"] = "guided"
@@ -102,11 +160,11 @@ class TrainSettings(Strict):
     fake_score_learning_rate: Rate = 2e-4
     betas: tuple[Unit, Unit] = (0.9, 0.95)
     # Updates of a network over which its rate rises from 0; the fake score counts its own.
-    warmup_updates: Annotated[int, Field(ge=0)] = 0
+    warmup_updates: Count = 0
     max_grad_norm: Rate | None = None
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     # Updates of the fake score for each update of the student.
-    fake_score_updates: Positive = 4
+    fake_score_updates: Each = 4
     # What they see: the samples of the student's update, or fresh ones for each (DMD2).
     fake_score_samples: Literal["same", "fresh"] = "same"
     # Whether the fake score is told which of the student's steps made a sample.
@@ -116,8 +174,8 @@ class TrainSettings(Strict):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
 
     # Adapters of this rank on one frozen base instead of training all weights.
-    lora_rank: Positive | None = None
-    lora_alpha: Positive = 8
+    lora_rank: Each | None = None
+    lora_alpha: Each = 8
     # bfloat16 is mixed precision: weights and optimizer states stay float32.
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False

@@ -14,7 +14,7 @@ from pydantic import (
 
 from ddmd_bench.errors import unknown
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.suite.settings import Positive, Strict, Unit
+from ddmd_bench.suite.settings import Count, Each, Guidance, Pixels, Strict, Unit
 
 
 class Checkpoint(Strict):
@@ -32,15 +32,15 @@ class Checkpoint(Strict):
     # Of a LoRA alone; 1 where it is left out.
     lora_scale: FiniteFloat | None = None
     # Pixels per side; the suite's where it is left out.
-    resolution: Positive | None = None
+    resolution: Pixels | None = None
     # A row of `ddmd_bench.backends.schedulers.SCHEDULERS`; own: the base's, or the pipeline's.
     scheduler: str = "own"
     # As many as there are timesteps or sigmas, where those are given.
-    num_inference_steps: Positive | None = None
-    timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    num_inference_steps: Each | None = None
+    timesteps: tuple[Count, ...] | None = None
     # Noise levels of flow matching, 1 = pure noise, before a shift of the scheduler.
     sigmas: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
-    guidance_scale: Annotated[float, Field(ge=1)] = 1.0
+    guidance_scale: Guidance = 1.0
     # What a network with an input for it is told of guidance, in diffusers' convention.
     embedded_guidance_scale: float | None = None
 
@@ -109,8 +109,8 @@ class Student(Strict):
     adapters: tuple[Adapter, ...] = ()
     # A folder of images with a metadata.jsonl that gives each file_name its prompt.
     images: str | None = None
-    num_inference_steps: Positive | None = None
-    guidance_scale: Annotated[float, Field(ge=1)] | None = None
+    num_inference_steps: Each | None = None
+    guidance_scale: Guidance | None = None
     # Lumina-Image-2.0's: the share of the steps that are guided, and whether guidance keeps norms.
     cfg_trunc_ratio: Unit | None = None
     cfg_normalization: bool | None = None
