@@ -321,6 +321,8 @@ def test_what_changed_since_is_said(expected: Record) -> None:
     found["provenance"] = {"common": {**made, "cpu_count": 64}, "varying": {}}
     same = "commit, packages, device and weights are those of the expected values"
     assert against_expected(found, expected).notes[-1] == same
+    found["provenance"] = {"common": {**made, "commit": None}, "varying": {}}  # no clone
+    assert against_expected(found, expected).notes[-1] == same.removeprefix("commit, ")
     newer = {**made, "packages": {"torch": "2.2", "timm": "1"}, "commit": "b" * 40}
     found["provenance"]["common"] = newer
     (*_, note) = against_expected(found, expected).notes

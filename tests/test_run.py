@@ -255,6 +255,7 @@ def test_a_worker_sees_its_own_gpu_alone_and_starts_afresh(capfd: pytest.Capture
     process.start()
     theirs.close()
     assert ours.recv() == ("5", 3, process.pid)
+    assert not Path(written.name).exists()  # a run that is killed leaves no file behind
     process.join()
     assert written.last_lines() == ["kept for its last words"]
     assert capfd.readouterr() == ("", "")

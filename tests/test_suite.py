@@ -156,6 +156,12 @@ def _set(*path: str | int) -> Callable[[dict, Any], None]:
 
 BAD = {
     "key of the suite": (_set("sed"), 1, "suite: unknown key 'sed'", "Did you mean 'seeds'?"),
+    "a key that was": (
+        _set("train", "gradient_accumulation"),
+        1,
+        "train: there is no 'gradient_accumulation' any more: batch_size is what",
+        "samples_at_once",
+    ),
     "the old key of a seed": (_set("seed"), 1, "unknown key 'seed'", "Did you mean 'seeds'?"),
     "no seed": (_set("seeds"), [], "seeds", "at least 1"),
     "one seed twice": (_set("seeds"), [1, 0, 1], "seeds", "names a seed more than once"),

@@ -40,6 +40,17 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
+def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
+    """Such a plan, of which some task at least is complete."""
+    plan = planned(suite, overrides, runs, reports)
+    if not any(task.complete() for task in plan.tasks.values()):
+        raise NotRun(
+            f"{runs / plan.suite.name}: no task of this suite is complete. Begin with "
+            f"`python -m ddmd_bench run {suite}`, or name the folder: --runs"
+        )
+    return plan
+
+
 def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> Outcome:
     """Run the stages' unfinished tasks, if all that they need is here and there is room.
 
@@ -151,14 +162,8 @@ def report(
     reports: Reports = Path("reports"),
 ) -> None:
     """Write the report of a finished run."""
-    plan = planned(suite, set_, runs, reports)
-    if not any(task.complete() for task in plan.tasks.values()):
-        # An empty report would stand where a whole one may be.
-        raise NotRun(
-            f"{runs / plan.suite.name}: no task of this suite is complete, so there is nothing to "
-            f"report. Begin with `python -m ddmd_bench run {suite}`, or name the folder: --runs"
-        )
-    write_report(plan)
+    # An empty report would stand where a whole one may be.
+    write_report(begun(suite, set_, runs, reports))
 
 
 def run_stage(

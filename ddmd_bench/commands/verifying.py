@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from ddmd_bench.commands.options import Overrides, Reports, Runs, SuiteName, console
-from ddmd_bench.commands.running import planned
+from ddmd_bench.commands.running import begun
 
 
 def verify(
@@ -20,7 +20,7 @@ def verify(
     from ddmd_bench.files.threads import one_thread
     from ddmd_bench.stages.verify import verify as verified
 
-    plan = planned(suite, set_, runs, reports)
+    plan = begun(suite, set_, runs, reports)
     with one_thread():
         found = verified(plan)
     for line in [*found.unknown, *found.wrong]:

@@ -248,11 +248,13 @@ def _notes(record: dict[str, Any], expected: dict[str, Any], held: list[Held]) -
         notes.append("the file of expected values was edited by hand: its digest is of others")
     if any(one["sha256"] == report_sha256(record) for one in expected.get("reports", [])):
         notes.append("this very report is one of those that the expected values were made from")
-    changes = list(changed_since(record["provenance"], expected["provenance"]))
-    if changes:
+    ours, theirs = record["provenance"], expected["provenance"]
+    if changes := list(changed_since(ours, theirs)):
         notes.append(f"changed since the expected values were made: {'; '.join(changes)}")
-    elif expected["provenance"].get("common"):
-        notes.append("commit, packages, device and weights are those of the expected values")
+    elif known := theirs.get("common"):
+        commits = known.get("commit"), ours.get("common", {}).get("commit")
+        same = "packages, device and weights are those of the expected values"
+        notes.append(same if None in commits else f"commit, {same}")
     return notes
 
 
@@ -262,7 +264,7 @@ def changed_since(found: dict[str, Any], known: dict[str, Any]) -> Iterator[str]
     for key in sorted(theirs):
         if key.split(".")[0] in found.get("varying", {}):
             yield f"{key} differs between the run's tasks, was {_short(theirs[key])}"
-        elif key in ours and ours[key] != theirs[key]:
+        elif None not in (theirs[key], ours.get(key)) and ours[key] != theirs[key]:
             yield f"{key} {_short(theirs[key])}, now {_short(ours[key])}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 NUM_LINES, LENGTH = 3, 200  # of what is told
@@ -18,7 +19,9 @@ class Written:
     """The file that a process writes to, as the process that started it sees it."""
 
     def __init__(self) -> None:
-        self._file = NamedTemporaryFile(prefix="ddmd_bench_", suffix=".txt")  # noqa: SIM115
+        self._file = NamedTemporaryFile(  # noqa: SIM115
+            prefix="ddmd_bench_", suffix=".txt", delete=False
+        )
         self.name = self._file.name
         self._start = 0
 
@@ -35,11 +38,14 @@ class Written:
     def close(self) -> None:
         """Nothing is left of it."""
         self._file.close()
+        Path(self.name).unlink(missing_ok=True)
 
 
 def write_to(file: str) -> None:
     """From now on all that this process prints goes to the file, its libraries' C code included."""
     opened = os.open(file, os.O_WRONLY | os.O_APPEND)
+    # Both have it open now: without a name it goes with them, however they end.
+    Path(file).unlink(missing_ok=True)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         os.dup2(opened, number)
         if isinstance(stream, TextIOWrapper):

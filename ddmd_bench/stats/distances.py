@@ -127,12 +127,19 @@ def _frechet_compared(
     return frechet_difference(features_a, features_b, real, groups, seed=seed, resampled=resampled)
 
 
-def _compared(
-    a: Estimate, b: Estimate, groups: Groups, seed: int, resampled: bool
-) -> PairedDifference:
-    if not resampled:
-        return value_alone(a.value - b.value, len(groups))
-    return estimate_difference(a, b, groups)
+def _by_influences(
+    difference: Callable[[Estimate, Estimate, Groups], PairedDifference],
+) -> Compare:
+    """Of two estimates; where it is not asked for an interval, the values alone."""
+
+    def compared(
+        a: Estimate, b: Estimate, groups: Groups, seed: int, resampled: bool
+    ) -> PairedDifference:
+        if not resampled:
+            return value_alone(a.value - b.value, len(groups))
+        return difference(a, b, groups)
+
+    return compared
 
 
 def _fixed(real: RealFeatures) -> Factored:
@@ -145,14 +152,6 @@ def _wide_examined(
     if resampled:
         return wide_estimate(_fixed(real), features)
     return Estimate(wide_distance(_fixed(real), features), np.empty(0))
-
-
-def _shares_compared(
-    a: Estimate, b: Estimate, groups: Groups, seed: int, resampled: bool
-) -> PairedDifference:
-    if not resampled:
-        return value_alone(a.value - b.value, len(groups))
-    return share_difference(a, b, groups)
 
 
 def _share_of(estimate: Callable[[Features, Features, Groups], Estimate], fewest: int) -> Distance:
@@ -171,7 +170,7 @@ def _share_of(estimate: Callable[[Features, Features, Groups], Estimate], fewest
         value,
         interval,
         lambda features, real, groups, resampled: estimate(real.features, features, groups),
-        _shares_compared,
+        _by_influences(share_difference),
         lambda num_features: fewest,
     )
 
@@ -216,7 +215,7 @@ DISTANCES = {
         lambda features, real: wide_distance(_fixed(real), features),
         lambda features, real, groups, seed: wide_interval(_fixed(real), features, groups),
         _wide_examined,
-        _compared,
+        _by_influences(estimate_difference),
         lambda num_features: 2,
     ),
     "frechet_infinity": Distance(
@@ -233,7 +232,7 @@ DISTANCES = {
             kernel_estimate(real.features, features), groups
         ),
         lambda features, real, groups, resampled: kernel_estimate(real.features, features),
-        _compared,
+        _by_influences(estimate_difference),
         lambda num_features: 2,
     ),
     "precision": _mean_of(

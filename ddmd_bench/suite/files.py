@@ -18,6 +18,15 @@ from ddmd_bench.files.lines import read_text
 from ddmd_bench.files.yaml_text import Parsed, parse_yaml
 from ddmd_bench.suite.schema import Suite
 
+# Keys that were, and what says the same now.
+GONE = {
+    "gradient_accumulation": (
+        "batch_size is what an update sees in all: multiply it by gradient_accumulation, and set "
+        "samples_at_once to what batch_size was"
+    ),
+    "warmup_iterations": "it is warmup_updates now, each network's own",
+}
+
 
 def find_suite(name: str) -> Path:
     """A suite by path, or by the name of one that the package carries."""
@@ -103,9 +112,11 @@ def _explain(item: Any) -> str:
     location = tuple(item["loc"])
     where = ".".join(str(k) for k in location) or "suite"
     if item["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known, key = _known_keys(location[:-1]), str(location[-1])
         parent = ".".join(str(k) for k in location[:-1]) or "suite"
-        return f"{parent}: " + unknown("key", str(location[-1]), known)
+        if key in GONE:
+            return f"{parent}: there is no {key!r} any more: {GONE[key]}"
+        return f"{parent}: " + unknown("key", key, known)
     if item["type"] == "missing":
         return f"{where}: is missing"
     message = item["msg"].removeprefix("Value error, ")
