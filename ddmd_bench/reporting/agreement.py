@@ -118,5 +118,5 @@ def _opposed(record: dict[str, Any]) -> Iterator[str]:
         if len(found[few]) == 1 and len(found[many]) > 1:
             yield (
                 f"{found[few][0]} says that {record['students'][name]['title']} is {few} than the "
-                f"baseline, where {', '.join(found[many])} say {many}."
+                f"baseline, where {' and '.join(found[many])} say {many}."
             )

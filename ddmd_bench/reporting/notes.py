@@ -200,7 +200,7 @@ def gating(suite: Mapping[str, Any]) -> str:
         f"{num} claims, {num_own} of them on a metric, are outside that correction, and none "
         "gates: a verdict changes no exit code. "
     )
-    gates = f"What gates, by `check --baseline`: {', '.join(titles) or 'nothing'} ({which})."
+    gates = f"What gates in a check with a baseline: {', '.join(titles) or 'nothing'} ({which})."
     return (claims if num else "") + gates
 
 
