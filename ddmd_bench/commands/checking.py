@@ -55,7 +55,7 @@ def check(
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(help="Hold students against those of this report or folder of runs instead."),
+        typer.Option(help="Hold students against those of this report, pack or folder of runs."),
     ] = None,
     student: Annotated[str | None, typer.Option(help="This one alone.")] = None,
     against: Annotated[

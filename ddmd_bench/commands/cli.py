@@ -19,7 +19,7 @@ from ddmd_bench.commands.measuring import doctor, score
 from ddmd_bench.commands.options import started_once, stop_cleanly
 from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
-from ddmd_bench.commands.verifying import verify
+from ddmd_bench.commands.verifying import pack, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +57,7 @@ COMMANDS = (
     report,
     check,
     verify,
+    pack,
     export,
     compare,
     power,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files import stopping
 from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
@@ -40,15 +42,25 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
-def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
-    """Such a plan, of which some task at least is complete."""
+@contextmanager
+def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Iterator[Plan]:
+    """Such a plan, of which some task at least is complete; or that of a pack, FILE.tar."""
+    from ddmd_bench.reporting.packs import is_pack, opened_pack
+
+    if is_pack(suite):
+        if overrides:
+            raise BenchError(f"--set: {suite} holds the settings of its own run")
+        stopping.obey()  # what was copied out of it goes again
+        with opened_pack(Path(suite)) as plan:
+            yield plan
+        return
     plan = planned(suite, overrides, runs, reports)
     if not any(task.complete() for task in plan.tasks.values()):
         raise NotRun(
             f"{runs / plan.suite.name}: no task of this suite is complete. Begin with "
             f"`python -m ddmd_bench run {suite}`, or name the folder: --runs"
         )
-    return plan
+    yield plan
 
 
 def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> Outcome:
@@ -56,7 +68,6 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
 
     What another version of the code has made is made again only with `redo`.
     """
-    from ddmd_bench.files import stopping
     from ddmd_bench.files.locks import locked
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
@@ -161,9 +172,12 @@ def report(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
 ) -> None:
-    """Write the report of a finished run."""
+    """Write the report of a finished run, or of a packed one: FILE.tar."""
+    from ddmd_bench.reporting.packs import reported_into
+
     # An empty report would stand where a whole one may be.
-    write_report(begun(suite, set_, runs, reports))
+    with begun(suite, set_, runs, reports) as plan:
+        write_report(reported_into(plan, reports))
 
 
 def run_stage(

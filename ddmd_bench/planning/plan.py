@@ -14,6 +14,7 @@ from typing import Any
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.data.training import TrainingData
 from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.packed import Packed
 from ddmd_bench.files.provenance import source_sha256
 from ddmd_bench.files.records import SCHEMA, content_key, file_sha256, read_record
 from ddmd_bench.planning.generation import unfit_students
@@ -47,6 +48,7 @@ class Plan:
     report_inputs: dict[str, Any]
     # Tasks that are another student's at the same time, by name: that one's name.
     shared_tasks: dict[TaskName, TaskName] = field(default_factory=dict)
+    packed: Packed | None = None  # the archive that the files lie in, where they lie in one
 
     def find(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task | None:
         """One task, which may be another student's too, if there is one."""
@@ -141,6 +143,11 @@ class Plan:
             return False
 
 
+def report_sources() -> str:
+    """sha256 of what makes a report of a run's files."""
+    return source_sha256(*_REPORT_SOURCES)
+
+
 def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
     """Check all that can be checked before any work, and key every stage."""
     asked = Asked.of(suite)
@@ -173,7 +180,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         report_inputs={
             "suite": suite.model_dump(mode="json"),
             "tasks": [task.key for task in tasks.found.values()],
-            "sources": source_sha256(*_REPORT_SOURCES),
+            "sources": report_sources(),
             **reported,
         },
         shared_tasks=tasks.shared,

@@ -56,17 +56,36 @@ def _gains(run: RunFiles, challenger: str) -> dict[str, float]:
 LARGEST = 96  # pixels; a page holds some hundreds of pictures
 
 
-def data_uri(path: Path) -> str:
-    """A picture as it is where it is small, else a thumbnail."""
+def small_picture(path: Path) -> tuple[str, bytes]:
+    """A picture's format and bytes: as it is where it is small, else a thumbnail."""
     from PIL import Image
 
     with Image.open(path) as image:
         if max(image.size) <= LARGEST:
-            return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            return image.format or "PNG", path.read_bytes()
         image.thumbnail((LARGEST, LARGEST))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "JPEG", buffer.getvalue()
+
+
+def data_uri(path: Path) -> str:
+    """The same for a page."""
+    kind, data = small_picture(path)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
+
+
+def shown_files(chosen: dict[str, Any], run: RunFiles) -> list[Path]:
+    """The image files that a page with these pictures shows, each once."""
+    asked = [(prompt_id, 1) for prompt_id in chosen["strip"]]
+    asked += [(row["prompt_id"], NUM_PER_PROMPT) for row in chosen["grid"]]
+    found = (
+        run.first_seed(name).images.get((prompt_id, index))
+        for name in run.students
+        for prompt_id, num in asked
+        for index in range(num)
+    )
+    return list(dict.fromkeys(path for path in found if path is not None))
 
 
 def pictures_of(

@@ -29,6 +29,7 @@ STAGES = {"train": "was not trained", "generate": "has no images", "score": "was
 
 UNREADABLE = "has files that cannot be read"
 READ = (".parquet", ".npy", ".json")  # what numbers of a report are read from
+STATISTICS = "statistics"  # the folder in a pack that holds those that a suite names
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def load_run(plan: Plan) -> RunFiles:
             name: {seed: load_student(plan, name, seed) for seed in suite.seeds}
             for name in suite.students
         },
-        reference=_reference(suite, plan.shared("reference"), _extractors(suite)),
+        reference=_reference(plan, _extractors(suite)),
     )
 
 
@@ -100,7 +101,7 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
     made: dict[str, Any] = {"done": done}
-    if "generate" in done:
+    if "generate" in done and plan.packed is None:  # a pack says itself what has changed
         refuse_changed(whole["generate"])  # pictures are shown, and no number is made of them here
     for folder in whole.values():
         require_made(folder, [name for name in made_by(folder) if name.endswith(READ)])
@@ -141,10 +142,17 @@ def _features(folder: Path, extractors: list[str]) -> dict[str, np.ndarray]:
     return {e: np.load(path, allow_pickle=False) for e, path in paths.items() if path.is_file()}
 
 
-def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[str, RealFeatures]:
-    if suite.reference.statistics is not None:
-        kept = find_statistics(suite.reference.statistics)
+def statistics_of(plan: Plan) -> Path | None:
+    """Where the statistics of real images lie that the suite names, where it names some."""
+    if (name := plan.suite.reference.statistics) is None:
+        return None
+    return plan.packed.folder / STATISTICS if plan.packed else find_statistics(name)
+
+
+def _reference(plan: Plan, extractors: list[str]) -> dict[str, RealFeatures]:
+    if (kept := statistics_of(plan)) is not None:
         return {extractor: load_reference(kept, extractor) for extractor in extractors}
+    task = plan.shared("reference")
     if task is None or not task.complete():
         return {}
     folder = task.folder

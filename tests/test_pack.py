@@ -1,0 +1,250 @@
+"""A pack is a run: verified, reported and compared elsewhere, as the run is where it was made."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from ddmd_bench.commands.cli import app
+from ddmd_bench.files import archives
+from ddmd_bench.files.records import read_json
+
+KINDS = ("", "weights", "images", "weights,images")
+
+
+def command(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+class Run:
+    """A small run to its end, and its packs by what was left out."""
+
+    def __init__(self, suite: Path, folder: Path) -> None:
+        self.suite, self.folder = suite, folder
+
+    def command(self, name: str, *more: str | Path) -> Result:
+        where = ["--runs", self.folder / "runs", "--reports", self.folder / "reports"]
+        return command(name, self.suite, *where, *more)
+
+    def pack(self, to: Path, without: str = "") -> Path:
+        result = self.command("pack", "--output", to, *(["--without", without] if without else []))
+        assert result.exit_code == 0, result.output
+        return to
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    from tests.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("run")
+    students = {"dmd": {"method": "dmd"}, "ca_only": {"method": "ca_only"}}
+    changes = {"students": students, "train": {**TINY["train"], "num_iterations": 2}}
+    suite = folder / "tiny.yaml"
+    suite.write_text(yaml.safe_dump({**TINY, **changes}, sort_keys=False))
+    made = Run(suite, folder)
+    result = made.command("run")
+    assert result.exit_code == 0, result.output
+    return made
+
+
+@pytest.fixture(scope="module")
+def packs(run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Elsewhere: neither the run nor its suite's file lies there."""
+    folder = tmp_path_factory.mktemp("packs")
+    made = {kinds: run.pack(folder / f"{k}.tar", kinds) for k, kinds in enumerate(KINDS)}
+    # Nothing that is read below may be the run's own.
+    run.folder.rename(run.folder.with_name("gone"))
+    run.folder = run.folder.with_name("gone")
+    run.suite = run.folder / "tiny.yaml"
+    return made
+
+
+def members(pack: Path) -> dict[str, bytes]:
+    with tarfile.open(pack) as tar:
+        found = {}
+        for info in tar:
+            file = tar.extractfile(info)
+            assert file is not None
+            found[info.name] = file.read()
+        return found
+
+
+def packed_again(pack: Path, to: Path, changed: Callable[[dict[str, bytes]], Any]) -> Path:
+    """The same archive with other files in it."""
+    files = members(pack)
+    changed(files)
+    archives.write_archive(to, (archives.Member(name, data) for name, data in files.items()))
+    return to
+
+
+@pytest.mark.parametrize("kinds", ["", "weights,images"])
+def test_a_pack_is_verified_elsewhere(packs: dict[str, Path], kinds: str) -> None:
+    result = command("verify", packs[kinds])
+    assert result.exit_code == 0, result.output
+    assert "the report follows from them" in result.stdout
+    told = [line for line in result.stdout.splitlines() if "not packed" in line]
+    assert len(told) == (2 * (kinds.count(",") + 1) if kinds else 0)  # a line for each student
+    assert ("files of images not packed" in result.stdout) == ("images" in kinds)
+    assert "missing" not in result.stdout
+
+
+@pytest.mark.parametrize("kinds", ["weights", "images"])
+def test_the_report_of_a_pack_is_the_run_s(
+    run: Run, packs: dict[str, Path], kinds: str, tmp_path: Path
+) -> None:
+    result = command("report", packs[kinds], "--reports", tmp_path)
+    assert result.exit_code == 0, result.output
+    made = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
+    assert made == {p.name: p.read_bytes() for p in (run.folder / "reports/tiny").iterdir()}
+    assert b"data:image/png" in made["index.html"]
+
+
+def test_what_is_left_out_is_not_in_the_archive(packs: dict[str, Path]) -> None:
+    kinds = {kinds: {Path(name).suffix for name in members(p)} for kinds, p in packs.items()}
+    assert ".safetensors" in kinds["images"]
+    assert ".safetensors" not in kinds["weights"] | kinds["weights,images"]
+    images = {k: [n for n in members(p) if n.startswith("runs/") and n.endswith(".png")]
+              for k, p in packs.items()}  # fmt: skip
+    assert images[""] == images["weights"] != []
+    assert images["images"] == images["weights,images"] == []
+
+
+def test_packing_twice_gives_the_same_bytes(
+    run: Run, packs: dict[str, Path], tmp_path: Path
+) -> None:
+    for path in run.folder.rglob("*"):
+        os.utime(path, (1, 1))  # nor does a time or an owner go in
+    assert run.pack(tmp_path / "again.tar").read_bytes() == packs[""].read_bytes()
+
+
+def test_a_run_that_is_not_as_made_is_not_packed(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "copy")
+    copy = Run(run.suite, tmp_path / "copy")
+    picture = next(iter((tmp_path / "copy/runs").rglob("00001.png")))
+    shutil.copyfile(picture.with_name("00002.png"), picture)
+    result = copy.command("pack", "--output", tmp_path / "a.tar")
+    assert result.exit_code == 1
+    assert str(picture) in result.stdout
+    assert "not packed" in result.stdout
+    assert not list(tmp_path.glob("*.tar"))
+
+
+def test_a_changed_file_is_named(packs: dict[str, Path], tmp_path: Path) -> None:
+    for end, kinds in (("00001.png", ""), ("student.safetensors", "images"),
+                       ("aggregates.json", "weights,images"), ("report.json", "")):  # fmt: skip
+        name = next(n for n in members(packs[kinds]) if n.endswith(end))
+
+        def change(files: dict[str, bytes], name: str = name) -> None:
+            files[name] = files[name][:-3] + b"xyz"
+
+        pack = packed_again(packs[kinds], tmp_path / "a.tar", change)
+        result = command("verify", pack)
+        assert result.exit_code == 1, result.output
+        assert f"{name} is another file than was packed" in result.stdout
+
+
+def test_no_report_is_made_of_changed_files(packs: dict[str, Path], tmp_path: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        name = next(n for n in files if n.endswith("aggregates.json"))
+        files[name] = files[name].replace(b"value", b"valve")
+
+    pack = packed_again(packs[""], tmp_path / "a.tar", change)
+    result = command("report", pack, "--reports", tmp_path / "reports")
+    assert result.exit_code == 2
+    assert "aggregates.json is another file than was packed" in result.stderr
+    assert not (tmp_path / "reports").exists()
+
+
+def test_files_that_no_list_has_or_that_are_lost(packs: dict[str, Path], tmp_path: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        files["runs/tiny/generate/more.txt"] = b"more"
+        del files[next(n for n in files if n.endswith("00001.png"))]
+
+    result = command("verify", packed_again(packs[""], tmp_path / "a.tar", change))
+    assert result.exit_code == 1
+    assert "more.txt is in no list" in result.stdout
+    assert "00001.png is missing" in result.stdout
+
+
+def test_a_newer_schema_is_refused_in_a_sentence(packs: dict[str, Path], tmp_path: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        files["pack.json"] = files["pack.json"].replace(b'"schema": 1', b'"schema": 9', 1)
+
+    result = command("verify", packed_again(packs[""], tmp_path / "a.tar", change))
+    assert result.exit_code == 2
+    assert "has schema 9, this version reads 1" in result.stderr
+
+
+def test_a_full_disk_leaves_nothing(
+    run: Run, packs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "old.tar"
+    old.write_bytes(b"another")
+    write = archives._Passing.write
+
+    def full(self: archives._Passing, data: bytes) -> int:
+        if self.tell() > 100_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(archives._Passing, "write", full)
+    result = run.command("pack", "--output", old)
+    assert result.exit_code == 2
+    assert "the disk is full" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["old.tar"]
+    assert old.read_bytes() == b"another"
+
+
+def test_room_is_asked_for_before(
+    run: Run, packs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+    packing = run.command("pack", "--output", tmp_path / "a.tar")
+    for result in (packing, command("verify", packs[""])):
+        assert result.exit_code == 2
+        assert "no room on the disk" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pack_is_a_baseline(run: Run, packs: dict[str, Path]) -> None:
+    asked = ["--json", "--student", "ca_only", "--against", "ca_only"]
+    of_pack = run.command("check", "--baseline", packs["weights"], *asked)
+    of_run = run.command("check", "--baseline", run.folder / "reports/tiny", *asked)
+    assert of_pack.exit_code == of_run.exit_code
+    values = [
+        [held for held in json.loads(result.stdout)["held"] if held["part"] != "pictures"]
+        for result in (of_pack, of_run)
+    ]
+    assert values[0] == values[1] != []
+
+
+def test_wrong_use_is_said(run: Run, packs: dict[str, Path]) -> None:
+    for words, told in (
+        (["pack", run.suite, "--without", "image"], "Did you mean 'images'"),
+        (["pack", run.suite, "--output", "a.zip"], "expected FILE.tar"),
+        (["pack", packs[""]], "packed already"),
+        (["verify", packs[""], "--set", "seeds=[1]"], "holds the settings of its own run"),
+        (["verify", "nowhere.tar"], "nowhere.tar: cannot be opened"),
+    ):
+        result = command(*words)
+        assert result.exit_code == 2
+        assert told in result.stderr
+
+
+def test_an_unpacked_pack_is_a_run(run: Run, packs: dict[str, Path], tmp_path: Path) -> None:
+    with tarfile.open(packs[""]) as tar:
+        tar.extractall(tmp_path, filter="data")
+    where = ["--runs", tmp_path / "runs", "--reports", tmp_path / "reports"]
+    result = command("verify", tmp_path / "suite.yaml", *where)
+    assert result.exit_code == 0, result.output
+    assert read_json(tmp_path / "pack.json")["without"] == []
