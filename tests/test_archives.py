@@ -15,7 +15,7 @@ from ddmd_bench.files.archives import Member, opened, write_archive
 from ddmd_bench.files.inside import is_inside
 
 NAMES = ["../out", "/out", "a/../../out", "a/./b", "a//b", "C:/out", "c:out", "..\\out", "a\nb", "",
-         "a\0b", "a/", "\u202egnp.exe", "x" * 2000, ".."]  # fmt: skip
+         "a/", "\u202egnp.exe", "x" * 2000, ".."]  # fmt: skip
 
 
 def written(path: Path, *infos: tarfile.TarInfo, form: int = tarfile.GNU_FORMAT) -> Path:

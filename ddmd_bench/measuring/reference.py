@@ -17,6 +17,7 @@ import numpy as np
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.carried import carried_folders
+from ddmd_bench.files.inside import require_inside
 from ddmd_bench.files.records import differing, read_json
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.hub.hashes import known_sha256
@@ -136,7 +137,7 @@ def load_reference(folder: Path, extractor: str) -> RealFeatures:
     if lines := made_otherwise(folder, card, extractor):
         raise BenchError("\n".join(lines))
     for name, expected in row["files"].items():
-        path = folder / name
+        path = folder / require_inside(name, str(folder / CARD))
         if not path.is_file():
             raise BenchError(f"{path}: missing. Copy the folder whole, or build it again")
         if (actual := known_sha256(path)) != expected:

@@ -47,7 +47,7 @@ def load_baseline(path: Path, plan: Plan) -> Baseline:
         theirs = make_plan(suite.model_copy(update={"name": path.name}), path.parent, path)
     else:
         raise BenchError(
-            f"--baseline {path}: expected a report.json, the folder that holds it, a folder of runs "
+            f"--baseline {path}: expected a report.json, its folder, a folder of runs "
             f"with {suite.name}/ in it, or a pack: FILE.tar"
         )
     if not any(task.complete() for task in theirs.of_stage("score")):
