@@ -139,7 +139,7 @@ def test_any_damage_is_a_refusal_or_read(tmp_path: Path) -> None:
     ways: list[Callable[[bytearray], None]] = [flipped, truncated, repeated, resummed]
     outside = set(tmp_path.iterdir())
     refused = 0
-    for k in range(2000):
+    for k in range(800):
         damaged = bytearray(data)
         ways[k % len(ways)](damaged)
         whole.write_bytes(damaged)
@@ -150,5 +150,5 @@ def test_any_damage_is_a_refusal_or_read(tmp_path: Path) -> None:
                     assert sum(map(len, archive.parts(name))) == archive.size(name)
         except BenchError:
             refused += 1
-    assert 500 < refused < 2000
+    assert 200 < refused < 800
     assert set(tmp_path.iterdir()) == outside

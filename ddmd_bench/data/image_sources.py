@@ -27,6 +27,7 @@ from ddmd_bench.data.tables import (
 )
 from ddmd_bench.data.texts import text_column
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.decoding import open_image
 from ddmd_bench.suite.settings import DataSource
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _decoded_of_hub(value: Any) -> PilImage:
     from datasets import Image
 
     if value and (value["bytes"] is not None or (value["path"] or "").startswith("hf://")):
-        value = {"bytes": _bytes_of(value), "path": None}
+        return _opened(_bytes_of(value))
     decoded: PilImage = Image().decode_example(value)
     return decoded
 
@@ -217,6 +218,4 @@ def _bytes_of(value: Any) -> bytes:
 
 
 def _opened(encoded: bytes) -> PilImage:
-    from PIL import Image
-
-    return Image.open(io.BytesIO(encoded))
+    return open_image(io.BytesIO(encoded))

@@ -23,6 +23,7 @@ from ddmd_bench.data.prompt_sources import load_prompts
 from ddmd_bench.data.streams import iter_captions, iter_images, too_few
 from ddmd_bench.data.tables import is_local_source, source_path
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.decoding import open_image
 from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import content_key
 from ddmd_bench.files.versions import versions
@@ -179,7 +180,5 @@ def _mended(listing: Path) -> list[Row]:
 
 def read_square(path: Path) -> Tensor:
     """A kept image as float32 [3, H, W] in [-1, 1]."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return to_tensor(rgb(image))

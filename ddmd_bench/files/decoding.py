@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+# Pixels that are decoded at most, which take 268 MB in RGB. Beyond them Pillow warns of a bomb, but
+# decodes up to twice as many.
+LARGEST = 89_478_485
+# Formats that images come in. Pillow knows others, among them one (EPS) that runs a program.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
 
 # How Pillow's other modes become one of those that scorers read.
 _READ = frozenset({"L", "LA", "P", "RGB", "RGBA"})
@@ -22,6 +29,32 @@ class Undecodable(Unusable):
     """A file that is no whole image."""
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # one may lack its library
+
+
+def open_image(file: Path | IO[bytes]) -> Image:
+    """An image whose header is read and nothing else: every file of others is opened here.
+
+    Raises ValueError for one of more pixels than `LARGEST`, and what Pillow does for no image.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(file, formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{error}; at most {LARGEST} pixels are decoded") from None
+    if (pixels := image.width * image.height) > LARGEST:
+        told = f"{image.width} x {image.height} are {pixels} pixels"
+        image.close()
+        raise ValueError(f"{told}; at most {LARGEST} are decoded")
+    return image
+
+
 def decoded(path: Path) -> Image:
     """A file's image as `upright` gives it; `Unusable` for one that is the same everywhere."""
     image = upright(path)
@@ -35,17 +68,16 @@ def upright(file: Path | IO[bytes]) -> Image:
     16 bits are scaled to 8 (65535 is white). Of an animation it is the first frame. `Undecodable`
     for what is no whole image.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             image.load()
             return _eight_bit(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise Undecodable("no such file") from None
-    # Pillow reports a broken chunk of a PNG as a SyntaxError, a cut file as an OSError, and what
-    # would fill the memory as an error of its own.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    # Pillow reports a broken chunk of a PNG as a SyntaxError, and a cut file as an OSError.
+    except (OSError, SyntaxError, ValueError) as error:
         raise Undecodable(f"cannot be decoded: {error or type(error).__name__}") from error
 
 

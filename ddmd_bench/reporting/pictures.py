@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ddmd_bench.files.decoding import open_image
 from ddmd_bench.reporting.ranking import Table, challenger_of, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.scorers import METRICS
@@ -58,9 +59,7 @@ LARGEST = 96  # pixels; a page holds some hundreds of pictures
 
 def small_picture(path: Path) -> tuple[str, bytes]:
     """A picture's format and bytes: as it is where it is small, else a thumbnail."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_image(path) as image:
         if max(image.size) <= LARGEST:
             return image.format or "PNG", path.read_bytes()
         image.thumbnail((LARGEST, LARGEST))
@@ -97,7 +96,7 @@ def pictures_of(
         path = files.images.get((prompt_id, index))
         if path is not None and path.is_file():
             right = _value(files, prompt_id, index, metric)
-            with suppress(OSError, SyntaxError):  # how PIL says that a file is no whole image
+            with suppress(OSError, SyntaxError, ValueError):  # it is no whole image
                 uri = data_uri(path)
                 pictures.append({"uri": uri, "right": None if right is None else right > 0})
     return pictures
