@@ -97,6 +97,14 @@ def test_nothing_stands_behind_the_end(tmp_path: Path) -> None:
         pass
 
 
+def test_any_length_is_read_again(tmp_path: Path) -> None:
+    for blocks in range(22):  # a record is twenty
+        write_archive(tmp_path / "a.tar", [Member("a", bytes(512 * blocks)), Member("b", b"abc")])
+        with opened(tmp_path / "a.tar") as archive:
+            assert archive.size("a") == 512 * blocks
+            assert b"".join(archive.parts("b")) == b"abc"
+
+
 def test_a_changed_file_stops_the_packing(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="changed while it was packed"):
         write_archive(tmp_path / "a.tar", [Member("a", b"abc", "0" * 64)])

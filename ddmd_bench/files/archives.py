@@ -211,8 +211,9 @@ def _header(path: Path, block: bytes) -> tarfile.TarInfo | None:
 def _require_empty(path: Path, file: IO[bytes], offset: int) -> None:
     """Behind the last file nothing stands but zeros up to a whole record."""
     file.seek(offset)
-    rest = file.read(tarfile.RECORDSIZE + BLOCK)
-    if len(rest) > tarfile.RECORDSIZE + BLOCK - 1 or rest.strip(b"\0"):
+    most = tarfile.RECORDSIZE + BLOCK
+    rest = file.read(most + 1)
+    if len(rest) > most or rest.strip(b"\0"):
         raise Unreadable(f"{path}: something stands behind its end. {_AGAIN}")
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ def _found(archive: Archive, folder: Path, record: dict[str, Any], copied: dict[
         tasks[stage, student, int(seed)] = Task(
             stage, student, int(seed), label, key, at, inputs={}, needs=needs
         )
+    shared = {_task_name(name): _task_name(own) for name, own in record["shared_tasks"]}
+    _require_whole(suite, tasks, shared)
     listed, unread = dict[str, str](record["files"]), list[str]()
     for task in tasks.values():
         try:
@@ -147,9 +150,23 @@ def _found(archive: Archive, folder: Path, record: dict[str, Any], copied: dict[
         runs=folder / RUNS,
         report_folder=folder / REPORTS / suite.name,
         report_inputs=dict(record["report_inputs"]),
-        shared_tasks={_task_name(name): _task_name(own) for name, own in record["shared_tasks"]},
+        shared_tasks=shared,
         packed=Packed(archive, folder, without, listed, copied, unread),
     )
+
+
+def _require_whole(
+    suite: Suite, tasks: Mapping[TaskName, Task], shared: Mapping[TaskName, TaskName]
+) -> None:
+    """Every student has the tasks that each has in any run, and what they need is among them."""
+    TopologicalSorter({name: task.needs for name, task in tasks.items()}).prepare()
+    needed = {need for task in tasks.values() for need in task.needs}
+    for name in suite.students:
+        for seed in suite.seeds:
+            own = [(stage, name, seed) for stage in ("generate", "score")]
+            needed |= {shared.get(one, one) for one in own}
+    if lacking := sorted(needed - tasks.keys()):
+        raise ValueError(f"task {'/'.join(map(str, lacking[0]))} is not in {PACK}")
 
 
 def _task_name(row: Iterable[Any]) -> TaskName:
