@@ -16,16 +16,17 @@ FETCH_AGAIN = "Fetch or copy a whole one again"  # of what others have made
 def reading(
     path: Path, kind: str, *damage: type[Exception], remedy: str = PUT_BACK
 ) -> Iterator[None]:
-    """Say `Unreadable` for what a library raises over a file that is cut, foreign or not there.
+    """Raise `Unreadable` for a file that is not there, cut or foreign, whatever its library raises.
 
     damage: what the library raises over a file's content, beside `ValueError` and `OSError`.
     """
+    # Some libraries have no word for either.
+    if not path.is_file():
+        raise Unreadable(f"{path}: {'a folder' if path.is_dir() else 'no such file'}. {remedy}")
     try:
         yield
     except BenchError:
         raise
-    except FileNotFoundError:
-        raise Unreadable(f"{path}: no such file. {remedy}") from None
     except (OSError, ValueError, *damage) as error:
         # Libraries raise an OSError of their own too, without a number, over what a file holds.
         if isinstance(error, OSError) and error.errno is not None:

@@ -6,14 +6,13 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ddmd_bench.errors import Unreadable
 from ddmd_bench.files.forms import misfit
-from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 
 SCHEMA = 1
@@ -94,10 +93,10 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; ValueError where it is none."""
+def parse_json(text: str | bytes, **hooks: Callable[[str], Any]) -> Any:
+    """The value of a JSON text, or ValueError; hooks as `json.loads` has them."""
     try:
-        return json.loads(text)
+        return json.loads(text, **hooks)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -131,10 +130,9 @@ def read_jsonl(
     path: Path, form: Any = MappingProxyType({}), remedy: str = PUT_BACK
 ) -> list[dict[str, Any]]:
     """One record a line, each of this form."""
-    rows = []
-    for number, line in enumerate(iter_lines(path), 1):
-        rows.append(_of_line(path, number, line, form, remedy))
-    return rows
+    *lines, last = _lines(path, remedy)
+    whole = [*lines, last] if last else lines
+    return [_of_line(path, k, line, form, remedy) for k, line in enumerate(whole, 1)]
 
 
 def iter_appended(path: Path, form: Any, remedy: str = PUT_BACK) -> Iterator[Any]:
@@ -142,17 +140,21 @@ def iter_appended(path: Path, form: Any, remedy: str = PUT_BACK) -> Iterator[Any
 
     Raises at a line that is damaged, once those before it are given.
     """
+    for number, line in enumerate(_lines(path, remedy)[:-1], 1):
+        yield _of_line(path, number, line, form, remedy)
+
+
+def _lines(path: Path, remedy: str) -> list[bytes]:
     with reading(path, "JSON lines", remedy=remedy):
-        whole, _, _ = path.read_bytes().rpartition(b"\n")
-    for number, line in enumerate(whole.split(b"\n"), 1):
-        if line:
-            yield _of_line(path, number, line, form, remedy)
+        return path.read_bytes().split(b"\n")
 
 
-def _of_line(path: Path, number: int, line: str | bytes, form: Any, remedy: str) -> Any:
+def _of_line(path: Path, number: int, line: bytes, form: Any, remedy: str) -> Any:
     where = f"line {number}"
-    with reading(path, f"JSON in {where}", remedy=remedy):
+    try:
         value = parse_json(line)
+    except ValueError as error:
+        raise Unreadable(f"{path}: cut, or no JSON in {where} ({error}). {remedy}") from None
     _require(path, value, form, where, remedy)
     return value
 

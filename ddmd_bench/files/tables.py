@@ -35,23 +35,21 @@ def read_parquet(
     import pandas as pd
     from pyarrow import ArrowException
 
-    file = parquet_file(path, remedy)
-    found = {field.name: _kind(field.type) for field in file.schema_arrow}
+    schema = parquet_file(path, remedy).schema_arrow
+    found = {field.name: _kind(field.type) for field in schema}
     if others is not None:
         columns = {**dict.fromkeys(found, others), **columns}
     for name, kind in columns.items():
-        # A whole number is a number.
-        if kind not in (
-            found.get(name),
-            *(["number"] if found.get(name) == "whole number" else []),
-        ):
-            what = f"its column {name!r} holds {found[name]}" if name in found else f"no {name!r}"
-            raise refuse(path, what, f"a column {name!r}: {kind}", remedy)
+        if name not in found:
+            raise refuse(path, f"no column {name!r}", kind, remedy)
+        if found[name] != kind and (found[name], kind) != ("whole number", "number"):
+            raise refuse(path, f"its column {name!r} holds {found[name]}", kind, remedy)
     with reading(path, KIND, ArrowException, TypeError, KeyError, remedy=remedy):
         table = pd.read_parquet(path)
-    for name, kind in columns.items():
-        if kind != "number" and table[name].isna().any():
-            raise refuse(path, f"its column {name!r} has rows without a value", kind, remedy)
+        # What pandas wrote beside the columns may make another thing of one.
+        gaps = [name for name, kind in columns.items() if kind != "number" and table[name].hasnans]
+    if gaps:
+        raise refuse(path, f"its column {gaps[0]!r} has rows without a value", "one each", remedy)
     return table
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +20,12 @@ if TYPE_CHECKING:
 
 KIND, TORCH_KIND = "safetensors file", "file of tensors as PyTorch writes them"
 SUFFIX = ".safetensors"
-REFUSED = "A pickle of anything but tensors is not read, since reading it could run code"
+REFUSED = "what is more than data is not read, since that could run code"
 # What a damaged pickle makes its reader raise, and torch over a damaged archive (RuntimeError).
-_DAMAGE = (UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile, TypeError, KeyError,
-           IndexError, AttributeError, AssertionError, OverflowError, MemoryError)  # fmt: skip
+_DAMAGE = (
+    UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile, TypeError, KeyError, IndexError,
+    AttributeError, AssertionError, OverflowError, MemoryError, struct.error,
+)  # fmt: skip
 
 
 @contextmanager
@@ -72,22 +77,23 @@ def read_torch(
     """
     import torch
 
-    with reading(path, TORCH_KIND, *_DAMAGE, remedy=f"{REFUSED}. {remedy}"):
+    with reading(path, TORCH_KIND, *_DAMAGE, remedy=remedy):
         if whole:
             _require_checksums(path)
         # Only torch's format since 1.6, a zip file, can be mapped.
         mapped = device == "cpu" and zipfile.is_zipfile(path)
         try:
-            return torch.load(path, map_location=device, mmap=mapped, weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of damage, and of torch's own past
+                return torch.load(path, map_location=device, mmap=mapped, weights_only=True)
         except UnpicklingError as error:
-            raise UnpicklingError(_reason(error)) from error
+            raise UnpicklingError(f"{_reason(error)}; {REFUSED}") from error
 
 
 def _reason(error: UnpicklingError) -> str:
     """What torch found, without its advice to run what a file asks for."""
-    advice, *rest = str(error).split("\n\n")
-    found = [part.strip() for part in rest if part.strip()]
-    return found[0] if found else advice.partition(". ")[0]
+    advice = re.compile("Weights only load failed|weights_only|^$")
+    found = (line.strip() for line in str(error).splitlines() if not advice.search(line.strip()))
+    return next(found, "no data").partition(" Please use")[0]
 
 
 def _require_checksums(path: Path) -> None:

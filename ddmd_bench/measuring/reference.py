@@ -38,7 +38,6 @@ CARD_FORM = {
     "images_sha256": str,
     "scorers": {...: {"weights": {...: str}, "versions?": {...: int}, "files": {...: str}}},
 }
-COPY = "Copy the folder whole, or build it again"
 _FOLDER = "reference_stats"  # a suite's expected values lie there as well
 
 
@@ -64,9 +63,14 @@ def build_command(name: str, scorers: Iterable[str]) -> str:
     return f"python -m ddmd_bench stats build {source} {output} {wanted}"
 
 
+def build_again(folder: Path) -> str:
+    """What to do where a folder is not whole."""
+    return f"Copy it whole, or build it again: {build_command(str(folder), ())}"
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """What a folder's statistics are of."""
-    return read_versioned(folder / CARD, dict.fromkeys(GAUSSIANS, CARD_FORM), COPY)
+    return read_versioned(folder / CARD, dict.fromkeys(GAUSSIANS, CARD_FORM), build_again(folder))
 
 
 def extractors_of(metrics: Iterable[str]) -> list[str]:
@@ -139,15 +143,17 @@ def load_reference(folder: Path, extractor: str) -> RealFeatures:
     for name, expected in row["files"].items():
         path = folder / name
         if not path.is_file():
-            raise BenchError(f"{path}: missing. {COPY}")
+            raise BenchError(f"{path}: missing. {build_again(folder)}")
         if (actual := known_sha256(path)) != expected:
             raise BenchError(
                 f"{path} has sha256 {actual}, {CARD} says {expected}. Copy it again, or build the "
                 "folder again"
             )
-    features = read_features(folder / f"{extractor}.npy", COPY)
+    features = read_features(folder / f"{extractor}.npy", build_again(folder))
     num, d = features.shape
     shapes = {name: (d,) if name == "mean" else (d, d) for name in GAUSSIANS[card["schema"]]}
-    tensors = read_safetensors_arrays(folder / f"{extractor}.safetensors", shapes, COPY)
+    tensors = read_safetensors_arrays(
+        folder / f"{extractor}.safetensors", shapes, build_again(folder)
+    )
     fixed = Factored(**tensors) if "factor" in tensors else factored(Gaussian(**tensors))
     return RealFeatures(features, np.arange(num), fixed)

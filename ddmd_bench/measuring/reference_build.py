@@ -37,8 +37,8 @@ from ddmd_bench.measuring.feature_parts import (
 from ddmd_bench.measuring.reference import (
     CARD,
     CARD_SCHEMA,
-    COPY,
     GAUSSIAN,
+    build_again,
     made_otherwise,
     read_card,
     weights_of,
@@ -130,7 +130,7 @@ def _take_up(output: Path, data: DataSource, folder: Path) -> None:
         path = output / f"{name}.npy"
         if made_otherwise(output, card, name) or file_sha256(path) != row["files"][path.name]:
             continue
-        keep(folder, name, read_features(path, COPY), digests)
+        keep(folder, name, read_features(path, build_again(output)), digests)
 
 
 def _images(data: DataSource, first: int) -> Iterator[RealImage]:
