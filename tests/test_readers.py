@@ -111,7 +111,7 @@ READERS: dict[str, Reader] = {
     ),
     "torch, whole": Reader(
         lambda p: torch.save(CHECKPOINT, p),
-        lambda p: read_torch(p, whole=True, remedy=REMEDY),
+        lambda p: read_torch(p, mapped=True, whole=True, remedy=REMEDY),
         checked=True,
     ),
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-KIND, TORCH_KIND = "safetensors file", "file of tensors as PyTorch writes them"
+KIND, TORCH_KIND = "safetensors file", "PyTorch file of tensors"
 SUFFIX = ".safetensors"
 REFUSED = "what is more than data is not read, since that could run code"
 # What a damaged pickle makes its reader raise, and torch over a damaged archive (RuntimeError).
@@ -69,11 +69,17 @@ def read_safetensors_arrays(
 
 
 def read_torch(
-    path: Path, device: str = "cpu", *, whole: bool = False, remedy: str = PUT_BACK
+    path: Path,
+    device: str = "cpu",
+    *,
+    mapped: bool = False,
+    whole: bool = False,
+    remedy: str = PUT_BACK,
 ) -> Any:
-    """What `torch.save` wrote, read as data only, mapped from the disk where it can be.
+    """What `torch.save` wrote, read as data only.
 
-    whole: hold every byte against its checksum first, which no map looks at.
+    mapped: from the disk, where it can be: a tensor is read when it is copied. whole: every byte is
+    held against its checksum first, which no map looks at.
     """
     import torch
 
@@ -81,7 +87,7 @@ def read_torch(
         if whole:
             _require_checksums(path)
         # Only torch's format since 1.6, a zip file, can be mapped.
-        mapped = device == "cpu" and zipfile.is_zipfile(path)
+        mapped = mapped and zipfile.is_zipfile(path)
         try:
             with warnings.catch_warnings(action="ignore"):  # of damage, and of torch's own past
                 return torch.load(path, map_location=device, mmap=mapped, weights_only=True)

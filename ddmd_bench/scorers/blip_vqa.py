@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_record
-from ddmd_bench.scorers.checkpoints import FETCH, read_tensors
+from ddmd_bench.files.tensors import read_torch
+from ddmd_bench.scorers.checkpoints import FETCH
 from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.weights import Weights, require
 
@@ -135,7 +136,7 @@ def load_network(path: Path, config: Path) -> BlipForQuestionAnswering:
     """The network of a configuration with a file's weights, in float32 and evaluation mode."""
     from transformers import BlipConfig, BlipForQuestionAnswering
 
-    stored = read_tensors(path)
+    stored = read_torch(path, remedy=FETCH)
     read: Any = BlipForQuestionAnswering.from_pretrained
     network, seen = read(
         None,

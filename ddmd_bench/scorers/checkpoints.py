@@ -28,7 +28,7 @@ def read_tensors(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """
     if path.suffix == SUFFIX:
         return read_safetensors(path, FETCH)
-    stored = read_torch(path, remedy=FETCH)
+    stored = read_torch(path, mapped=True, remedy=FETCH)
     if key is not None:
         if not isinstance(stored, dict) or key not in stored:
             raise refuse(path, _told(stored), f"an entry {key!r}", FETCH)

@@ -52,7 +52,7 @@ class Course:
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
-                saved = read_torch(path, whole=True, remedy=REMEDY)
+                saved = read_torch(path, mapped=True, whole=True, remedy=REMEDY)
                 if (key := saved.get("key", self.key)) != self.key:
                     raise BenchError(f"it is of a training with key {key}, this one has {self.key}")
                 self.training.load_state(saved["state"])
