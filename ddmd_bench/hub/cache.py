@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, Unreadable
 from ddmd_bench.files.inside import require_inside
-from ddmd_bench.files.records import canonical_json, read_json
+from ddmd_bench.files.records import canonical_json, read_record
+from ddmd_bench.files.tensors import open_safetensors
 from ddmd_bench.hub.hashes import known_sha256s
 from ddmd_bench.hub.layout import PIPELINE_INDEX, Chosen, chosen
 from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences, shortened
@@ -72,12 +73,10 @@ def pipeline_index(path: Path | None) -> dict[str, Any] | None:
     Each part is a folder: one that leads out of the pipeline's is refused.
     """
     try:
-        index = None if path is None else read_json(path)
-    except ValueError:
+        index = {} if path is None else read_record(path)
+    except Unreadable:
         return None
-    if not isinstance(index, dict):
-        return None
-    return {require_inside(name, str(path)): value for name, value in index.items()}
+    return {require_inside(name, str(path)): value for name, value in index.items()} or None
 
 
 def file_here(remote: Remote, name: str) -> Path | None:
@@ -179,14 +178,12 @@ def _fault(name: str, path: Path, found: Found) -> str | None:
 
 
 def _safetensors_fault(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         # Reads the header and holds it against the file's size; no weights.
-        with safe_open(path, "np"):
+        with open_safetensors(path, "np"):
             return None
-    except SafetensorError as error:
-        return f"is no whole safetensors file ({error})"
+    except Unreadable as error:
+        return f"is no whole safetensors file ({error.__cause__ or error})"
 
 
 def _index_fault(path: Path) -> str | None:

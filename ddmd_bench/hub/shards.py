@@ -10,18 +10,15 @@ from pathlib import Path
 
 from ddmd_bench.errors import Unreadable
 from ddmd_bench.files.inside import require_inside
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 
 INDICES = "*.index*.json"  # of a variant and of none
 
 
 def shards_of(index: Path) -> list[str]:
     """The files that an index names, sorted; BenchError where one leads out of its folder."""
-    try:
-        named = list(read_json(index)["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise Unreadable(f"{index}: is no index of weights ({told})") from None
+    named = read_record(index, {"weight_map": {...: str}}, FETCH_AGAIN)["weight_map"].values()
     return sorted({require_inside(name, str(index)) for name in named})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.made import made_by, require_made
 from ddmd_bench.files.packed import Packed, kind_of
-from ddmd_bench.files.records import differing, read_json
+from ddmd_bench.files.records import as_json, differing, read_json
 from ddmd_bench.planning.plan import report_sources
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.pages import html
@@ -91,13 +90,13 @@ def _report_differs(plan: Plan) -> Iterator[str]:
     run = load_run(plan)
     record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
     try:
-        found = read_json(path)
-    except ValueError as error:
-        yield f"{path}: cut, or no JSON ({error}). {again}"
+        found = read_json(path, again)
+    except BenchError as error:
+        yield str(error)
         return
     texts = texts_of(record)
     if path.read_text() != texts[RECORD]:
-        lines = [*differing("report", found, json.loads(texts[RECORD]))]
+        lines = [*differing("report", found, as_json(record))]
         lines = lines or ["another text of the same values"]
         yield from lines[:MOST]
         more = f", {len(lines) - MOST} more lines" if len(lines) > MOST else ""
