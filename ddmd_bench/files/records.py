@@ -15,6 +15,7 @@ from ddmd_bench.files.lines import iter_lines
 
 SCHEMA = 1
 DONE = "done.json"
+SO_FAR = "so_far.json"  # the record of a task that goes on once more is asked of it
 _REMEDY = "Put a whole one in its place, or delete it and make it again"
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
@@ -113,15 +114,20 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -> None:
-    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made."""
-    made = {name: file_sha256(folder / name) for name in files}
-    write_json(folder / DONE, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
+def mark_done(
+    folder: Path, record: dict[str, Any], files: Iterable[str] = (), name: str = DONE
+) -> None:
+    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made.
+
+    As `SO_FAR` it is that of a task which is not finished.
+    """
+    made = {file: file_sha256(folder / file) for file in files}
+    write_json(folder / name, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
 
 
-def read_done(folder: Path) -> dict[str, Any] | None:
+def read_done(folder: Path, name: str = DONE) -> dict[str, Any] | None:
     """The stage's record, or None while it is not finished."""
-    path = folder / DONE
+    path = folder / name
     if not path.is_file():
         return None
     record = read_record(path, "schema")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddmd_bench.files.records import seed_of
+from ddmd_bench.measuring.pairs import KEYS, shared_rows
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
 from ddmd_bench.reporting.seeds import interval_over, joined_reason, shortfall
 from ddmd_bench.reporting.spreads import Pairs, numbered, shared_prompts, with_power
@@ -19,10 +19,6 @@ from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.stats.intervals import holm, paired_difference
 from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, paired_t
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 NAN = math.nan
 
@@ -68,9 +64,6 @@ class _How(NamedTuple):
     # of its images.
     examined: dict[tuple[str, int, bytes], Any]
     numbers: dict[str, int]  # of prompts
-
-
-KEYS = ["prompt_id", "image_index"]
 
 
 def no_difference(missing: str) -> Difference:
@@ -175,7 +168,7 @@ def _paired(
     for files in (a, b):
         if metric not in files.per_image:  # type: ignore[operator]
             return no_difference("the metric was not scored")
-    rows = _shared_rows(a.per_image, b.per_image)
+    rows = shared_rows(a.per_image, b.per_image)
     values_a, values_b = (
         files.per_image[metric].to_numpy(np.float64)[own]  # type: ignore[index]
         for files, own in zip((a, b), rows, strict=True)
@@ -197,15 +190,6 @@ def _paired(
         values_a, values_b, groups, seed=seed, bounds=bounds, tested=how.resampled
     )
     return Difference(**found._asdict())
-
-
-def _shared_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of either table that hold the same images, in the order of a."""
-    of_a, of_b = (frame[KEYS].assign(row=np.arange(len(frame))) for frame in (a, b))
-    if of_a.equals(of_b) and not of_a[KEYS].duplicated().any():  # as most are, without a merge
-        return of_a["row"].to_numpy(), of_a["row"].to_numpy()
-    pairs = of_a.merge(of_b, on=KEYS, suffixes=("_a", "_b"), validate="one_to_one")
-    return pairs["row_a"].to_numpy(), pairs["row_b"].to_numpy()
 
 
 def _distribution(

@@ -7,13 +7,13 @@ from typing import Any
 
 from ddmd_bench.reporting.runfiles import real_in, trained_in
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.scorers.metrics import headline_of
 from ddmd_bench.suite.schema import Suite
 
 
 def headline_metric(suite: Suite, kind: str) -> str | None:
     """The suite's first metric of a kind that has a better direction."""
-    rows = [m for m in suite.metrics if METRICS[m].kind == kind]
-    return next((m for m in rows if METRICS[m].better != "reference"), None)
+    return headline_of(suite.metrics, kind)
 
 
 Table = dict[str, dict[str, dict[str, dict[str, Any]]]]  # student, metric, group -> cell
