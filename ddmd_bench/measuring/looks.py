@@ -88,6 +88,12 @@ def looks_at(
     return looks(differences, ends, rule.num_prompts[metric], level, rule.margins.get(metric, 0.0))
 
 
+def as_it_stands(rule: Rule, metric: str, a: pd.DataFrame, b: pd.DataFrame, level: float) -> Look:
+    """a - b over all prompts that both have."""
+    differences, _ = prompt_differences(rule, metric, a, b)
+    return looks(differences, [len(differences)], rule.num_prompts[metric], level)[-1]
+
+
 def prompt_differences(
     rule: Rule, metric: str, a: pd.DataFrame, b: pd.DataFrame
 ) -> tuple[Array, list[int]]:
@@ -107,7 +113,7 @@ def prompt_differences(
     return sums[valued] / counts[valued], [int(so_far[k - 1]) for k in blocks]
 
 
-def outcome_of(metric: str, answer: Answer) -> Outcome:
+def outcome_named(metric: str, answer: Answer) -> Outcome:
     """What an answer on student minus baseline says of the student."""
     if answer == "alike":
         return "alike"

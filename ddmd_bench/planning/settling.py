@@ -63,9 +63,7 @@ def _metric_problems(rule: Rule, suite: Suite) -> Iterator[str]:
             )
     for metric in suite.gate:
         if _of_sets(metric):
-            yield (
-                f"gate.{metric}: with until_settled: {_AT_ONE_NUMBER}. Leave it out, {_OR_ALL}"
-            )
+            yield (f"gate.{metric}: with until_settled: {_AT_ONE_NUMBER}. Leave it out, {_OR_ALL}")
 
 
 def _of_sets(metric: str) -> bool:

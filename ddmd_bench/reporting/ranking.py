@@ -43,7 +43,11 @@ def best_students(suite: Suite, table: Table) -> dict[str, str | None]:
     to the real scenes."""
     real, names = real_in(suite), trained_in(suite)
     targets = {m: value_of(table, real, m) if real else None for m in suite.metrics}
-    return {metric: _best(names, table, metric, target) for metric, target in targets.items()}
+    best = {metric: _best(names, table, metric, target) for metric, target in targets.items()}
+    if suite.until_settled is None:
+        return best
+    # Of other numbers of images distances of sets tell nothing of who is ahead.
+    return {m: None if METRICS[m].kind == "distribution" else name for m, name in best.items()}
 
 
 def challenger_of(suite: Suite, table: Table) -> str | None:

@@ -21,7 +21,7 @@ from ddmd_bench.files.records import (
     read_done,
     write_jsonl,
 )
-from ddmd_bench.measuring.looks import Rule, compared_students, looks_at, outcome_of, rule_of
+from ddmd_bench.measuring.looks import Rule, compared_students, looks_at, outcome_named, rule_of
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
 from ddmd_bench.run.events import Note, OnEvent
@@ -144,7 +144,7 @@ def _looks(plan: Plan, rule: Rule, student: str) -> Iterator[dict[str, Any]]:
                 "difference": look.mean,
                 "low": finite_or_none(look.low),
                 "high": finite_or_none(look.high),
-                "outcome": outcome_of(metric, look.answer) if look.answer else "open",
+                "outcome": outcome_named(metric, look.answer) if look.answer else "open",
             }
 
 
