@@ -113,6 +113,8 @@ def run(
 
     Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
     """
+    from ddmd_bench.reporting.sequential import sentence
+
     plan = planned(suite, set_, runs, reports)
     if until_settled and plan.suite.until_settled is None:
         plan = planned(suite, [*(set_ or []), "until_settled={}"], runs, reports)
@@ -123,6 +125,8 @@ def run(
         console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
     else:
         write_report(plan)
+    if told := sentence(read_json(plan.report_folder / "report.json")):
+        console.print(told, highlight=False)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
 

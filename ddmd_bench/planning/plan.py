@@ -48,7 +48,7 @@ class Plan:
     report_inputs: dict[str, Any]
     # Tasks that are another student's at the same time, by name: that one's name.
     shared_tasks: dict[TaskName, TaskName] = field(default_factory=dict)
-    # Where drawing ends when comparisons are settled: prompts that are asked of each student by now.
+    # Prompts asked of each student by now, where drawing ends when comparisons are settled.
     num_prompts: Mapping[str, int] = field(default_factory=dict)
 
     def find(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task | None:

@@ -25,8 +25,8 @@ def _problems(asked: Asked) -> Iterator[str]:
         )
     if len(set(suite.images_per_prompt().values())) > 1:
         yield (
-            "until_settled: prompts count alike, so that all sets take one images_per_prompt, found "
-            f"{suite.images_per_prompt()}. Set them to one number, {_OR_ALL}"
+            "until_settled: prompts count alike, so that all sets take one images_per_prompt, "
+            f"found {suite.images_per_prompt()}. Set them to one number, {_OR_ALL}"
         )
     if not compared_students(suite):
         yield (

@@ -30,7 +30,8 @@ def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
     picks = np.linspace(0, len(ids) - 1, min(NUM_STRIP, len(ids))).round().astype(int)
     challenger = challenger_of(run.suite, table)
     gains = _gains(run, challenger) if challenger else dict.fromkeys(ids, 0.0)
-    gains = {p: gain for p, gain in gains.items() if p in {*ids}}
+    if len(ids) < len(run.prompts):
+        gains = {p: gains[p] for p in ids if p in gains}
     order = sorted(gains, key=lambda p: (gains[p], p))
     ends = order[:NUM_EACH_END] + order[max(NUM_EACH_END, len(order) - NUM_EACH_END) :]
     return {

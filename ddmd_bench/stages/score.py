@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.arrays import write_npy, write_parquet
@@ -143,9 +144,10 @@ def _aggregates(
 ) -> dict[str, dict[str, Any]]:
     """The metric over all images and over each prompt set."""
     extractor, result = METRICS[metric].extractor, {}
+    drawn = measured.table["prompt_id"].unique()
     for group in ("all", *plan.suite.prompts):
         inside = counted(metric, measured.table, group, plan.suite.metrics_of())
-        real = _real_features(plan, reference, extractor, group) if extractor else None
+        real = _real_features(plan, reference, extractor, group, drawn) if extractor else None
         # No student in the seed: all students are resampled alike.
         resampled = plan.suite.intervals_over == "prompts"
         seed = seed_of("score", task.seed, metric, group) if resampled else None
@@ -155,9 +157,10 @@ def _aggregates(
 
 
 def _real_features(
-    plan: Plan, reference: Task | None, extractor: str, group: str
+    plan: Plan, reference: Task | None, extractor: str, group: str, drawn: NDArray[Any]
 ) -> RealFeatures | None:
-    """The suite's statistics, the same for every group, or the real scenes of a group's prompts."""
+    """The suite's statistics, the same for every group, or the real scenes of a group's prompts,
+    those that the student was drawn of."""
     if plan.suite.reference.statistics is not None:
         return load_reference(find_statistics(plan.suite.reference.statistics), extractor)
     if reference is None:
@@ -174,5 +177,7 @@ def _real_features(
             f"{path}: expected finite features [{len(rows)}, d] beside metadata.jsonl, found "
             f"shape {features.shape}. Delete {folder} and run again"
         )
+    prompts = np.array([row["prompt_id"] for row in rows])
     inside = in_group(np.array([row["prompt_set"] for row in rows]), group)
-    return RealFeatures(features[inside], np.array([row["prompt_id"] for row in rows])[inside])
+    inside &= np.isin(prompts, drawn.astype(str))
+    return RealFeatures(features[inside], prompts[inside])
