@@ -1,12 +1,12 @@
 """How many prompts a comparison takes that stops when it is settled, and how often it errs.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sequential [--repetitions 500] [--prompts 1000] [--block 50]
+    OMP_NUM_THREADS=1 python -m benchmarks.sequential [--repetitions 500] [--prompts 1000]
 
-Differences of two students are drawn prompt by prompt, with a look after each block, by the function
-that `run --until-settled` calls (`stats/sequential.py`, `looks`), until it tells above from below,
-or alike within a margin, or the suite ends. Beside it the power of the t-interval over all prompts,
-which is looked at once. Families are of students with one baseline, at the level that lets all their
-comparisons hold together: wrong is where one of them errs at least.
+Differences of two students are drawn prompt by prompt, with a look after each block, by what
+`run --until-settled` calls (`stats/sequential.py`, `looks`), until it tells above from below, or
+alike within a margin, or the suite ends. Beside it the power of the t-interval over all prompts,
+which is looked at once. Families are of students with one baseline, at the level that lets all
+their comparisons hold together: wrong is where one of them errs at least.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def results(repetitions: int = 500, prompts: int = 1_000, block: int = 50) -> Ta
     )
     note += (
         f"over all prompts, looked at once. {prompts:,} prompts, a look every {block}, "
-        f"{repetitions} repetitions. With a margin, found is alike where nothing differs, and alike "
-        "is wrong where the difference is the margin."
+        f"{repetitions} repetitions. With a margin, found is alike where nothing differs, and "
+        "alike is wrong where the difference is the margin."
     )
     return Table(
         "A comparison that stops when it is settled errs in 5 % at most, however often one looks.",

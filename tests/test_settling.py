@@ -90,7 +90,8 @@ def test_sets_come_in_proportion_whatever_the_number(settled: Plan) -> None:
     ids = [prompt_id for prompt_id, _ in images_of(settled, "two")]
     for head in range(BLOCK, TOTAL + 1, BLOCK):
         assert sum(one.startswith("seen/") for one in ids[:head]) == round(head * 2 / 3)
-    assert [prompt_id for prompt_id, _ in images_of(settled, "one")] == ids[: len(ids[:60])]
+    fewer = [prompt_id for prompt_id, _ in images_of(settled, "one")]
+    assert fewer == ids[: len(fewer)]
 
 
 def test_what_is_complete_is_not_done_again(
@@ -225,22 +226,24 @@ def test_comparisons_that_hold_together_err_in_5_percent_at_most() -> None:
 # What is refused
 
 
+TWO = SUITE["students"]["two"]
+OF_SETS = ["std", "frechet_attributes"]
+BEATS = {"claim": "beats", "student": "one", "other": "two", "metric": "frechet_attributes"}
+UNEQUAL = {**SUITE["prompts"], "new": {**SUITE["prompts"]["new"], "images_per_prompt": 2}}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"seeds": [0, 1]}, "takes one seed"),
-        ({"metrics": ["std", "frechet_attributes"], "until_settled": {"metrics": ["frechet_attributes"]}},
+        ({"metrics": OF_SETS, "until_settled": {"metrics": OF_SETS}},
          "frechet_attributes has no value of a prompt"),
         ({"metrics": ["std"], "until_settled": {}}, "no metric of images with a better direction"),
         ({"until_settled": {"metrics": ["std"], "margins": {"mean": 0.1}}}, "mean"),
-        ({"students": {"two": SUITE["students"]["two"], "real": {"source": "real"}}},
-         "no student is compared"),
-        ({"prompts": {**SUITE["prompts"], "new": {**SUITE["prompts"]["new"], "images_per_prompt": 2}}},
-         "all sets take one images_per_prompt"),
-        ({"metrics": ["std", "frechet_attributes"], "claims": [
-            {"claim": "beats", "student": "one", "other": "two", "metric": "frechet_attributes"}]},
-         r"claims\[0\]: on frechet_attributes"),
-        ({"metrics": ["std", "frechet_attributes"], "gate": {"frechet_attributes": {"share": 0.1}}},
+        ({"students": {"two": TWO, "real": {"source": "real"}}}, "no student is compared"),
+        ({"prompts": UNEQUAL}, "all sets take one images_per_prompt"),
+        ({"metrics": OF_SETS, "claims": [BEATS]}, r"claims\[0\]: on frechet_attributes"),
+        ({"metrics": OF_SETS, "gate": {"frechet_attributes": {"share": 0.1}}},
          "gate.frechet_attributes"),
         ({"until_settled": {"metrics": ["stdd"]}}, "Did you mean std"),
     ],
