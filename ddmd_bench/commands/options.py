@@ -29,6 +29,14 @@ Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one
 Redo = Annotated[
     bool, typer.Option("--redo", help="Make again what another version of the code has made.")
 ]
+UntilSettled = Annotated[
+    bool,
+    typer.Option(
+        "--until-settled",
+        help="Draw in blocks, and no more than settles the comparisons with the baseline; "
+        "other commands find that run with --set until_settled={}.",
+    ),
+]
 Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
 
 SOME_FAILED = 3  # the exit code of a run that went to its end without some of its tasks

@@ -118,8 +118,9 @@ def _task_lines(made: Plan) -> list[str]:
         lines.append(f"sampling of {name}: {words}, {side} x {side} pixels")
     num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
     seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
+    most = "" if made.suite.until_settled is None else "at most "
     lines.append(
-        f"{len(made.prompts)} prompts, {num_images} images a student, "
+        f"{most}{len(made.prompts)} prompts, {num_images} images a student, "
         f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}"
     )
     return lines

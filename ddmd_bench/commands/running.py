@@ -17,6 +17,7 @@ from ddmd_bench.commands.options import (
     Reports,
     Runs,
     SuiteName,
+    UntilSettled,
     Workers,
     console,
     errors,
@@ -72,7 +73,8 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
-    from ddmd_bench.run.tasks import Outcome, run_tasks
+    from ddmd_bench.run.settling import run_suite
+    from ddmd_bench.run.tasks import Outcome
     from ddmd_bench.run.workers import slots
 
     if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
@@ -94,7 +96,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     stopping.obey()
     alone = locked(plan.runs / plan.suite.name, _IN_USE)
     with alone, progress_shown(console) as on_event:
-        return run_tasks(plan, stages, on_event, workers)
+        return run_suite(plan, stages, on_event, workers)
 
 
 def write_report(plan: Plan) -> None:
@@ -115,12 +117,17 @@ def run(
     reports: Reports = Path("reports"),
     workers: Workers = 0,
     redo: Redo = False,
+    until_settled: UntilSettled = False,
 ) -> None:
     """Train, generate, score and report; what is complete is not done again.
 
     Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
     """
+    from ddmd_bench.reporting.sequential import sentence
+
     plan = planned(suite, set_, runs, reports)
+    if until_settled and plan.suite.until_settled is None:
+        plan = planned(suite, [*(set_ or []), "until_settled={}"], runs, reports)
     outcome = run_stages(plan, ALL_STAGES, workers, redo)
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
@@ -128,6 +135,8 @@ def run(
         console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
     else:
         write_report(plan)
+    if told := sentence(read_json(plan.report_folder / "report.json")):
+        console.print(told, highlight=False)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
 
@@ -193,6 +202,11 @@ def run_stage(
 ) -> None:
     """One stage alone, where what it needs is complete; scorers are examined by `run` only."""
     plan = planned(suite, overrides, runs, reports)
+    if name == "generate" and plan.suite.until_settled is not None:
+        raise BenchError(
+            "generate: this suite draws until its comparisons are settled (until_settled), which "
+            f"takes scoring beside it: `python -m ddmd_bench run {suite}`"
+        )
     needed = {need for task in plan.of_stage(name) for need in task.needs}
     lacking = [t for t in plan.tasks.values() if t.name in needed and not t.complete()]
     for before in ALL_STAGES[1:]:

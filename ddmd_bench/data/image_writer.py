@@ -100,16 +100,17 @@ class ImageWriter:
             self.rows |= {_place(row): row for row in self._naming.result()}
             self._naming = None
 
-    def finish(self) -> list[Row]:
+    def finish(self, goes_on: bool = False) -> list[Row]:
         """Write `metadata.jsonl`, an imagefolder's, in the order of the images, and the list of
-        their sha256 beside the folder; the rows."""
+        their sha256 beside the folder; the rows. The journal stays where the drawing may go on."""
         self._settle()
         rows = [self.rows[k] for k in range(self.num_images)]
         told = [{k: v for k, v in row.items() if k not in OWN} for row in rows]
         write_jsonl(self.folder / METADATA, told)
         made = {f"{self.folder.name}/{row['file_name']}": row["sha256"] for row in rows}
         write_list(self.folder.parent, made)
-        self.journal.unlink()
+        if not goes_on:
+            self.journal.unlink()
         return rows
 
     def __enter__(self) -> ImageWriter:

@@ -18,6 +18,7 @@ from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 SCHEMA = 1
 DONE = "done.json"
 DONE_FORMS = {1: {"key?": str, "files?": {...: str}}}  # a stage adds what it has to say
+SO_FAR = "so_far.json"  # the record of a task that goes on once more is asked of it
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -169,13 +170,18 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -> None:
-    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made."""
-    made = {name: file_sha256(folder / name) for name in files}
-    write_json(folder / DONE, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
+def mark_done(
+    folder: Path, record: dict[str, Any], files: Iterable[str] = (), name: str = DONE
+) -> None:
+    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made.
+
+    As `SO_FAR` it is that of a task which is not finished.
+    """
+    made = {file: file_sha256(folder / file) for file in files}
+    write_json(folder / name, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
 
 
-def read_done(folder: Path) -> dict[str, Any] | None:
+def read_done(folder: Path, name: str = DONE) -> dict[str, Any] | None:
     """The stage's record, or None while it is not finished."""
-    path = folder / DONE
+    path = folder / name
     return read_versioned(path, DONE_FORMS) if path.is_file() else None

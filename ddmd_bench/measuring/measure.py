@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +48,7 @@ class Images:
     rows: Sequence[Row]  # prompt_id, prompt_set, prompt, image_index and out_of_range of each
     names: Sequence[str]  # what an error calls each; the path of one that is a file
     open: Callable[[int], Image]  # raises `Unusable` where one cannot be scored
+    ends: Sequence[int] = ()  # rows, rising, where answers that are kept together end too
 
     def stamp(self, part: slice) -> str:
         """Changes with the prompts and with any file's size or time."""
@@ -140,6 +142,14 @@ def whole_prompts(rows: Sequence[Row], size: int = CHUNK_SIZE) -> Iterator[slice
         yield slice(start, len(rows))
 
 
+def _kept_together(images: Images) -> Iterator[slice]:
+    """Rows whose answers one file keeps."""
+    ends = [end for end in images.ends if 0 < end < len(images.rows)]
+    for start, end in pairwise([0, *ends, len(images.rows)]):
+        for part in whole_prompts(images.rows[start:end], PART_SIZE):
+            yield slice(start + part.start, start + part.stop)
+
+
 def measure(
     images: Images,
     metrics: Sequence[str],
@@ -183,8 +193,7 @@ def _all_parts(
     """Every part with every scorer's answers: those that are kept, and the others' now."""
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
-    ranges = whole_prompts(images.rows, PART_SIZE)
-    parts = [_part(images, rows, kept, keys, wanted) for rows in ranges]
+    parts = [_part(images, rows, kept, keys, wanted) for rows in _kept_together(images)]
     lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
     for part in parts:
         lacking[tuple(name for name in scorers if name not in part.answers)].append(part)

@@ -6,12 +6,13 @@ files of the stage. A stage is finished when its folder holds a `done.json` with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.data.images import ImageId, image_ids
+from ddmd_bench.data.prompts import Prompt, in_proportion
 from ddmd_bench.data.training import TrainingData
 from ddmd_bench.errors import BenchError, Unreadable
 from ddmd_bench.files.packed import Packed
@@ -49,6 +50,8 @@ class Plan:
     # Tasks that are another student's at the same time, by name: that one's name.
     shared_tasks: dict[TaskName, TaskName] = field(default_factory=dict)
     packed: Packed | None = None  # the archive that the files lie in, where they lie in one
+    # Prompts asked of each student by now, where drawing ends when comparisons are settled.
+    num_prompts: Mapping[str, int] = field(default_factory=dict)
 
     def find(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task | None:
         """One task, which may be another student's too, if there is one."""
@@ -72,6 +75,13 @@ class Plan:
     def of_kind(self, stage: str, student: str) -> list[Task]:
         """The tasks of a stage and a student, a seed each."""
         return [task for task in self.of_stage(stage) if task.student == student]
+
+    def images_of(self, student: str) -> list[ImageId]:
+        """The images that a student draws, in their one order; of `num_prompts` those by now."""
+        prompts = self.prompts
+        if self.suite.until_settled is not None:
+            prompts = tuple(in_proportion(prompts)[: self.num_prompts[student]])
+        return image_ids(prompts, self.suite.images_per_prompt())
 
     @property
     def unfit_lines(self) -> list[str]:

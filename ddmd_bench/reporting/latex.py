@@ -9,6 +9,7 @@ from typing import Any
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
 from ddmd_bench.reporting.seeds import fewer_than_expected
+from ddmd_bench.reporting.sequential import said
 
 LINE = 16  # characters of a heading before it is broken
 ESCAPES = {
@@ -66,7 +67,7 @@ def _caption(record: dict[str, Any]) -> str:
     missing = [f"{s['title']} {s['missing']}" for s in record["students"].values() if s["missing"]]
     parts = [
         f"{record['suite']['title']}.",
-        notes.values(len(record["suite"]["seeds"])),
+        said(record)["values"],
         f"{notes.directions(record['suite'])} Bold: the best trained student.",
         f"Missing: {'; '.join(missing)}." if missing else "",
     ]

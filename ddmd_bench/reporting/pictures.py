@@ -27,10 +27,12 @@ def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
     """Which prompts the page shows, by `PICTURE_RULE`."""
     seeds = run.suite.seeds
     of_seed = f" Pictures and gains are those of seed {seeds[0]}." if len(seeds) > 1 else ""
-    ids = list(run.prompts)
+    ids = _of_all(run)
     picks = np.linspace(0, len(ids) - 1, min(NUM_STRIP, len(ids))).round().astype(int)
     challenger = challenger_of(run.suite, table)
     gains = _gains(run, challenger) if challenger else dict.fromkeys(ids, 0.0)
+    if len(ids) < len(run.prompts):
+        gains = {p: gains[p] for p in ids if p in gains}
     order = sorted(gains, key=lambda p: (gains[p], p))
     ends = order[:NUM_EACH_END] + order[max(NUM_EACH_END, len(order) - NUM_EACH_END) :]
     return {
@@ -39,6 +41,15 @@ def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
         "strip": [ids[k] for k in picks],
         "grid": [{"prompt_id": p, "gain": gains[p]} for p in ends],
     }
+
+
+def _of_all(run: RunFiles) -> list[str]:
+    """Prompts that every student with pictures has; all, where all were drawn."""
+    drawn = [{p for p, _ in run.first_seed(name).images} for name in run.students]
+    if run.suite.until_settled is None or not any(drawn):
+        return list(run.prompts)
+    shared = set.intersection(*filter(None, drawn))
+    return [p for p in run.prompts if p in shared]
 
 
 def _gains(run: RunFiles, challenger: str) -> dict[str, float]:

@@ -22,6 +22,7 @@ from ddmd_bench.reporting.pictures import chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
+from ddmd_bench.reporting.sequential import sequential
 from ddmd_bench.reporting.spreads import numbered, shared_prompts
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts
@@ -76,6 +77,8 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }
+    if found := sequential(run):
+        record["sequential"] = found
     if suite.literature:
         record["literature"] = literature_beside(suite, run.protocol, table, students)
     result: dict[str, Any] = plain(record)

@@ -20,6 +20,8 @@ from ddmd_bench.reporting.numbers import (
     shown,
 )
 from ddmd_bench.reporting.seeds import fewer_than_expected, shortfall
+from ddmd_bench.reporting.sequential import TITLE, limits, said
+from ddmd_bench.reporting.sequential import rows as rows_settled
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.view import claim_result
 from ddmd_bench.scorers import METRICS
@@ -107,6 +109,12 @@ def _agreement(record: dict[str, Any]) -> list[str]:
     return ["## Agreement of the metrics", RULE, markdown_table(header, rows), *sentences(record)]
 
 
+def _settled(record: dict[str, Any]) -> list[str]:
+    """The parts of the section on what was drawn; none where all was."""
+    header, rows = rows_settled(record)
+    return [f"## {TITLE}", markdown_table(header, rows)] if rows else []
+
+
 def _literature(record: dict[str, Any]) -> list[str]:
     """The parts of the section on the literature's values; none where the suite names no table."""
     view = literature_view(record)
@@ -168,14 +176,14 @@ def markdown(record: dict[str, Any]) -> str:
         [c["verdict"], c["text"], claim_result(c, num_seeds), c["paper"]] for c in record["claims"]
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
-    limits = notes.limits(record)
-    above = f"{notes.differences(num_seeds)} {notes.COULD_SHOW} {notes.family(record)}"
+    told = said(record)
+    above = " ".join(filter(None, [told["differences"], told["could_show"], told["family"]]))
     parts = [
         f"# {suite['title']}",
         suite["description"],
         " ".join(summary(record)),
         "## Values",
-        f"{notes.values(num_seeds)} {notes.directions(suite)}",
+        f"{told['values']} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
         above + " Wins: % of prompts with the larger value.",
@@ -183,14 +191,15 @@ def markdown(record: dict[str, Any]) -> str:
             _DIFFERENCES,
             differences,
         ),
+        *_settled(record),
         *_agreement(record),
         "## Claims",
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
-        f"{notes.CLAIM} {notes.gating(suite)}" if claims else notes.gating(suite),
+        f"{told['claim']} {notes.gating(suite)}" if claims else notes.gating(suite),
         *_literature(record),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in limits),
+        "\n".join(f"- {limit}" for limit in limits(record)),
         "## Provenance",
         f"Fingerprint `{record['fingerprint']}`, commit `{commit}`; the rest is in `report.json`.",
     ]

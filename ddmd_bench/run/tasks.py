@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
-from ddmd_bench.planning.task import Task
+from ddmd_bench.planning.task import Task, TaskName
 from ddmd_bench.run.events import Event, Note, OnEvent
 from ddmd_bench.run.schedule import Schedule
 from ddmd_bench.run.workers import TRACEBACK, Ended, Progress, Said, Worker, slots, wait_for
@@ -21,17 +21,23 @@ class Outcome(NamedTuple):
 
     num_done: int
     problems: list[str]
+    failed: tuple[TaskName, ...] = ()
 
 
 def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int = 0) -> Outcome:
     """Finish the tasks of the stages. What fails stops only what needs it."""
     wanted = {*stages}
     todo = [t for t in plan.tasks.values() if t.stage in wanted and not t.complete()]
+    return run_these(plan, todo, on_event, workers)
+
+
+def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int = 0) -> Outcome:
+    """Do these tasks of the plan; what they need beside each other is there."""
     if not todo:
         return Outcome(0, [])
     schedule = Schedule(todo, relative_effort(plan.suite))
     crew = [Worker(plan, slot) for slot in slots(workers)[: len(todo)]]
-    num_done, problems = 0, list[str]()
+    num_done, problems, failed = 0, list[str](), list[TaskName]()
     try:
         while schedule.unfinished:
             for worker in crew:
@@ -57,6 +63,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
                             num_done += 1
                         case Ended():
                             schedule.fail(task)
+                            failed.append(task.name)
                             problems.append(_kept_failure(task, message))
                             on_event(Note(str(task), f"failed: {message.problem}"))
             on_event(schedule.standing(len(crew)))
@@ -64,7 +71,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
         for worker in crew:
             worker.end(now=worker.task is not None)
-    return Outcome(num_done, problems)
+    return Outcome(num_done, problems, tuple(failed))
 
 
 def _forget_failure(task: Task) -> None:

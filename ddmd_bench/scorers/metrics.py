@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -205,3 +205,9 @@ METRICS |= {
     )
     for category in CATEGORIES
 }  # fmt: skip
+
+
+def headline_of(metrics: Iterable[str], kind: str) -> str | None:
+    """The first of a kind that has a better direction."""
+    rows = [name for name in metrics if name in METRICS and METRICS[name].kind == kind]
+    return next((name for name in rows if METRICS[name].better != "reference"), None)

@@ -1,6 +1,7 @@
 """Draw every image of a student: the same prompts with the same noise for all.
 
-A drawing that was stopped goes on at the image; what is whole stays, whoever drew it.
+A drawing that was stopped goes on at the image; what is whole stays, whoever drew it. One that ends
+when comparisons are settled is of so many prompts by now, and not finished by itself.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ import torch
 
 from ddmd_bench.data.image_folders import read_image
 from ddmd_bench.data.image_writer import METADATA, ImageWriter
-from ddmd_bench.data.images import image_ids
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.made import LIST
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.provenance import provenance
-from ddmd_bench.files.records import mark_done
+from ddmd_bench.files.records import DONE, SO_FAR, mark_done
 from ddmd_bench.students.drawing import iter_drawn
 from ddmd_bench.students.sources import SOURCES
 
@@ -32,7 +32,7 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
     student, backend = plan.seeded(task.student, task.seed), plan.prepared().opened(task.student)
     source = SOURCES[student.row.source](student, backend, default_device())
     folder = task.folder / "images"
-    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
+    images, goes_on = plan.images_of(task.student), plan.suite.until_settled is not None
     at_once = AtOnce(backend.images_at_once, "images")
     with ImageWriter(folder, len(images), torch.get_num_threads()) as writer:
         left = writer.missing
@@ -45,7 +45,7 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
             writer.add(left[:num], drawn.rows, drawn.levels)
             left = left[num:]
             progress(len(images) - len(left), len(images))
-        rows = writer.finish()
+        rows = writer.finish(goes_on)
     seconds = sum(row["seconds"] for row in rows)
     record = {
         "key": task.key,
@@ -59,4 +59,5 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
         "images_per_s": len(rows) / seconds,
         "provenance": provenance(backend.dtype),
     }
-    mark_done(task.folder, record, [f"{folder.name}/{METADATA}", LIST])
+    files = [f"{folder.name}/{METADATA}", LIST]
+    mark_done(task.folder, record, files, SO_FAR if goes_on else DONE)
