@@ -123,6 +123,7 @@ def run(
 
     Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
     """
+    from ddmd_bench.reporting.saved import read_report
     from ddmd_bench.reporting.sequential import sentence
 
     plan = planned(suite, set_, runs, reports)
@@ -135,7 +136,7 @@ def run(
         console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
     else:
         write_report(plan)
-    if told := sentence(read_json(plan.report_folder / "report.json")):
+    if told := sentence(read_report(plan.report_folder)):
         console.print(told, highlight=False)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
