@@ -11,13 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from fake_run import DIM, make_run, make_suite
+from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
 from ddmd_bench.files import archives
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.records import file_sha256, read_json, write_json
+from ddmd_bench.files.versions import scorer_versions
+from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
+from ddmd_bench.reporting.packs import opened_pack
+from ddmd_bench.stages.pack import pack
+from ddmd_bench.stages.report import report
+from ddmd_bench.stages.verify import verify
+from ddmd_bench.stats.frechet import Gaussian
+from ddmd_bench.stats.moments import factored
+from ddmd_bench.suite.files import load_suite
 
 KINDS = ("", "weights,images")
 
@@ -223,6 +235,41 @@ def test_a_pack_is_a_baseline(run: Run, packs: dict[str, Path]) -> None:
         for result in (of_pack, of_run)
     ]
     assert values[0] == values[1] != []
+
+
+def test_statistics_and_tasks_without_lists_are_packed(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(200, DIM)).astype(np.float32)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    np.save(kept / "attributes.npy", features)
+    mean, cov = features.mean(0).astype(np.float64), np.cov(features.T.astype(np.float64))
+    gaussian = factored(Gaussian(mean, cov))
+    save_file(dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True)),
+              kept / "attributes.safetensors")  # fmt: skip
+    files = {path.name: file_sha256(path) for path in kept.iterdir()}
+    row = {"files": files, "weights": weights_of("attributes"),
+           "versions": scorer_versions(["attributes"])}  # fmt: skip
+    write_json(kept / CARD, {"schema": CARD_SCHEMA, "scorers": {"attributes": row}})
+    plan = make_run(tmp_path / "run", make_suite(reference={"statistics": str(kept)}))
+    record = report(plan)
+    assert record["table"]["dmd"]["frechet_attributes"]["all"]["value"] is not None
+    pack(plan, tmp_path / "a.tar", [], lambda num_files, num_bytes: None)
+    for folder in ("run", "kept"):
+        shutil.rmtree(tmp_path / folder)
+    with opened_pack(tmp_path / "a.tar") as packed:
+        found = verify(packed)
+    assert found.wrong == []
+    assert sum("lists no files" in line for line in found.unknown) == len(plan.tasks)
+
+
+def test_every_suite_that_is_carried_is_read_again(tmp_path: Path) -> None:
+    for path in (Path(__file__).parents[1] / "suites").glob("*.yaml"):
+        suite = load_suite(str(path), ["seeds=[3,1]"])
+        text = yaml.safe_dump(suite.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+        again = tmp_path / path.name
+        again.write_text(text)
+        assert load_suite(str(again)) == suite
+        assert load_suite(str(again)).model_dump(mode="json") == suite.model_dump(mode="json")
 
 
 def test_wrong_use_is_said(run: Run, packs: dict[str, Path]) -> None:
