@@ -250,7 +250,9 @@ def test_statistics_and_tasks_without_lists_are_packed(tmp_path: Path) -> None:
     row = {"files": files, "weights": weights_of("attributes"),
            "versions": scorer_versions(["attributes"])}  # fmt: skip
     write_json(kept / CARD, {"schema": CARD_SCHEMA, "scorers": {"attributes": row}})
-    plan = make_run(tmp_path / "run", make_suite(reference={"statistics": str(kept)}))
+    students = {"dmd": {"method": "dmd"}, "ca_only": {"method": "ca_only"}}
+    suite = make_suite([], students=students, reference={"statistics": str(kept)})
+    plan = make_run(tmp_path / "run", suite)
     record = report(plan)
     assert record["table"]["dmd"]["frechet_attributes"]["all"]["value"] is not None
     pack(plan, tmp_path / "a.tar", [], lambda num_files, num_bytes: None)
@@ -292,3 +294,16 @@ def test_an_unpacked_pack_is_a_run(run: Run, packs: dict[str, Path], tmp_path: P
     result = command("verify", tmp_path / "suite.yaml", *where)
     assert result.exit_code == 0, result.output
     assert read_json(tmp_path / "pack.json")["without"] == []
+
+
+def test_a_page_that_was_edited_is_seen(run: Run, packs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "copy")
+    copy = Run(run.suite, tmp_path / "copy")
+    for name in ("index.html", "table.tex"):
+        page = tmp_path / "copy/reports/tiny" / name
+        text = page.read_text()
+        page.write_text(text.replace("prompt", "prompf", 1))
+        result = copy.command("verify")
+        assert result.exit_code == 1
+        assert f"{page}: does not follow from the run's files" in result.stdout
+        page.write_text(text)

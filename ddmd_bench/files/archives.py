@@ -97,7 +97,7 @@ def _write(file: IO[bytes], members: Iterable[Member]) -> Written:
     with tarfile.open(fileobj=target, mode="w", format=FORMAT) as tar:
         for member in members:
             _add(tar, member)
-            tar.members.clear()  # its memory of each, which nobody asks
+            vars(tar)["members"].clear()  # its memory of each, which nobody asks
             number += 1
     return Written(number, file.tell(), passing.digest.hexdigest())
 
