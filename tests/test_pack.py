@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from fake_run import DIM, make_run, make_suite
+from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
@@ -24,6 +25,7 @@ from ddmd_bench.files.records import file_sha256, read_json, write_json
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
 from ddmd_bench.reporting.packs import opened_pack
+from ddmd_bench.reporting.pictures import data_uri, small_picture
 from ddmd_bench.stages.pack import pack
 from ddmd_bench.stages.report import report
 from ddmd_bench.stages.verify import verify
@@ -106,7 +108,7 @@ def test_a_pack_is_verified_elsewhere(packs: dict[str, Path], kinds: str) -> Non
     assert "the report follows from them" in result.stdout
     told = [line for line in result.stdout.splitlines() if "not packed" in line]
     assert len(told) == (2 * (kinds.count(",") + 1) if kinds else 0)  # a line for each student
-    assert ("files of images not packed" in result.stdout) == ("images" in kinds)
+    assert ("images not packed, files: 10" in result.stdout) == ("images" in kinds)
     assert "missing" not in result.stdout
 
 
@@ -119,6 +121,17 @@ def test_the_report_of_a_pack_is_the_run_s(
     made = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
     assert made == {p.name: p.read_bytes() for p in (run.folder / "reports/tiny").iterdir()}
     assert b"data:image/png" in made["index.html"]
+
+
+def test_a_small_picture_is_shown_as_its_image_is(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "large.png")
+    Image.fromarray(levels[:50, :96]).save(tmp_path / "small.png")
+    for name in ("large.png", "small.png"):
+        kept = tmp_path / f"kept-{name}"
+        kept.write_bytes(small_picture(tmp_path / name)[1])
+        assert data_uri(kept) == data_uri(tmp_path / name)
+    assert kept.read_bytes() == (tmp_path / "small.png").read_bytes()
 
 
 def test_what_is_left_out_is_not_in_the_archive(packs: dict[str, Path]) -> None:

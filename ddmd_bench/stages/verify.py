@@ -72,7 +72,7 @@ def _not_packed(plan: Plan) -> Iterator[str]:
     absent = (name for name in packed.listed if packed.left_out(name))
     counts = Counter((name.split("/")[3], kind_of(name)) for name in absent)
     for (folder, kind), num in counts.items():
-        yield f"{folder}: {num} files of {kind} not packed"
+        yield f"{folder}: {kind} not packed, files: {num}"
 
 
 def _made_otherwise(plan: Plan) -> Iterator[str]:
