@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 from PIL import Image, ImageFile
 
 import ddmd_bench
+from ddmd_bench.data import image_sources
 from ddmd_bench.data.headers import headers_of
+from ddmd_bench.data.image_sources import LARGEST_FILE
 from ddmd_bench.data.training import read_square
+from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import FORMATS, LARGEST, Undecodable, open_image, upright
 from ddmd_bench.reporting.pictures import pictures_of
 from ddmd_bench.reporting.runfiles import StudentFiles
@@ -59,6 +63,17 @@ def test_no_place_decodes_a_bomb(
         read_square(path)
     assert f"at most {LARGEST}" in (headers_of([path])[path].fault or "")
     assert pictures_of(StudentFiles("", images={("a", 0): path}), "a", 1, None) == []
+
+
+def test_a_member_of_a_zip_is_no_larger_than_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images/a.png", bytes(100_000))
+    assert LARGEST_FILE == 8 * LARGEST
+    monkeypatch.setattr(image_sources, "LARGEST_FILE", 1000)
+    with pytest.raises(BenchError, match="has 100000 bytes, at most 1000"):
+        list(image_sources._zipped(tmp_path / "a.zip", "images/*", 0))
 
 
 def test_what_formats_are_read() -> None:

@@ -11,13 +11,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from fake_run import DIM, make_run, make_suite
+from PIL import Image
+from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
 from ddmd_bench.files import archives
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.records import file_sha256, read_json, write_json
+from ddmd_bench.files.versions import scorer_versions
+from ddmd_bench.measuring.reference import CARD, CARD_SCHEMA, GAUSSIAN, weights_of
+from ddmd_bench.reporting.packs import opened_pack
+from ddmd_bench.reporting.pictures import data_uri, small_picture
+from ddmd_bench.stages.pack import pack
+from ddmd_bench.stages.report import report
+from ddmd_bench.stages.verify import verify
+from ddmd_bench.stats.frechet import Gaussian
+from ddmd_bench.stats.moments import factored
+from ddmd_bench.suite.files import load_suite
 
 KINDS = ("", "weights,images")
 
@@ -94,7 +108,7 @@ def test_a_pack_is_verified_elsewhere(packs: dict[str, Path], kinds: str) -> Non
     assert "the report follows from them" in result.stdout
     told = [line for line in result.stdout.splitlines() if "not packed" in line]
     assert len(told) == (2 * (kinds.count(",") + 1) if kinds else 0)  # a line for each student
-    assert ("files of images not packed" in result.stdout) == ("images" in kinds)
+    assert ("images not packed, files: 10" in result.stdout) == ("images" in kinds)
     assert "missing" not in result.stdout
 
 
@@ -107,6 +121,17 @@ def test_the_report_of_a_pack_is_the_run_s(
     made = {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()}
     assert made == {p.name: p.read_bytes() for p in (run.folder / "reports/tiny").iterdir()}
     assert b"data:image/png" in made["index.html"]
+
+
+def test_a_small_picture_is_shown_as_its_image_is(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "large.png")
+    Image.fromarray(levels[:50, :96]).save(tmp_path / "small.png")
+    for name in ("large.png", "small.png"):
+        kept = tmp_path / f"kept-{name}"
+        kept.write_bytes(small_picture(tmp_path / name)[1])
+        assert data_uri(kept) == data_uri(tmp_path / name)
+    assert kept.read_bytes() == (tmp_path / "small.png").read_bytes()
 
 
 def test_what_is_left_out_is_not_in_the_archive(packs: dict[str, Path]) -> None:
@@ -225,6 +250,43 @@ def test_a_pack_is_a_baseline(run: Run, packs: dict[str, Path]) -> None:
     assert values[0] == values[1] != []
 
 
+def test_statistics_and_tasks_without_lists_are_packed(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(200, DIM)).astype(np.float32)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    np.save(kept / "attributes.npy", features)
+    mean, cov = features.mean(0).astype(np.float64), np.cov(features.T.astype(np.float64))
+    gaussian = factored(Gaussian(mean, cov))
+    save_file(dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True)),
+              kept / "attributes.safetensors")  # fmt: skip
+    files = {path.name: file_sha256(path) for path in kept.iterdir()}
+    row = {"files": files, "weights": weights_of("attributes"),
+           "versions": scorer_versions(["attributes"])}  # fmt: skip
+    write_json(kept / CARD, {"schema": CARD_SCHEMA, "scorers": {"attributes": row}})
+    students = {"dmd": {"method": "dmd"}, "ca_only": {"method": "ca_only"}}
+    suite = make_suite([], students=students, reference={"statistics": str(kept)})
+    plan = make_run(tmp_path / "run", suite)
+    record = report(plan)
+    assert record["table"]["dmd"]["frechet_attributes"]["all"]["value"] is not None
+    pack(plan, tmp_path / "a.tar", [], lambda num_files, num_bytes: None)
+    for folder in ("run", "kept"):
+        shutil.rmtree(tmp_path / folder)
+    with opened_pack(tmp_path / "a.tar") as packed:
+        found = verify(packed)
+    assert found.wrong == []
+    assert sum("lists no files" in line for line in found.unknown) == len(plan.tasks)
+
+
+def test_every_suite_that_is_carried_is_read_again(tmp_path: Path) -> None:
+    for path in (Path(__file__).parents[1] / "suites").glob("*.yaml"):
+        suite = load_suite(str(path), ["seeds=[3,1]"])
+        text = yaml.safe_dump(suite.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+        again = tmp_path / path.name
+        again.write_text(text)
+        assert load_suite(str(again)) == suite
+        assert load_suite(str(again)).model_dump(mode="json") == suite.model_dump(mode="json")
+
+
 def test_wrong_use_is_said(run: Run, packs: dict[str, Path]) -> None:
     for words, told in (
         (["pack", run.suite, "--without", "image"], "Did you mean 'images'"),
@@ -245,3 +307,16 @@ def test_an_unpacked_pack_is_a_run(run: Run, packs: dict[str, Path], tmp_path: P
     result = command("verify", tmp_path / "suite.yaml", *where)
     assert result.exit_code == 0, result.output
     assert read_json(tmp_path / "pack.json")["without"] == []
+
+
+def test_a_page_that_was_edited_is_seen(run: Run, packs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "copy")
+    copy = Run(run.suite, tmp_path / "copy")
+    for name in ("index.html", "table.tex"):
+        page = tmp_path / "copy/reports/tiny" / name
+        text = page.read_text()
+        page.write_text(text.replace("prompt", "prompf", 1))
+        result = copy.command("verify")
+        assert result.exit_code == 1
+        assert f"{page}: does not follow from the run's files" in result.stdout
+        page.write_text(text)

@@ -533,9 +533,7 @@ def test_a_suite_names_statistics(
     tiny["metrics"].append("patch_fid")
     with pytest.raises(BenchError, match="has features of inception, not of inception_patch"):
         make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")
-    assert read_reference(before.suite, before.shared("reference"), ["inception"])[
-        "inception"
-    ].fixed
+    assert read_reference(before, ["inception"])["inception"].fixed
 
 
 def test_a_backend_without_real_images_needs_them() -> None:

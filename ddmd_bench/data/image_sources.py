@@ -27,13 +27,15 @@ from ddmd_bench.data.tables import (
 )
 from ddmd_bench.data.texts import text_column
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.decoding import open_image
+from ddmd_bench.files.decoding import LARGEST, open_image
 from ddmd_bench.files.tables import parquet_file
 from ddmd_bench.suite.settings import DataSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
+# Bytes of a packed image: of the most pixels that are decoded, four channels of 16 bits.
+LARGEST_FILE = 8 * LARGEST
 IMAGE_COLUMN = "image"
 
 
@@ -119,13 +121,16 @@ def _zipped(path: Path, pattern: str, skip: int) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = sorted(
-                name
-                for name in archive.namelist()
-                if fnmatch(name, pattern) and name.lower().endswith(tuple(IMAGE_SUFFIXES))
+                (member.filename, member.file_size)
+                for member in archive.infolist()
+                if fnmatch(member.filename, pattern)
+                and member.filename.lower().endswith(tuple(IMAGE_SUFFIXES))
             )
             if not members:
                 raise BenchError(f"{path}: holds no images as {pattern}")
-            for name in members[skip:]:
+            for name, size in members[skip:]:
+                if size > LARGEST_FILE:
+                    raise BenchError(f"{path}: {name} has {size} bytes, at most {LARGEST_FILE}")
                 yield f"{path}: {name}", archive.read(name)
     except zipfile.BadZipFile as error:
         raise BenchError(f"{path}: not a whole zip: {error}. Fetch it again") from error

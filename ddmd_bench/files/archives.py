@@ -93,10 +93,11 @@ def write_archive(path: Path, members: Iterable[Member]) -> Written:
 
 def _write(file: IO[bytes], members: Iterable[Member]) -> Written:
     passing, number = _Passing(file), 0
-    with tarfile.open(fileobj=passing, mode="w", format=FORMAT) as tar:
+    target: Any = passing
+    with tarfile.open(fileobj=target, mode="w", format=FORMAT) as tar:
         for member in members:
             _add(tar, member)
-            tar.members.clear()  # its memory of each, which nobody asks
+            vars(tar)["members"].clear()  # its memory of each, which nobody asks
             number += 1
     return Written(number, file.tell(), passing.digest.hexdigest())
 

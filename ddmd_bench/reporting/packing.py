@@ -34,8 +34,10 @@ def members_of(plan: Plan, without: Collection[str]) -> list[Member]:
     Files that their tasks list are held to that sha256 while they are packed.
     """
     record = read_json(plan.report_folder / RECORD)
+    # What it was asked, overrides included: with all defaults stated it would be no suite.
+    asked = plan.suite.model_dump(mode="json", exclude_unset=True)
     texts = {
-        SUITE: yaml.safe_dump(plan.suite.model_dump(mode="json"), sort_keys=False).encode(),
+        SUITE: yaml.safe_dump(asked, sort_keys=False).encode(),
         PROMPTS: "".join(json.dumps(asdict(p)) + "\n" for p in plan.prompts).encode(),
     }
     unlisted = [Member(name, data) for name, data in texts.items()]
@@ -99,6 +101,7 @@ def _record(plan: Plan, without: Collection[str], files: dict[str, str]) -> dict
     return {
         "schema": SCHEMA,
         "without": sorted(without),
+        "suite": plan.suite.model_dump(mode="json"),
         "prompt_lists": plan.prompt_lists,
         "protocol": plan.protocol,
         "fingerprint": plan.fingerprint,

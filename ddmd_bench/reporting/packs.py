@@ -1,9 +1,10 @@
 """A run in one archive, and the plan that is found there.
 
 `pack.json`, the archive's first file, says what no file of the run does: the protocol, the tasks
-with their keys and folders, which kinds were left out, and the sha256 of each file that no task
-lists. The resolved suite and its prompts stand beside it, so that a pack needs neither the suite's
-file nor what that named. `ddmd_bench.reporting.packing` says what is packed.
+with their keys and folders, the suite with all its defaults, which kinds were left out, and the
+sha256 of each file that no task lists. The suite as it was asked and its prompts stand beside it:
+a pack needs neither the suite's file nor what that named. `ddmd_bench.reporting.packing` says what
+is packed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ddmd_bench.files.archives import Archive, opened
 from ddmd_bench.files.inside import require_inside
 from ddmd_bench.files.made import made_by
 from ddmd_bench.files.packed import RUNS, Packed, kind_of
-from ddmd_bench.files.records import read_jsonl
+from ddmd_bench.files.records import differing, read_jsonl
 from ddmd_bench.files.yaml_text import parse_yaml
 from ddmd_bench.planning.part import Downloads
 from ddmd_bench.planning.plan import Plan, report_sources
@@ -111,6 +112,11 @@ def _plan(archive: Archive, folder: Path, record: dict[str, Any], copied: dict[s
 def _found(archive: Archive, folder: Path, record: dict[str, Any], copied: dict[str, str]) -> Plan:
     where = f"{archive.path}: {PACK}"
     suite = _read_suite(folder / SUITE)
+    if others := list(differing("suite", suite.model_dump(mode="json"), record["suite"])):
+        raise BenchError(
+            f"{archive.path}: this version of the package has other defaults than the one that "
+            f"packed it: {others[0]}. Read it with that version"
+        )
     tasks: dict[TaskName, Task] = {}
     for row in record["tasks"]:
         stage, student, seed = row["name"]
