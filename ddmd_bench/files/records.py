@@ -8,17 +8,25 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ddmd_bench.errors import Unreadable
-from ddmd_bench.files.forms import misfit
+from ddmd_bench.files.forms import NUMBER, OBJECT, misfit
 from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 
 SCHEMA = 1
 DONE = "done.json"
-DONE_FORMS = {1: {"key?": str, "files?": {...: str}}}  # a stage adds what it has to say
 SO_FAR = "so_far.json"  # the record of a task that goes on once more is asked of it
+# What is read of such a record: each stage has the keys that it has something to say of.
+_MADE = {
+    "key?": str, "files?": {...: str}, "provenance?": {}, "weights_sha256?": {...: str},
+    "seconds?": NUMBER, "peak_memory_gib?": NUMBER, "images_per_s?": NUMBER,
+    "n?": int, "num_iterations?": int, "samples?": int, "forwards?": {...: NUMBER},
+    "backwards?": {...: NUMBER}, "num_inference_steps?": int, "network_evaluations?": int,
+    "sampled?": str, "resolution?": [int], "best?": (dict, type(None)),
+    "missing?": {...: {...: int}}, "truncated_prompts?": {...: int},
+}  # fmt: skip
+DONE_FORMS = {SCHEMA: _MADE}
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -108,7 +116,7 @@ def read_json(path: Path, remedy: str = PUT_BACK) -> Any:
         return parse_json(path.read_bytes())
 
 
-def read_record(path: Path, form: Any = MappingProxyType({}), remedy: str = PUT_BACK) -> Any:
+def read_record(path: Path, form: Any = OBJECT, remedy: str = PUT_BACK) -> Any:
     """The same of a value of this form (`files.forms`): of an object, where none is given."""
     record = read_json(path, remedy)
     _require(path, record, form, "", remedy)
@@ -127,9 +135,7 @@ def read_versioned(path: Path, forms: Mapping[int, Any], remedy: str = PUT_BACK)
     return record
 
 
-def read_jsonl(
-    path: Path, form: Any = MappingProxyType({}), remedy: str = PUT_BACK
-) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, form: Any = OBJECT, remedy: str = PUT_BACK) -> list[dict[str, Any]]:
     """One record a line, each of this form."""
     *lines, last = _lines(path, remedy)
     whole = [*lines, last] if last else lines

@@ -36,16 +36,18 @@ from ddmd_bench.suite.used import FREE
 _FREE_SETTINGS = {
     "name", "title", "description", "seeds", "claims", "baseline", "trackers", "gate",
 }  # fmt: skip
+SETTINGS = {
+    "train?": {},
+    "model?": {},
+    "students": {...: {"source": str, "train?": {}, "checkpoint?": (dict, type(None))}},
+}
+PROVENANCE = {"common": {}, "varying?": {}}
 FORMS = {
-    1: {
+    SCHEMA: {
         "protocol": {},
-        "settings": {
-            "train?": {},
-            "model?": {},
-            "students": {...: {"source": str, "train?": {}, "checkpoint?": (dict, type(None))}},
-        },
+        "settings": SETTINGS,
         "seeds": [int],
-        "provenance": {"common": {}},
+        "provenance": PROVENANCE,
         "n": {...: {...: int}},
         "values": {...: {...: [MAYBE_NUMBER]}},
         "first_updates": [{...: {...: MAYBE_NUMBER}}],

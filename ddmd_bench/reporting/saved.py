@@ -11,25 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import BenchError, Unreadable
-from ddmd_bench.files.forms import MAYBE_NUMBER
-from ddmd_bench.files.records import read_versioned
+from ddmd_bench.files.forms import MAYBE_NUMBER, NUMBER, misfit
+from ddmd_bench.files.records import SCHEMA, read_versioned
+from ddmd_bench.reporting.expected import PROVENANCE, SETTINGS
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.stats.power import Spreads
 
 _VALUE = {"value": MAYBE_NUMBER, "n": (int, type(None))}
-_CELL = {**_VALUE, "by_seed?": {...: _VALUE}}
-_SUITE = {"name": str, "metrics": [str], "baseline": (str, type(None)), "students": {...: {}}}
+_SUITE = {**SETTINGS, "name": str, "metrics": [str], "baseline": str}
+_SPREADS = {f"{name}?": NUMBER for name in Spreads._fields}
 FORMS = {
-    1: {
+    SCHEMA: {
         "suite": {**_SUITE, "seeds?": [int], "seed?": int},
         "fingerprint": str,
         "protocol": {},
-        "students": {...: {"title": str, "missing": str}},
-        "table": {...: {...: {"all": _CELL, ...: _CELL}}},
-        "differences": [{"student": str, "metric": str, "spreads?": (dict, type(None))}],
-        "first_updates": {...: {...: (dict, *MAYBE_NUMBER)}},
-        "provenance": {},
+        "students": {...: {"title": str, "missing": str, "facts": {"n?": int}}},
+        "table": {...: {...: {"all": _VALUE, ...: _VALUE}}},
+        "differences": [{"student": str, "metric": str, "spreads?": (_SPREADS, type(None))}],
+        "first_updates": {...: {}},
+        "provenance": PROVENANCE,
+        "clock": {...: {...: MAYBE_NUMBER}},
         "folders?": {...: str},
     }
+}
+# What a report of today has beyond that, and one of one seed is given.
+_TODAY = {
+    "suite": {"seeds": [int]},
+    "table": {...: {...: {...: {"by_seed": {...: _VALUE}}}}},
+    "first_updates": {...: {...: {...: MAYBE_NUMBER}}},
 }
 AGAIN = "Make the report again: `python -m ddmd_bench report SUITE`"
 
@@ -40,18 +49,18 @@ def read_report(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise BenchError(f"{file}: no such report. Give a report.json, or the folder that holds it")
     record = read_versioned(file, FORMS, AGAIN)
-    if wrong := next(_disagreeing(record), ""):
+    if "seed" in record["suite"]:
+        record = _by_seed(record)
+    if wrong := misfit(record, _TODAY) or next(_disagreeing(record), ""):
         raise Unreadable(f"{file}: {wrong}. {AGAIN}")
-    return record if "seeds" in record["suite"] else _by_seed(record)
+    return record
 
 
 def _disagreeing(record: dict[str, Any]) -> Iterator[str]:
     """Where parts of a report do not belong together."""
     suite, students, table = (record[part] for part in ("suite", "students", "table"))
-    if not ("seeds" in suite or "seed" in suite):
-        yield "its suite has no seeds"
     for name in [*table, *(row["student"] for row in record["differences"]), suite["baseline"]]:
-        if name is not None and name not in students:
+        if name not in students:
             yield f"it has no student {name!r}, of which it holds values"
     for metric in suite["metrics"]:
         if metric not in METRICS:
@@ -59,9 +68,18 @@ def _disagreeing(record: dict[str, Any]) -> Iterator[str]:
         if lacking := [name for name, row in table.items() if metric not in row]:
             yield f"its table has no {metric} of {lacking[0]}"
     cells = (cell for row in table.values() for groups in row.values() for cell in groups.values())
-    for seed in {seed for cell in cells for seed in cell.get("by_seed", suite.get("seeds", ()))}:
-        if not str(seed).isdecimal() or int(seed) not in suite.get("seeds", ()):
-            yield f"it has values of the seed {seed}, which is none of its suite's"
+    known = {str(seed) for seed in suite["seeds"]}
+    if strange := {seed for cell in cells for seed in cell["by_seed"]} - known:
+        yield f"it has values of the seed {min(strange)}, which is none of its suite's"
+    for row in record["differences"]:
+        if (spreads := row.get("spreads")) and not _are_spreads(spreads):
+            yield f"spreads of {row['student']} on {row['metric']} are none of this version's"
+
+
+def _are_spreads(found: dict[str, float]) -> bool:
+    """Variances, and numbers of what there is at least one of."""
+    least = {name: 1 if name.startswith("num_") else 0 for name in Spreads._fields}
+    return found.keys() == least.keys() and all(found[name] >= least[name] for name in least)
 
 
 def _by_seed(record: dict[str, Any]) -> dict[str, Any]:
