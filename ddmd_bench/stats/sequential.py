@@ -60,17 +60,18 @@ def looks(
     `of` is how many prompts there are in all: the intervals are near their tightest after a third.
     """
     sequence = confidence_sequence(differences, max(1, of // 3), level)
-    found = settled(sequence, margin, ends)
-    last = found.num_prompts if found else len(sequence.mean)
-    return [
-        Look(
-            t,
-            *(float(x[t - 1]) for x in sequence),
-            found.answer if found and t == last else None,
-        )
-        for t in ends
-        if 0 < t <= last
-    ]
+    found, seen = settled(sequence, margin, ends), list[Look]()
+    for t in ends:
+        if found and t == found.num_prompts:
+            return [*seen, _look(sequence, t)._replace(answer=found.answer)]
+        seen.append(_look(sequence, t))
+    return seen
+
+
+def _look(sequence: Sequence, num_prompts: int) -> Look:
+    if not num_prompts:
+        return Look(0, math.nan, -math.inf, math.inf, None)
+    return Look(num_prompts, *(float(x[num_prompts - 1]) for x in sequence), None)
 
 
 def confidence_sequence(differences: Array, tightest: int, level: float = LEVEL) -> Sequence:
