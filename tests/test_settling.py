@@ -166,7 +166,7 @@ def test_a_student_that_failed_goes_on_later_and_takes_the_baseline_along(
     def failing(plan: Plan, todo: Sequence[Task], *others: Any) -> Outcome:
         lost = [t for t in todo if t.student == "same" and plan.num_prompts["same"] > BLOCK]
         do_here(plan, [t for t in todo if t not in lost], *others)
-        return Outcome(0, [str(t) for t in lost], tuple(t.name for t in lost))
+        return Outcome(0, [str(t) for t in lost])
 
     assert run_here(plan, do=failing).problems == ["generate same", "score same"]
     assert not plan.task("generate", "same", 0).complete()
