@@ -67,8 +67,8 @@ def do_here(plan: Plan, todo: Sequence[Task], on_event: Any, workers: int = 0) -
     return Outcome(len(todo), [])
 
 
-def run_here(plan: Plan, on_event: Any = lambda event: None) -> Outcome:
+def run_here(plan: Plan, on_event: Any = lambda event: None, do: Any = do_here) -> Outcome:
     with pytest.MonkeyPatch.context() as patch:
         for module in (settling, tasks):
-            patch.setattr(module, "run_these", do_here)
+            patch.setattr(module, "run_these", do)
         return settling.run_suite(plan, STAGES, on_event)

@@ -26,6 +26,7 @@ from ddmd_bench.suite.schema import (
     Suite,
 )
 from ddmd_bench.suite.students import Adapter, Checkpoint, Student
+from ddmd_bench.suite.until_settled import UntilSettled
 
 SUITES = Path(__file__).parents[1] / "suites"
 Write = Callable[[Any], str]
@@ -315,6 +316,7 @@ PARTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "claims.0": (Claim, CLAIM),
     "literature.0": (LiteratureRows, {"table": "decoupled_dmd_tab2", "rows": {"dmd": "dmd2"}}),
     "gate.std": (Margin, {"margin": 0.1}),
+    "until_settled": (UntilSettled, {}),
 }
 
 

@@ -67,7 +67,7 @@ def _until_settled(plan: Plan, rule: Rule, on_event: OnEvent, workers: int) -> O
         asked = replace(plan, num_prompts=standing.num_prompts)
         outcome = run_these(asked, todo, on_event, workers)
         problems += outcome.problems
-        lost |= {student for _, student, _ in outcome.failed}
+        lost |= {task.student for task in todo if not _is_done(plan, standing, task.student)}
     return Outcome(_num_complete(plan) - complete, problems)
 
 
@@ -164,6 +164,14 @@ def _todo(plan: Plan, standing: _Standing, lost: set[str]) -> Iterator[Task]:
             if not drawing.complete():
                 put_in_place(drawing.folder / SO_FAR, drawing.folder / DONE)
             yield scoring
+
+
+def _is_done(plan: Plan, standing: _Standing, student: str) -> bool:
+    """Whether a student has all that was asked of it."""
+    drawing, scoring = tasks = _tasks(plan, student)
+    asked = standing.num_prompts[student]
+    drawn = all(_num_prompts(plan, task) == asked for task in tasks)
+    return drawn and scoring.complete() == drawing.complete()
 
 
 def _reopen(drawing: Task, scoring: Task) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
-from ddmd_bench.planning.task import Task, TaskName
+from ddmd_bench.planning.task import Task
 from ddmd_bench.run.events import Event, Note, OnEvent
 from ddmd_bench.run.schedule import Schedule
 from ddmd_bench.run.workers import TRACEBACK, Ended, Progress, Said, Worker, slots, wait_for
@@ -21,7 +21,6 @@ class Outcome(NamedTuple):
 
     num_done: int
     problems: list[str]
-    failed: tuple[TaskName, ...] = ()
 
 
 def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int = 0) -> Outcome:
@@ -37,7 +36,7 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
         return Outcome(0, [])
     schedule = Schedule(todo, relative_effort(plan.suite))
     crew = [Worker(plan, slot) for slot in slots(workers)[: len(todo)]]
-    num_done, problems, failed = 0, list[str](), list[TaskName]()
+    num_done, problems = 0, list[str]()
     try:
         while schedule.unfinished:
             for worker in crew:
@@ -63,7 +62,6 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
                             num_done += 1
                         case Ended():
                             schedule.fail(task)
-                            failed.append(task.name)
                             problems.append(_kept_failure(task, message))
                             on_event(Note(str(task), f"failed: {message.problem}"))
             on_event(schedule.standing(len(crew)))
@@ -71,7 +69,7 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
         for worker in crew:
             worker.end(now=worker.task is not None)
-    return Outcome(num_done, problems, tuple(failed))
+    return Outcome(num_done, problems)
 
 
 def _forget_failure(task: Task) -> None:

@@ -11,6 +11,7 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddmd_bench.stats.ends import LEVEL, Array
 
@@ -60,17 +61,19 @@ def looks(
     `of` is how many prompts there are in all: the intervals are near their tightest after a third.
     """
     sequence = confidence_sequence(differences, max(1, of // 3), level)
-    found = settled(sequence, margin, ends)
-    last = found.num_prompts if found else len(sequence.mean)
-    return [
-        Look(
-            t,
-            *(float(x[t - 1]) for x in sequence),
-            found.answer if found and t == last else None,
-        )
-        for t in ends
-        if 0 < t <= last
-    ]
+    found, seen = settled(sequence, margin, ends), list[Look]()
+    for t in ends:
+        if found and t == found.num_prompts:
+            return [*seen, _look(sequence, t)._replace(answer=found.answer)]
+        seen.append(_look(sequence, t))
+    return seen
+
+
+def _look(sequence: Sequence, num_prompts: int) -> Look:
+    if not num_prompts:
+        return Look(0, math.nan, -math.inf, math.inf, None)
+    mean, low, high = (float(x[num_prompts - 1]) for x in sequence)
+    return Look(num_prompts, mean, low, high, None)
 
 
 def confidence_sequence(differences: Array, tightest: int, level: float = LEVEL) -> Sequence:
@@ -113,7 +116,7 @@ def settled(
     looked = np.zeros(len(low), bool)
     looked[slice(None) if ends is None else [t - 1 for t in ends if t]] = True
     alike = (-margin < low) & (high < margin)
-    told: dict[Answer, Array] = {"above": low > 0, "below": high < 0, "alike": alike}
+    told: dict[Answer, NDArray[np.bool_]] = {"above": low > 0, "below": high < 0, "alike": alike}
     first = {k: int(np.argmax(v & looked)) + 1 for k, v in told.items() if (v & looked).any()}
     if not first:
         return None
