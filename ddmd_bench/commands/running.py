@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files import ranks
 from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
@@ -58,33 +60,55 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     """
     from ddmd_bench.files import stopping
     from ddmd_bench.files.locks import locked
+    from ddmd_bench.run.tasks import Outcome, run_tasks
+    from ddmd_bench.run.together import run_together, sharing_problems
+
+    complete = all(task.complete() for stage in stages for task in plan.of_stage(stage))
+    if not ranks.anyone(not complete):
+        return Outcome(0, [])
+    with ranks.together():
+        _require_ready(plan, stages, workers, redo)
+    if ranks.num() > 1:
+        raise_problems(sharing_problems(plan, stages))
+    if "generate" in stages and ranks.is_first():
+        for line in plan.unfit_lines:
+            errors.print(f"{line}. The others go on", markup=False, highlight=False)
+    # Two runs in one folder would do everything twice, and write the same files.
+    stopping.obey()
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.is_first():
+                held.enter_context(locked(plan.runs / plan.suite.name, _IN_USE))
+        on_event = held.enter_context(progress_shown(console))
+        if ranks.num() > 1:
+            return run_together(plan, stages, on_event)
+        return run_tasks(plan, stages, on_event, workers)
+
+
+def _require_ready(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> None:
+    """Raise BenchError if anything is known that would stop the stages later."""
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
-    from ddmd_bench.run.tasks import Outcome, run_tasks
     from ddmd_bench.run.workers import slots
 
-    if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
-        return Outcome(0, [])
+    if ranks.num() > 1 and workers:
+        raise BenchError(
+            f"--workers {workers}: a launcher started this command {ranks.num()} times, and its "
+            "processes do each training and drawing together. Leave --workers out"
+        )
     if not redo and (lines := superseded_lines(superseded(plan, stages))):
         lines[0] = f"suite {plan.suite.name}: results are " + lines[0]
         keep = "To keep them, report with the code that made them, or take another --runs"
         raise BenchError("\n".join([*lines, f"This code computes otherwise. Add --redo. {keep}"]))
     require_here(plan.downloads)
-    outlook = Outlook(Asked.of(plan.suite), plan, len(slots(workers)))
+    at_once = ranks.num() if ranks.num() > 1 else len(slots(workers))
+    outlook = Outlook(Asked.of(plan.suite), plan, at_once)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
         problems += gpu_problems(outlook)
     raise_problems(problems)
-    if "generate" in stages:
-        for line in plan.unfit_lines:
-            errors.print(f"{line}. The others go on", markup=False, highlight=False)
-    # Two runs in one folder would do everything twice, and write the same files.
-    stopping.obey()
-    alone = locked(plan.runs / plan.suite.name, _IN_USE)
-    with alone, progress_shown(console) as on_event:
-        return run_tasks(plan, stages, on_event, workers)
 
 
 def write_report(plan: Plan) -> None:
@@ -110,8 +134,11 @@ def run(
 
     Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
     """
-    plan = planned(suite, set_, runs, reports)
+    with ranks.together():
+        plan = planned(suite, set_, runs, reports)
     outcome = run_stages(plan, ALL_STAGES, workers, redo)
+    if not ranks.is_first():
+        return
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     if plan.report_complete() and _as_made(plan):
@@ -176,16 +203,19 @@ def run_stage(
     redo: bool,
 ) -> None:
     """One stage alone, where what it needs is complete; scorers are examined by `run` only."""
-    plan = planned(suite, overrides, runs, reports)
-    needed = {need for task in plan.of_stage(name) for need in task.needs}
-    lacking = [t for t in plan.tasks.values() if t.name in needed and not t.complete()]
-    for before in ALL_STAGES[1:]:
-        if missing := [str(task) for task in lacking if task.stage == before]:
-            raise BenchError(
-                f"{name} needs what is not there yet: {', '.join(missing)}. "
-                f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
-            )
+    with ranks.together():
+        plan = planned(suite, overrides, runs, reports)
+        needed = {need for task in plan.of_stage(name) for need in task.needs}
+        lacking = [t for t in plan.tasks.values() if t.name in needed and not t.complete()]
+        for before in ALL_STAGES[1:]:
+            if missing := [str(task) for task in lacking if task.stage == before]:
+                raise BenchError(
+                    f"{name} needs what is not there yet: {', '.join(missing)}. "
+                    f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
+                )
     outcome = run_stages(plan, (name,), workers, redo)
+    if not ranks.is_first():
+        return
     console.print(f"{name}: {outcome.num_done} tasks done")
     end_with_failures(plan, (name,), outcome)
 
