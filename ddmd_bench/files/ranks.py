@@ -49,7 +49,7 @@ class _Here:
 def join() -> None:
     """Meet the other processes that a launcher started; alone there is nothing to do.
 
-    Raises BenchError where the machine lacks the GPU that the launcher means for this one.
+    Raises BenchError where two of them would share a GPU.
     """
     if launched_by(os.environ) is None or _Here.num > 1:
         return
@@ -57,17 +57,27 @@ def join() -> None:
     import torch
     from accelerate import PartialState
 
-    cuda, place = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
-    if cuda and place >= (num_gpus := torch.cuda.device_count()):
-        raise BenchError(
-            f"{_this_rank()} is process {place + 1} of its machine, which has {num_gpus} GPUs that "
-            "it may use. Start as many processes as GPUs, each of which does a share"
-        )
+    cuda = torch.cuda.is_available()
     # On a GPU what is told goes over the CPU, so that telling waits for no kernel.
     kinds = {"backend": "cpu:gloo,cuda:nccl"} if cuda else {"cpu": True}
     with _met():
         state = PartialState(timeout=TIMEOUT, **cast(Any, kinds))
     _Here.number, _Here.num = state.process_index, state.num_processes
+    gpu = str(torch.cuda.get_device_properties(state.device).uuid) if cuda else None
+    require_own_gpus(gathered((socket.gethostname(), gpu)))
+
+
+def require_own_gpus(places: Sequence[tuple[str, str | None]]) -> None:
+    """Raise BenchError where two ranks have one GPU; places: host and GPU of each, if it has one."""
+    for rank, place in enumerate(places):
+        other = places.index(place)
+        if place[1] is not None and other < rank:
+            own = sum(gpu is not None for host, gpu in {*places} if host == place[0])
+            _Here.shared = BenchError(
+                f"ranks {other} and {rank} on {place[0]} have the same GPU. Of those that its "
+                f"processes may use there are {own}: start as many processes as GPUs"
+            )
+            raise _Here.shared
 
 
 def part() -> None:
