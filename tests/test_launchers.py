@@ -138,5 +138,5 @@ def test_what_no_launcher_told_is_asked_for(environment: dict[str, str], lacks: 
 def test_two_ranks_on_one_gpu_are_refused() -> None:
     require_own_gpus([("a", "1"), ("a", "2"), ("b", "1")])
     require_own_gpus([("a", None), ("a", None)])
-    with pytest.raises(BenchError, match="ranks 0 and 2 on a have the same GPU.* there are 2"):
+    with pytest.raises(BenchError, match=r"ranks 0 and 2 on a have the same GPU.* there are 2"):
         require_own_gpus([("a", "1"), ("a", "2"), ("a", "1")])
