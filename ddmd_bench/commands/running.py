@@ -69,7 +69,9 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     with ranks.together():
         _require_ready(plan, stages, workers, redo)
     if ranks.num() > 1:
-        raise_problems(sharing_problems(plan, stages))
+        problems = sharing_problems(plan, stages)
+        with ranks.together():
+            raise_problems(problems)
     if "generate" in stages and ranks.is_first():
         for line in plan.unfit_lines:
             errors.print(f"{line}. The others go on", markup=False, highlight=False)

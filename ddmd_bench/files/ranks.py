@@ -68,7 +68,7 @@ def join() -> None:
 
 
 def require_own_gpus(places: Sequence[tuple[str, str | None]]) -> None:
-    """Raise BenchError where two ranks have one GPU; places: host of each, and GPU if it has one."""
+    """Raise BenchError where two ranks have one GPU; places: each one's host, and GPU if any."""
     for rank, place in enumerate(places):
         other = places.index(place)
         if place[1] is not None and other < rank:

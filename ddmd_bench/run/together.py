@@ -87,12 +87,15 @@ def _ended(tasks: list[Task], plan: Plan, on_event: OnEvent) -> list[Ended]:
     """How each of the tasks has ended, told to all ranks."""
     shared = tasks[0].stage in SHARED
     mine = tasks[0] if shared else dict(enumerate(tasks)).get(ranks.number())
-    ended = _done(mine, plan, on_event) if mine is not None else None
-    of_ranks = ranks.at_end(ended)
-    if not shared:
-        return [one for one in of_ranks if one is not None]
-    failed = [one for one in of_ranks if one is not None and one.problem is not None]
-    return [failed[0] if failed else Ended(None)]
+    of_ranks = ranks.at_end(_done(mine, plan, on_event) if mine is not None else None)
+    if shared:
+        failed = [one for one in of_ranks if one is not None and one.problem is not None]
+        # Where one rank met an error, the others quote it.
+        return [min(failed, key=lambda one: len(str(one)), default=Ended(None))]
+    for task, ended in zip(tasks[1:], of_ranks[1:], strict=False):
+        if ended is not None and ended.problem is None:
+            on_event(Event(str(task), 1, 1))  # which its own rank has not shown
+    return [one for one in of_ranks if one is not None]
 
 
 def _done(task: Task, plan: Plan, on_event: OnEvent) -> Ended:

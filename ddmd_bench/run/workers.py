@@ -93,6 +93,9 @@ class Ended(NamedTuple):
     problem: str | None
     traceback: str = ""  # the file that says where an error came from, if one does
 
+    def __str__(self) -> str:
+        return self.problem or "done"
+
 
 Message = Progress | Said | Ended
 
