@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files import ranks
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
@@ -52,10 +53,13 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except BenchError as error:
-            errors.print(str(error), markup=False, highlight=False)
+            if not ranks.said_by_first(error):
+                errors.print(str(error), markup=False, highlight=False)
             raise typer.Exit(2) from None
         except (KeyboardInterrupt, Stopped) as stop:
-            errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
+            why = f"{stop}; " if isinstance(stop, ranks.Parted) else ""
+            kept = "stopped; what is complete is kept, run again to go on"
+            errors.print(why + kept, markup=False, highlight=False)
             code = EXIT_CODE if isinstance(stop, Stopped) else 130
             raise typer.Exit(code) from None
 
@@ -68,6 +72,18 @@ def started_once(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         refuse_several()
+        command(*args, **kwargs)
+
+    return wrapped
+
+
+def on_ranks(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose work the processes share that a launcher started; the first one speaks."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        ranks.join()
+        console.quiet = not ranks.is_first()
         command(*args, **kwargs)
 
     return wrapped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
-from ddmd_bench.files import stopping
+from ddmd_bench.files import ranks, stopping
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -69,34 +69,62 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     What another version of the code has made is made again only with `redo`.
     """
     from ddmd_bench.files.locks import locked
+    from ddmd_bench.run.tasks import Outcome
+    from ddmd_bench.run.together import run_together, sharing_problems
+
+    complete = all(task.complete() for stage in stages for task in plan.of_stage(stage))
+    if not ranks.anyone(not complete):
+        return Outcome(0, [])
+    with ranks.together():
+        _require_ready(plan, stages, workers, redo)
+    if ranks.num() > 1:
+        problems = sharing_problems(plan, stages)
+        with ranks.together():
+            raise_problems(problems)
+    if "generate" in stages and ranks.is_first():
+        for line in plan.unfit_lines:
+            errors.print(f"{line}. The others go on", markup=False, highlight=False)
+    # Two runs in one folder would do everything twice, and write the same files.
+    stopping.obey()
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.is_first():
+                held.enter_context(locked(plan.runs / plan.suite.name, _IN_USE))
+        on_event = held.enter_context(progress_shown(console))
+        if ranks.num() > 1:
+            return run_together(plan, stages, on_event)
+        return run_suite(plan, stages, on_event, workers)
+
+
+def _require_ready(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> None:
+    """Raise BenchError if anything is known that would stop the stages later."""
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
-    from ddmd_bench.run.settling import run_suite
-    from ddmd_bench.run.tasks import Outcome
     from ddmd_bench.run.workers import slots
 
-    if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
-        return Outcome(0, [])
+    if ranks.num() > 1 and workers:
+        raise BenchError(
+            f"--workers {workers}: a launcher started this command {ranks.num()} times, and its "
+            "processes do each training and drawing together. Leave --workers out"
+        )
+    if ranks.num() > 1 and plan.suite.until_settled is not None:
+        raise BenchError(
+            "until_settled: blocks are drawn, scored and looked at by one command in one process, "
+            f"and a launcher started this one {ranks.num()} times. Start it without a launcher"
+        )
     if not redo and (lines := superseded_lines(superseded(plan, stages))):
         lines[0] = f"suite {plan.suite.name}: results are " + lines[0]
         keep = "To keep them, report with the code that made them, or take another --runs"
         raise BenchError("\n".join([*lines, f"This code computes otherwise. Add --redo. {keep}"]))
     require_here(plan.downloads)
-    outlook = Outlook(Asked.of(plan.suite), plan, len(slots(workers)))
+    at_once = ranks.num() if ranks.num() > 1 else len(slots(workers))
+    outlook = Outlook(Asked.of(plan.suite), plan, at_once)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
         problems += gpu_problems(outlook)
     raise_problems(problems)
-    if "generate" in stages:
-        for line in plan.unfit_lines:
-            errors.print(f"{line}. The others go on", markup=False, highlight=False)
-    # Two runs in one folder would do everything twice, and write the same files.
-    stopping.obey()
-    alone = locked(plan.runs / plan.suite.name, _IN_USE)
-    with alone, progress_shown(console) as on_event:
-        return run_suite(plan, stages, on_event, workers)
 
 
 def write_report(plan: Plan) -> None:
@@ -126,10 +154,13 @@ def run(
     from ddmd_bench.reporting.saved import read_report
     from ddmd_bench.reporting.sequential import sentence
 
-    plan = planned(suite, set_, runs, reports)
-    if until_settled and plan.suite.until_settled is None:
-        plan = planned(suite, [*(set_ or []), "until_settled={}"], runs, reports)
+    with ranks.together():
+        plan = planned(suite, set_, runs, reports)
+        if until_settled and plan.suite.until_settled is None:
+            plan = planned(suite, [*(set_ or []), "until_settled={}"], runs, reports)
     outcome = run_stages(plan, ALL_STAGES, workers, redo)
+    if not ranks.is_first():
+        return
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     if plan.report_complete() and _as_made(plan):
@@ -202,7 +233,18 @@ def run_stage(
     redo: bool,
 ) -> None:
     """One stage alone, where what it needs is complete; scorers are examined by `run` only."""
-    plan = planned(suite, overrides, runs, reports)
+    with ranks.together():
+        plan = planned(suite, overrides, runs, reports)
+        _require_needed(plan, name, suite)
+    outcome = run_stages(plan, (name,), workers, redo)
+    if not ranks.is_first():
+        return
+    console.print(f"{name}: {outcome.num_done} tasks done")
+    end_with_failures(plan, (name,), outcome)
+
+
+def _require_needed(plan: Plan, name: str, suite: str) -> None:
+    """Raise BenchError where a stage cannot begin alone."""
     if name == "generate" and plan.suite.until_settled is not None:
         raise BenchError(
             "generate: this suite draws until its comparisons are settled (until_settled), which "
@@ -216,9 +258,6 @@ def run_stage(
                 f"{name} needs what is not there yet: {', '.join(missing)}. "
                 f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
             )
-    outcome = run_stages(plan, (name,), workers, redo)
-    console.print(f"{name}: {outcome.num_done} tasks done")
-    end_with_failures(plan, (name,), outcome)
 
 
 def stage_command(name: str, text: str) -> Callable[..., None]:

@@ -41,7 +41,7 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
         while schedule.unfinished:
             for worker in crew:
                 if worker.task is None and (task := schedule.next(worker.stage)) is not None:
-                    _forget_failure(task)
+                    forget_failure(task)
                     worker.begin(task)
                     schedule.begin(task)
                 elif worker.task is None and not schedule.has_waiting(worker.stage):
@@ -62,7 +62,7 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
                             num_done += 1
                         case Ended():
                             schedule.fail(task)
-                            problems.append(_kept_failure(task, message))
+                            problems.append(kept_failure(task, message))
                             on_event(Note(str(task), f"failed: {message.problem}"))
             on_event(schedule.standing(len(crew)))
     finally:
@@ -72,14 +72,14 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
     return Outcome(num_done, problems)
 
 
-def _forget_failure(task: Task) -> None:
+def forget_failure(task: Task) -> None:
     """What an earlier try left of its failure is no news of this one."""
     for file in (task.failure_file, task.folder / TRACEBACK):
         with suppress(OSError):  # what is wrong with the folder is the task's own to find
             file.unlink(missing_ok=True)
 
 
-def _kept_failure(task: Task, ended: Ended) -> str:
+def kept_failure(task: Task, ended: Ended) -> str:
     """Note in its folder why a task failed, for the report; the same in words for a terminal."""
     assert ended.problem is not None
     with suppress(OSError):  # the disk may be what failed: the others go on

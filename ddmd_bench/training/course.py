@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from ddmd_bench.errors import BenchError, Unreadable, said_by
+from ddmd_bench.files import ranks
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
@@ -47,8 +48,9 @@ class Course:
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one."""
-        for cut in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
-            cut.unlink()
+        if ranks.is_first():
+            for cut in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
+                cut.unlink(missing_ok=True)
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
@@ -58,6 +60,16 @@ class Course:
                 self.training.load_state(saved["state"])
                 self.rows, self.history = saved["rows"], saved["history"]
             self.saved_at = len(self.rows)
+
+    def require_one_state(self) -> None:
+        """Raise BenchError if a rank has gone on from another checkpoint, or with other weights."""
+        if ranks.num() > 1:
+            ranks.require_equal("the iteration of their checkpoint", len(self.rows))
+            sums = {
+                role: repr(float(sum(value.double().sum() for value in network.state().values())))
+                for role, network in self.training.networks.items()
+            }
+            ranks.require_equal(f"their weights after iteration {len(self.rows)}", sums)
 
     def save(self) -> None:
         """Write a checkpoint, whole, of weights that are all finite.
@@ -95,7 +107,8 @@ class Course:
         total = self.training.settings.num_iterations
         reason = f"at iteration {iteration} of {total}: {error}"
         facts = {"key": self.key, "message": reason, "iteration": iteration}
-        write_json(self.folder / FAILED, {**facts, "term": error.term})
+        if ranks.is_first():
+            write_json(self.folder / FAILED, {**facts, "term": error.term})
         return BenchError(
             f"training stopped {reason}. Last finite checkpoint: {last}. "
             "Lower train.learning_rate or train.guidance_scale, or set train.max_grad_norm"
@@ -125,7 +138,17 @@ class Course:
         return best_row(self.history, metric) if metric is not None else None
 
     def finish(self) -> None:
-        """Write weights, tables and the record of the cost; the checkpoint has served."""
+        """Write weights, tables and the record of the cost; the checkpoint has served.
+
+        The first rank does, when all have come to the end with the same weights.
+        """
+        self.require_one_state()
+        peaks = ranks.gathered(peak_memory_gib())
+        with ranks.together():
+            if ranks.is_first():
+                self._write(max(peaks))
+
+    def _write(self, peak_memory: float) -> None:
         self.save()
         training, folder, settings = self.training, self.folder, self.training.settings
         save_weights(training, folder / WEIGHTS)
@@ -142,7 +165,8 @@ class Course:
             "forwards": cost["forward"],
             "backwards": cost["backward"],
             "seconds": float(frame["seconds"].sum()),
-            "peak_memory_gib": peak_memory_gib(),
+            "peak_memory_gib": peak_memory,  # of the rank that took most
+            "ranks": ranks.num(),
             "best": self.best(),
             "provenance": provenance(settings.precision),
         }
