@@ -69,6 +69,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     What another version of the code has made is made again only with `redo`.
     """
     from ddmd_bench.files.locks import locked
+    from ddmd_bench.run.settling import run_suite
     from ddmd_bench.run.tasks import Outcome
     from ddmd_bench.run.together import run_together, sharing_problems
 

@@ -13,6 +13,7 @@ Whatever is called here that communicates is called by all ranks, in the same or
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import socket
@@ -256,7 +257,8 @@ def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 def _portable(error: Exception | None) -> Exception | None:
     """An error as another process can raise it."""
     try:
-        pickle.loads(pickle.dumps(error))
+        copy.copy(error)  # made anew of what it says of itself, as by whoever unpickles it
+        pickle.dumps(error)
     except Exception:  # noqa: BLE001 - a library's error may refuse in any way
         assert error is not None
         return BenchError(said_by(error))

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ddmd_bench.files.made import anew
 from ddmd_bench.files.records import (
     DONE,
     SO_FAR,
@@ -21,6 +22,7 @@ from ddmd_bench.files.records import (
     read_done,
     write_jsonl,
 )
+from ddmd_bench.files.tables import Kind, read_parquet
 from ddmd_bench.measuring.looks import Rule, compared_students, looks_at, outcome_named, rule_of
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
@@ -128,12 +130,9 @@ def _standing(plan: Plan, rule: Rule, lost: set[str]) -> _Standing:
 
 def _looks(plan: Plan, rule: Rule, student: str) -> Iterator[dict[str, Any]]:
     """A row for each look at each of a student's comparisons so far."""
-    import pandas as pd
-
-    tables = [
-        pd.read_parquet(_tasks(plan, name)[1].folder / "per_image.parquet")
-        for name in (student, plan.suite.baseline)
-    ]
+    folders = [_tasks(plan, name)[1].folder for name in (student, plan.suite.baseline)]
+    columns: dict[str, Kind] = {"prompt_id": "text", **dict.fromkeys(rule.metrics, "number")}
+    tables = [read_parquet(f / "per_image.parquet", columns, remedy=anew(f)) for f in folders]
     for metric in rule.metrics:
         for k, look in enumerate(looks_at(rule, metric, tables[0], tables[1], rule.level)):
             yield {
