@@ -9,7 +9,6 @@ is packed.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +26,7 @@ from ddmd_bench.files.archives import Archive, opened
 from ddmd_bench.files.inside import require_inside
 from ddmd_bench.files.made import made_by
 from ddmd_bench.files.packed import RUNS, Packed, kind_of
-from ddmd_bench.files.records import differing, read_jsonl
+from ddmd_bench.files.records import differing, parse_json, read_jsonl
 from ddmd_bench.files.yaml_text import parse_yaml
 from ddmd_bench.planning.part import Downloads
 from ddmd_bench.planning.plan import Plan, report_sources
@@ -88,9 +87,9 @@ def _read_record(archive: Archive) -> dict[str, Any]:
     if archive.size(PACK) > LARGEST:
         raise Unreadable(f"{path}: {PACK} has {archive.size(PACK)} bytes, at most {LARGEST} are")
     try:
-        record: dict[str, Any] = json.loads(b"".join(archive.parts(PACK)))
+        record: dict[str, Any] = parse_json(b"".join(archive.parts(PACK)))
         schema = record["schema"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise Unreadable(f"{path}: {PACK} is cut, or none ({said_by(error)})") from None
     if schema != SCHEMA:
         raise Unreadable(
