@@ -88,15 +88,15 @@ def check(
         else:
             found = stage.check_models(plan, baseline, student, against)
     except BenchError as error:
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(str(error))
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
     if json_:
         record = {"suite": plan.suite.name, **found.as_record()}
-        console.print(json.dumps(record, indent=1), markup=False, highlight=False)
+        console.print(json.dumps(record, indent=1))
     else:
         for line in lines_of(found):
-            console.print(line, markup=False, highlight=False)
-        console.print(f"{plan.suite.name}: {found.status}", highlight=False)
+            console.print(line)
+        console.print(f"{plan.suite.name}: {found.status}")
     _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
 
@@ -117,7 +117,7 @@ def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | Non
     if os.environ.get("GITHUB_ACTIONS") == "true":
         # To stderr, which the runner reads too: stdout may be JSON.
         for line in ci.workflow_commands(found, suite):
-            errors.print(line, markup=False, highlight=False)
+            errors.print(line)
 
 
 def _update(

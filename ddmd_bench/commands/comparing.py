@@ -30,7 +30,7 @@ def compare(
     if not pairs:
         raise BenchError("the reports share no student's name: say --pair student=other")
     text = between_markdown(*records, between(*records, pairs))
-    console.print(text, markup=False, highlight=False)
+    console.print(text)
     if output is not None:
         write_whole(output, text)
 
@@ -44,7 +44,7 @@ def power(
     from ddmd_bench.reporting.power import power_markdown
 
     text = power_markdown(read_report(report), metric, difference)
-    console.print(text, markup=False, highlight=False)
+    console.print(text)
 
 
 def read_report(path: Path) -> dict[str, Any]:

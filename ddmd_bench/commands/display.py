@@ -34,7 +34,7 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
     from rich.text import Text
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),  # all of a line, the time left too, fits in 80 columns
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -111,9 +111,9 @@ def _score_images(
     _print_scores(record)
     if images.not_listed:
         named = f"{len(images.not_listed)} images have no prompt and were not scored: "
-        console.print(named + some_of(images.not_listed), markup=False)
+        console.print(named + some_of(images.not_listed))
     if lost := [row["file_name"] for row, at in zip(*images[:2], strict=True) if not at.is_file()]:
-        console.print(f"{len(lost)} listed images are not there: {some_of(lost)}", markup=False)
+        console.print(f"{len(lost)} listed images are not there: {some_of(lost)}")
     if number := record["equal_images"]:
         console.print(f"{number} images repeat another of the set, byte for byte: they add nothing")
     console.print(f"scores: {output}")
@@ -132,7 +132,7 @@ def _print_scores(record: dict[str, Any]) -> None:
             table.add_row(
                 METRICS[metric].title + unit_of(metric),
                 group,
-                metric_shown(metric, cell["value"]),
+                cell.get("missing") or metric_shown(metric, cell["value"]),
                 interval_shown(metric, cell["low"], cell["high"]),
                 f"{cell['n']}{counted}",
             )
@@ -140,10 +140,10 @@ def _print_scores(record: dict[str, Any]) -> None:
     for metric, groups in record["metrics"].items():
         for group, cell in groups.items():
             if note := cell.get("note"):
-                console.print(f"{METRICS[metric].title}, {group}: {note}", markup=False)
+                console.print(f"{METRICS[metric].title}, {group}: {note}")
     for scorer, reasons in record["missing"].items():
         for reason, number in reasons.items():
-            console.print(f"{scorer}: {number} images have no value: {reason}", markup=False)
+            console.print(f"{scorer}: {number} images have no value: {reason}")
     for scorer, number in record["truncated_prompts"].items():
         console.print(f"{scorer}: {number} prompts are longer than it reads and were cut")
 
@@ -170,6 +170,6 @@ def _examine(scorers: Sequence[str], dtype: str) -> None:
         for finding in examine([name], default_device(), torch_dtype(dtype)):
             wrong |= finding.passed is False
             line = f"{name}: {finding.check}: {marks[finding.passed]} ({finding.text})"
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
     if wrong:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -14,8 +14,10 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
+# What people named, in brackets or with colons, is printed as it stands.
+LITERAL: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+console = Console(**LITERAL)
+errors = Console(stderr=True, **LITERAL)
 
 SuiteName = Annotated[
     str, typer.Argument(help="A suite file, or the name of one that is built in.")
@@ -44,10 +46,10 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except BenchError as error:
-            errors.print(str(error), markup=False, highlight=False)
+            errors.print(str(error))
             raise typer.Exit(2) from None
         except (KeyboardInterrupt, Stopped) as stop:
-            errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
+            errors.print("stopped; what is complete is kept, run again to go on")
             code = EXIT_CODE if isinstance(stop, Stopped) else 130
             raise typer.Exit(code) from None
 

@@ -102,7 +102,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def _task_lines(made: Plan) -> list[str]:

@@ -79,7 +79,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     raise_problems(problems)
     if "generate" in stages:
         for line in plan.unfit_lines:
-            errors.print(f"{line}. The others go on", markup=False, highlight=False)
+            errors.print(f"{line}. The others go on")
     # Two runs in one folder would do everything twice, and write the same files.
     stopping.obey()
     alone = locked(plan.runs / plan.suite.name, _IN_USE)
@@ -95,7 +95,16 @@ def write_report(plan: Plan) -> None:
     console.print("writing the report")
     with one_thread():
         report(plan)
-    console.print(f"report: {plan.report_folder / 'index.html'}")
+    _say_where(plan)
+
+
+def _say_where(plan: Plan, unchanged: str = "") -> None:
+    """What few images make of the report's numbers, and where it is."""
+    from ddmd_bench.reporting.notes import small_numbers
+
+    for line in small_numbers(read_json(plan.report_folder / "report.json")):
+        console.print(line)
+    console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
 
 
 def run(
@@ -115,7 +124,7 @@ def run(
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     if plan.report_complete() and _as_made(plan):
-        console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
+        _say_where(plan, " (unchanged)")
     else:
         write_report(plan)
     end_with_failures(plan, ALL_STAGES, outcome)
@@ -143,7 +152,7 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
         told += f", and {waiting} that need them were not begun"
     end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
     lines = [end, *outcome.problems]
-    errors.print("\n  ".join(lines), markup=False, highlight=False)
+    errors.print("\n  ".join(lines))
     raise typer.Exit(SOME_FAILED)
 
 
@@ -151,7 +160,7 @@ def raise_missing(plan: Plan) -> None:
     """End with the code for failures where the report lacks a student though all tasks are done."""
     students = read_json(plan.report_folder / "report.json")["students"]
     if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
-        errors.print("\n".join(lost), markup=False, highlight=False)
+        errors.print("\n".join(lost))
         raise typer.Exit(SOME_FAILED)
 
 

@@ -77,4 +77,4 @@ def _show(folder: Path) -> None:
         weights = ", ".join(f"{file} {sha256[:12]}" for file, sha256 in row["weights"].items())
         lines.append(f"{name}: {row['num_features']} features; {row['protocol']}; {weights}")
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)

@@ -26,8 +26,8 @@ from ddmd_bench.measuring.aggregates import (
     cell_of,
     counted,
     shortcomings,
-    small_number_note,
 )
+from ddmd_bench.measuring.few_images import told_of_few
 from ddmd_bench.measuring.reference import (
     build_command,
     extractors_of,
@@ -263,6 +263,7 @@ def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str,
         inside = counted(metric, measured.table, group)
         interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
         found[group] = cell_of(interval, inside)
-        if note := small_number_note(metric, measured, interval.n, real):
-            found[group]["note"] = note
+        if extractor is not None and real is not None:
+            sizes = measured.features[extractor].shape[1], len(real.features)
+            found[group] |= told_of_few(metric, interval.n, *sizes)
     return found
