@@ -61,7 +61,7 @@ def _report_differs(plan: Plan) -> Iterator[str]:
         yield f"{path}: cut, or no JSON ({error}). {again}"
         return
     text = json_text(record)
-    if path.read_text() == text:
+    if path.read_text(encoding="utf-8") == text:
         return
     lines = [*differing("report", found, json.loads(text))] or ["another text of the same values"]
     yield from lines[:MOST]
