@@ -24,6 +24,7 @@ from ddmd_bench.commands.options import (
 )
 from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ def check(
     from ddmd_bench.stages import check as stage
 
     try:
+        if junit is not None:
+            require_file(junit, "--junit")
+        if pictures is not None:
+            require_folder(pictures, "--pictures")
         if update:
             _update(suite, set_ or [], runs, expected, why)
             return
@@ -170,6 +175,7 @@ def expect(
     """Run a suite with several seeds and write the values that `check` expects."""
     from ddmd_bench.reporting.expected import write_expected
 
+    (require_file if output.suffix == ".json" else require_folder)(output, "--output")
     records = []
     for seed in _parse_seeds(seeds):
         plan = _of_seed(suite, set_ or [], runs, seed)

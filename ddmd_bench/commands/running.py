@@ -22,6 +22,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files.places import require_folder
 from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     from ddmd_bench.planning.plan import make_plan
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
