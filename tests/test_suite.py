@@ -189,7 +189,7 @@ BAD = {
         _set("students", "dmd", "train"),
         {"learning_rate": "fast"},
         "students.dmd.train",
-        "learning_rate.*valid number",
+        "learning_rate: expected a number",
     ),
     "steps in a student's train": (
         _set("students", "dmd", "train"),
@@ -270,7 +270,12 @@ BAD = {
         "claims[0]: real is not trained",
         "no series",
     ),
-    "type": (_set("train", "num_iterations"), "many", "train.num_iterations", "integer.*'many'"),
+    "type": (
+        _set("train", "num_iterations"),
+        "many",
+        "train.num_iterations",
+        "expected a number.*'many'",
+    ),
     "mapping": (_set("students"), ["dmd"], "students: ", "dictionary"),
     "size of the batch": (_set("train", "batch_size"), 6, "train: batch_size", "multiple of the 4"),
     "order of the steps": (_set("train", "t_list"), [0.5, 1.0], "train: t_list", "must fall"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -15,8 +17,10 @@ from ddmd_bench.files import ranks
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
+# What people named, in brackets or with colons, is printed as it stands.
+LITERAL: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+console = Console(**LITERAL)
+errors = Console(stderr=True, **LITERAL)
 
 SuiteName = Annotated[
     str, typer.Argument(help="A suite file, or the name of one that is built in.")
@@ -50,16 +54,18 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a character that it lacks ends no command
+                stream.reconfigure(errors="backslashreplace")
         try:
             command(*args, **kwargs)
         except BenchError as error:
             if not ranks.said_by_first(error):
-                errors.print(str(error), markup=False, highlight=False)
+                errors.print(str(error))
             raise typer.Exit(2) from None
         except (KeyboardInterrupt, Stopped) as stop:
             why = f"{stop}; " if isinstance(stop, ranks.Parted) else ""
-            kept = "stopped; what is complete is kept, run again to go on"
-            errors.print(why + kept, markup=False, highlight=False)
+            errors.print(f"{why}stopped; what is complete is kept, run again to go on")
             code = EXIT_CODE if isinstance(stop, Stopped) else 130
             raise typer.Exit(code) from None
 

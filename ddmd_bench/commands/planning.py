@@ -16,6 +16,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.places import require_folder
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -38,6 +39,8 @@ def plan(
     """Check a suite and print what a run would do; with --for, what a difference would take."""
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     asked = load_suite(suite, set_ or [])
     if for_ is None:
         _print_plan(asked, runs, reports)
@@ -102,7 +105,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def _task_lines(made: Plan) -> list[str]:

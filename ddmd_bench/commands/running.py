@@ -25,6 +25,8 @@ from ddmd_bench.commands.options import (
 )
 from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files import ranks, stopping
+from ddmd_bench.files.places import require_folder
+from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -39,6 +41,8 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     from ddmd_bench.planning.plan import make_plan
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
@@ -84,7 +88,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
             raise_problems(problems)
     if "generate" in stages and ranks.is_first():
         for line in plan.unfit_lines:
-            errors.print(f"{line}. The others go on", markup=False, highlight=False)
+            errors.print(f"{line}. The others go on")
     # Two runs in one folder would do everything twice, and write the same files.
     stopping.obey()
     with ExitStack() as held:
@@ -136,7 +140,16 @@ def write_report(plan: Plan) -> None:
     console.print("writing the report")
     with one_thread():
         report(plan)
-    console.print(f"report: {plan.report_folder / 'index.html'}")
+    _say_where(plan)
+
+
+def _say_where(plan: Plan, unchanged: str = "") -> None:
+    """What few images make of the report's numbers, and where it is."""
+    from ddmd_bench.reporting.notes import small_numbers
+
+    for line in small_numbers(read_json(plan.report_folder / "report.json")):
+        console.print(line)
+    console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
 
 
 def run(
@@ -165,11 +178,11 @@ def run(
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     if plan.report_complete() and _as_made(plan):
-        console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
+        _say_where(plan, " (unchanged)")
     else:
         write_report(plan)
     if told := sentence(read_report(plan.report_folder)):
-        console.print(told, highlight=False)
+        console.print(told)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
 
@@ -196,7 +209,7 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
         told += f", and {waiting} that need them were not begun"
     end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
     lines = [end, *outcome.problems]
-    errors.print("\n  ".join(lines), markup=False, highlight=False)
+    errors.print("\n  ".join(lines))
     raise typer.Exit(SOME_FAILED)
 
 
@@ -206,7 +219,7 @@ def raise_missing(plan: Plan) -> None:
 
     students = read_report(plan.report_folder)["students"]
     if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
-        errors.print("\n".join(lost), markup=False, highlight=False)
+        errors.print("\n".join(lost))
         raise typer.Exit(SOME_FAILED)
 
 

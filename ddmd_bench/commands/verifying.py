@@ -37,9 +37,9 @@ def _verified(plan: Plan) -> list[str]:
     with one_thread():
         found = verified(plan)
     for line in [*found.unknown, *found.wrong]:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     told = f"{len(found.wrong)} lines differ" if found.wrong else "the report follows from them"
-    console.print(f"{plan.suite.name}: {found.num_files} files as made; {told}", highlight=False)
+    console.print(f"{plan.suite.name}: {found.num_files} files as made; {told}")
     return found.wrong
 
 
@@ -76,12 +76,12 @@ def pack(
         raise BenchError(f"--output {output}: a pack is known by its name: expected FILE{END}")
 
     def begins(num_files: int, num_bytes: int) -> None:
-        console.print(f"packing {num_files} files, {gigabytes(num_bytes)}", highlight=False)
+        console.print(f"packing {num_files} files, {gigabytes(num_bytes)}")
 
     with begun(suite, set_, runs, reports) as plan:
         if _verified(plan):
             told = f"{plan.suite.name}: not packed, for verify finds fault with it"
-            console.print(told, highlight=False)
+            console.print(told)
             raise typer.Exit(1)
         stopping.obey()  # nothing half-made stays
         path = output or Path(f"{plan.suite.name}{END}")
@@ -90,6 +90,4 @@ def pack(
     console.print(
         f"packed: {path}, {written.num_files} files, {gigabytes(written.num_bytes)}, "
         f"sha256 {written.sha256}",
-        markup=False,
-        highlight=False,
     )

@@ -103,7 +103,7 @@ class ImageWriter:
     def _name(self, writing: Sequence[tuple[Row, Future[str]]]) -> list[Row]:
         """Name a batch in the journal once its files are whole."""
         batch = [{**row, "sha256": written.result()} for row, written in writing]
-        with self.journal.open("a") as file:
+        with self.journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(batch, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -151,7 +151,7 @@ def _drawn(
         return rows[:wanted]
     with locked(listing.parent):
         rows = _mended(listing, form)  # another may have drawn them meanwhile
-        with listing.open("a") as file:
+        with listing.open("a", encoding="utf-8") as file:
             missing = stream(rows[-1]["position"] + 1 if rows else 0)
             for item in islice(missing, max(0, wanted - len(rows))):
                 rows.append(keep(len(rows), item))

@@ -47,7 +47,7 @@ def storage(remote: Remote) -> Path:
 def commit_of(remote: Remote) -> str | None:
     """The commit that a revision on the Hub means here: itself, or as last seen; None if never."""
     ref = storage(remote) / "refs" / (remote.revision or "main")
-    return remote.commit or (ref.read_text().strip() if ref.is_file() else None)
+    return remote.commit or (ref.read_text(encoding="utf-8").strip() if ref.is_file() else None)
 
 
 def find(remote: Remote) -> Found:

@@ -117,7 +117,7 @@ def _save(name: str, module: nn.Module, recipe: Recipe, measured: dict[str, Any]
         "sha256": sha256(path.read_bytes()).hexdigest(),
         "measured": measured,
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def _misread(labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -226,7 +226,7 @@ def measure_teacher(num_steps: int = 32, guidance_scale: float = 4.0) -> None:
     print(measured)
     card = WEIGHTS / "teacher.json"
     updated = read_record(card) | {"measured": measured}
-    card.write_text(json.dumps(updated, indent=2) + "\n")
+    card.write_text(json.dumps(updated, indent=2) + "\n", encoding="utf-8")
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

@@ -62,6 +62,7 @@ class StudentFiles:
     diagnostics: pd.DataFrame | None = None
     evaluations: pd.DataFrame | None = None  # iteration, metric, value, n
     images: dict[tuple[str, int], Path] = field(default_factory=dict)  # by prompt id, image index
+    repeats: int = 0  # images that another has byte for byte
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
         made["evaluations"] = _table(whole["train"], "evaluations") if evaluated else None
     if "generate" in done:
         made["images"] = _images(whole["generate"] / "images")
+        digests = [v for name, v in made_by(whole["generate"]).items() if name.endswith(".png")]
+        made["repeats"] = len(digests) - len(set(digests))
     if "score" not in done:
         return StudentFiles(_why(plan, tasks[unfinished[0]]), **made)
     scored, per_image = whole["score"], _table(whole["score"], "per_image")

@@ -94,7 +94,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(metric: str, cell: dict[str, Any]) -> str:
     if cell.get("value") is None:
-        return MISSING
+        return f"{MISSING} ({why})" if (why := cell.get("missing")) else MISSING
     interval = interval_shown(metric, cell["low"], cell["high"])
     counted = f", {fewer}" if (fewer := fewer_than_expected(cell)) else ""
     text = metric_shown(metric, cell["value"])

@@ -281,7 +281,7 @@ def _kept_traceback(task: Task) -> str:
     file = task.folder / TRACEBACK
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(traceback.format_exc(), errors="backslashreplace")
+        file.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
     except OSError:  # the disk may be what failed
         return ""
     return str(file)

@@ -95,7 +95,7 @@ def _report_differs(plan: Plan) -> Iterator[str]:
         yield str(error)
         return
     texts = texts_of(record)
-    if path.read_text() != texts[RECORD]:
+    if path.read_text(encoding="utf-8") != texts[RECORD]:
         lines = [*differing("report", found, as_json(record))]
         lines = lines or ["another text of the same values"]
         yield from lines[:MOST]
