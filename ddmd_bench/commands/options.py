@@ -10,7 +10,7 @@ from typing import Annotated, ParamSpec
 import typer
 from rich.console import Console
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, files_told
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
@@ -37,12 +37,13 @@ P = ParamSpec("P")
 
 
 def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
-    """Bad input ends with its message and exit code 2, without a traceback."""
+    """Bad input, and a file that cannot be written, end with a message and exit code 2."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
+            with files_told():
+                command(*args, **kwargs)
         except BenchError as error:
             errors.print(str(error), markup=False, highlight=False)
             raise typer.Exit(2) from None

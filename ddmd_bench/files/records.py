@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ddmd_bench.files.lines import iter_lines
 SCHEMA = 1
 DONE = "done.json"
 _REMEDY = "Put a whole one in its place, or delete it and make it again"
+# Names of files that are being written: ours, and those that safetensors takes meanwhile.
+CUT = (".*.tmp", ".tmp*")
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -58,17 +61,36 @@ def seed_of(*parts: str | int) -> int:
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write under a temporary name, then rename: a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The name under which to write a file, which then has its own, or nothing is left of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    put_in_place(temporary, path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            # All of it is on the disk first: after a power cut too it is whole.
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # on a full disk others have its room
+                temporary.unlink()
+            raise
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file its name once all of it is on the disk: after a power cut too it is whole."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk names the file: that of a write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def finite_or_none(value: float) -> float | None:

@@ -22,7 +22,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.errors import BenchError, files_told, said_by
 from ddmd_bench.files import stopping
 from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.memory import FewerAtOnce, return_memory
@@ -235,9 +235,9 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
     try:
         # A stage is the function of its own name in the module of its own name.
         stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
-        with numerics(), _fewer_told(connection):
+        with files_told(), numerics(), _fewer_told(connection):
             stage(plan, task, progress)
-        remember_asked(task)
+            remember_asked(task)
         return Ended(None)
     except BenchError as error:
         ended = Ended(said_by(error))

@@ -13,13 +13,13 @@ from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
-from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
+from ddmd_bench.files.records import CUT, FAILED, mark_done, write_json
+from ddmd_bench.files.tensors import save_checkpoint, save_tensors
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
@@ -47,8 +47,9 @@ class Course:
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one."""
-        for cut in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
-            cut.unlink()
+        for pattern in CUT:  # of a process that was killed while it wrote
+            for cut in self.folder.glob(pattern):
+                cut.unlink()
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
@@ -66,11 +67,8 @@ class Course:
         """
         with self._recorded(len(self.rows)):
             require_finite_weights(self.training.networks)
-        path = self.folder / CHECKPOINT
-        temporary = path.with_suffix(".tmp")
         held = {"state": self.training.state(), "rows": self.rows, "history": self.history}
-        torch.save({"key": self.key, **held}, temporary)
-        put_in_place(temporary, path)
+        save_checkpoint(self.folder / CHECKPOINT, {"key": self.key, **held})
         self.saved_at = len(self.rows)
 
     def advance(self) -> dict[str, float]:
@@ -154,9 +152,7 @@ class Course:
 def save_weights(training: Training, path: Path) -> None:
     """The student's weights in safetensors, written whole."""
     state = {k: v.contiguous().cpu() for k, v in training.result().state().items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(state, temporary)
-    put_in_place(temporary, path)
+    save_tensors(path, state)
 
 
 def _mapped(path: Path) -> dict[str, Any]:
