@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_json, write_json
+from ddmd_bench.files.records import read_json, remove_cut, write_json
 
 LOCK = "lock"
 
@@ -34,6 +34,7 @@ def locked(folder: Path, remedy: str = "") -> Iterator[None]:
     except Timeout:
         raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
     with lock:
+        remove_cut(folder)
         write_json(holder, _this_process())
         try:
             yield

@@ -18,7 +18,7 @@ SCHEMA = 1
 DONE = "done.json"
 _REMEDY = "Put a whole one in its place, or delete it and make it again"
 # Names of files that are being written: ours, and those that safetensors takes meanwhile.
-CUT = (".*.tmp", ".tmp*")
+_CUT = ("*.tmp", ".tmp*")
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -81,6 +81,16 @@ def written_whole(path: Path) -> Iterator[Path]:
             with suppress(OSError):  # on a full disk others have its room
                 temporary.unlink()
             raise
+
+
+def remove_cut(folder: Path) -> None:
+    """Remove what a process was writing here, or in folders of this one, when it was killed.
+
+    For whoever alone may write here now.
+    """
+    for cut in (path for name in _CUT for at in (name, f"*/{name}") for path in folder.glob(at)):
+        with suppress(OSError):  # it costs room, nothing else
+            cut.unlink()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from ddmd_bench.files.records import remove_cut
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
@@ -68,7 +69,8 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
 
 
 def _forget_failure(task: Task) -> None:
-    """What an earlier try left of its failure is no news of this one."""
+    """What an earlier try left of its failure, and of what it was writing, is no news of this."""
+    remove_cut(task.folder)
     for file in (task.failure_file, task.folder / TRACEBACK):
         with suppress(OSError):  # what is wrong with the folder is the task's own to find
             file.unlink(missing_ok=True)

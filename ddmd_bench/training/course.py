@@ -18,8 +18,8 @@ from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
-from ddmd_bench.files.records import CUT, FAILED, mark_done, write_json
-from ddmd_bench.files.tensors import save_checkpoint, save_tensors
+from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json
+from ddmd_bench.files.saving import save_checkpoint, save_tensors
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
@@ -47,9 +47,7 @@ class Course:
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one."""
-        for pattern in CUT:  # of a process that was killed while it wrote
-            for cut in self.folder.glob(pattern):
-                cut.unlink()
+        remove_cut(self.folder)
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
