@@ -58,8 +58,8 @@ LONG = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What `nox -s fuzz` adds."""
-    parser.addoption("--whole", action="store_true", help="faults and fuzz at full length: hours")
+    """What `nox -s fuzz` gives."""
+    parser.addoption("--whole", action="store_true", help="let every write fail in every way")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

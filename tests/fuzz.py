@@ -1,7 +1,7 @@
 """Valid files, damaged at random, through the command line: each ends in words, whatever they say.
 
-    python -m tests.fuzz --inputs 100000 --processes 2      # counted, by target and exit code
-    python -m tests.fuzz --only suites --first 412 --inputs 1 --verbose   # one of them again
+    python tests/fuzz.py --inputs 100000 --processes 2      # counted, by target and exit code
+    python tests/fuzz.py --only suites --first 412 --inputs 1 --verbose   # one of them again
 
 An input is known by its target and number, on which its damage depends alone.
 """
@@ -21,15 +21,16 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import yaml
 
-from tests.conftest import TINY
-from tests.mutations import ODD, damaged
+from conftest import TINY
+from mutations import ODD, damaged
 
 CODES = {0, 1, 2, 3, 4, 64}  # that a command may end with
 CPU_SECONDS = 30  # more than any of these inputs can be worth
@@ -309,11 +310,11 @@ def _work(names: Sequence[str], first: int, numbers: range, verbose: bool = Fals
     """So many inputs of each target in a folder of their own: counts and findings."""
     counts: Counter[tuple[str, int]] = Counter()
     findings: list[Finding] = []
-    sys.path.insert(0, str(Path(__file__).parent))
     signal.signal(signal.SIGPROF, _too_long)
-    home = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        cache_home = {"XDG_CACHE_HOME": f"{folder}/cache"}
+        stack.enter_context(patch.dict(os.environ, cache_home))
+        stack.callback(os.chdir, os.getcwd())
         for name in names:
             os.makedirs(f"{folder}/{name}")
             os.chdir(f"{folder}/{name}")
@@ -329,7 +330,6 @@ def _work(names: Sequence[str], first: int, numbers: range, verbose: bool = Fals
                         counts[name, code] += 1
                         if verbose:
                             sys.stdout.write(f"{name} {first + number}: {code} {told}\n")
-        os.chdir(home)
     return counts, findings
 
 
@@ -340,7 +340,9 @@ def fuzz(
     names = list(names)
     if processes == 1:
         return _work(names, first, range(inputs), verbose)  # type: ignore[no-any-return]
-    parts = [range(k * inputs // processes, (k + 1) * inputs // processes) for k in range(processes)]
+    parts = [
+        range(k * inputs // processes, (k + 1) * inputs // processes) for k in range(processes)
+    ]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         found = pool.starmap(_work, [(names, first, part) for part in parts])
     return sum((c for c, _ in found), Counter()), [one for _, f in found for one in f]

@@ -1,6 +1,6 @@
 """Valid files, damaged at random: their bytes, their lines, or what they say.
 
-    damaged(b'{"a": 1}', ".json", random.Random(7))
+damaged(b'{"a": 1}', ".json", random.Random(7))
 """
 
 from __future__ import annotations

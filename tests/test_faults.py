@@ -28,7 +28,7 @@ from ddmd_bench.files import stopping
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
 from ddmd_bench.run import tasks, workers
-from tests.faults import FAULTS, Fault, Write, Writes
+from faults import FAULTS, Fault, Write, Writes
 
 SUITE = {
     "name": "tiny",
