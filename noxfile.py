@@ -135,7 +135,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def audit(session: nox.Session) -> None:
-    """Known vulnerabilities of the installed versions: exit 0 none, 1 some, 2 no data to tell by."""
+    """Known vulnerabilities of what is installed: exit 0 none, 1 some, 2 no data to tell by."""
     python, auditor = _python(session), _interpreter(session, AUDIT)
     (wanted,) = nox.project.dependency_groups(PYPROJECT, "audit")
     session.run_install(auditor, "-m", "pip", "install", "--quiet", wanted, external=True)

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import yaml
-
 from conftest import TINY
 from mutations import ODD, damaged
 
@@ -118,6 +117,7 @@ def _score(random: random.Random) -> list[str]:
 
 def _run() -> None:
     """A finished run of made-up numbers with its report, and an expectation of it."""
+    import numpy as np
     from fake_run import write_images, write_scores, write_train
 
     from ddmd_bench.files.records import DONE, mark_done, read_json, write_jsonl
@@ -125,8 +125,6 @@ def _run() -> None:
     from ddmd_bench.reporting.expected import write_expected
     from ddmd_bench.stages.report import report
     from ddmd_bench.suite.files import load_suite
-
-    import numpy as np
 
     _suite(seeds=[0, 1], metrics=["prompt_accuracy", "mean", "std", "diversity"])
     plan = make_plan(load_suite("tiny.yaml"), Path("runs"), Path("reports"))

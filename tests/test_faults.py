@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from faults import FAULTS, Fault, Write, Writes
 from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
@@ -28,7 +29,6 @@ from ddmd_bench.files import stopping
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
 from ddmd_bench.run import tasks, workers
-from faults import FAULTS, Fault, Write, Writes
 
 SUITE = {
     "name": "tiny",
