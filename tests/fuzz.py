@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -338,9 +339,8 @@ def fuzz(
     names = list(names)
     if processes == 1:
         return _work(names, first, range(inputs), verbose)  # type: ignore[no-any-return]
-    parts = [
-        range(k * inputs // processes, (k + 1) * inputs // processes) for k in range(processes)
-    ]
+    ends = [k * inputs // processes for k in range(processes + 1)]
+    parts = [range(*pair) for pair in pairwise(ends)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         found = pool.starmap(_work, [(names, first, part) for part in parts])
     return sum((c for c, _ in found), Counter()), [one for _, f in found for one in f]

@@ -9,14 +9,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import sys
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -243,3 +245,39 @@ def test_every_write_fails_and_the_end_is_the_same(
         assert contents(folder) == expected
         sys.stdout.write(f"of {len(chosen.seen)} writes failed {dict(failed)}\n")
         assert failed.total() >= len(chosen.seen) // every // 2
+
+
+def test_killed_at_random_moments_it_ends_the_same(
+    world: Callable[[str], Path], pytestconfig: pytest.Config
+) -> None:
+    """Forked, so that a whole run takes what its work takes: 50 of them with `--whole`."""
+    whole = world("whole")
+    begun = time.monotonic()
+    assert _forked_run().wait() == 0
+    seconds, expected = time.monotonic() - begun, contents(whole)
+    draws, ends = random.Random(0), Counter[int]()
+    for number in range(50 if pytestconfig.getoption("whole") else 2):
+        folder = world(f"killed {number}")
+        run = _forked_run()
+        time.sleep(draws.uniform(0, seconds))
+        before = finished(folder)
+        os.kill(run.pid, signal.SIGKILL)
+        ends[run.wait()] += 1
+        assert _forked_run().wait() == 0
+        require_kept(folder, before)
+        assert contents(folder) == expected
+    sys.stdout.write(f"runs of {seconds:.1f} s ended with {dict(ends)}, then whole\n")
+    assert ends[-signal.SIGKILL]
+
+
+class _Forked(NamedTuple):
+    pid: int
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def _forked_run() -> _Forked:
+    if child := os.fork():
+        return _Forked(child)
+    os._exit(command("run").exit_code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,8 @@ INPUTS = 200
 LIGHT = ("suites", "overrides", "prompts", "expected", "reports")
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-DATA = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=9,
-)
+NAMES = st.text(max_size=8)
+DATA = st.recursive(SCALARS, lambda one: st.lists(one) | st.dictionaries(NAMES, one), max_leaves=9)
 KEYS = ["name", "title", "backend", "prompts", "students", "train", "metrics", "baseline", "seeds"]
 SUITES = st.dictionaries(st.sampled_from(KEYS), DATA)
 FEW = settings(
@@ -31,10 +27,10 @@ FEW = settings(
 
 
 @pytest.fixture
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    yield tmp_path
+    return tmp_path
 
 
 def refused(*arguments: str) -> None:
