@@ -39,7 +39,8 @@ def locked(folder: Path, remedy: str = "") -> Iterator[None]:
         try:
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):  # a note that stays says nothing: the kernel's lock does
+                holder.unlink()
 
 
 def _this_process() -> dict[str, Any]:

@@ -236,8 +236,8 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
         # A stage is the function of its own name in the module of its own name.
         stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
         with files_told(), numerics(), _fewer_told(connection):
+            remember_asked(task)  # first: nothing can fail once the task is done
             stage(plan, task, progress)
-            remember_asked(task)
         return Ended(None)
     except BenchError as error:
         ended = Ended(said_by(error))

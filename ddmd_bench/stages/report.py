@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.files.records import write_json, write_whole
+from ddmd_bench.files.records import remove_cut, write_json, write_whole
 from ddmd_bench.reporting.agreement import COLUMNS as AGREEMENT_COLUMNS
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.latex import latex
@@ -31,6 +31,7 @@ def report(plan: Plan) -> dict[str, Any]:
     run = load_run(plan)
     record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
     folder = plan.report_folder
+    remove_cut(folder)
     # The record last: where it stands, the pages beside it are its own.
     write_whole(folder / "index.html", html(record, run))
     write_whole(folder / "report.md", markdown(record))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -144,7 +144,8 @@ class Course:
         }
         names = (WEIGHTS, BEST, DIAGNOSTICS, EVALUATIONS)
         mark_done(folder, record, [name for name in names if (folder / name).is_file()])
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        with suppress(OSError):  # it costs room, nothing else
+            (folder / CHECKPOINT).unlink()
 
 
 def save_weights(training: Training, path: Path) -> None:
