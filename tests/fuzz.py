@@ -82,18 +82,22 @@ def _overrides(random: random.Random) -> list[str]:
 
 
 PROMPTS = {
-    "a.txt": "a red cat\ntwo dogs, one small\n\n  a “quoted” text \n",
-    "b.csv": 'prompt,category\n"a cat, red",x\n"two ""dogs""",y\n',
-    "c.tsv": 'Prompt\tCategory\n"G I" cat\tx\ntwo dogs\ty\n',
-    "d.jsonl": '{"prompt": "a cat"}\n{"prompt": "two dogs"}\n',
-    "e.json": '["a cat", "two dogs"]',
+    "a.txt": "a small red star\na large blue star\n\n  a green star \n",
+    "b.csv": 'prompt,category\n"a red star",x\n"a ""small"" star",y\na blue star,x\n',
+    "c.tsv": "Prompt\tCategory\na red star\tx\na blue star\ty\n",
+    "d.jsonl": '{"prompt": "a red star"}\n{"prompt": "a blue star"}\n',
+    "e.json": '["a red star", "a blue star"]',
 }
 
 
 def _prompts() -> None:
     for name, text in PROMPTS.items():
         Path(name).write_text(text)
-        suite = {**TINY, "prompts": {"own": {"source": name}}}
+        # Nothing of it needs the embedded world's own scenes.
+        suite = {key: TINY[key] for key in ("name", "title", "backend")}
+        suite["students"] = {"teacher": TINY["students"]["teacher_2"]}
+        suite |= {"baseline": "teacher", "metrics": ["mean", "std"]}
+        suite["prompts"] = {"own": {"source": name}}
         Path(f"{name}.yaml").write_text(yaml.safe_dump(suite))
 
 

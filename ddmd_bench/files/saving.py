@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +17,25 @@ if TYPE_CHECKING:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Safetensors of tensors on the CPU."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with written_whole(path) as temporary:
-        try:
-            save_file(dict(tensors), temporary)
-        except SafetensorError as error:
-            # The number of the system's error stands in its words alone.
-            if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
-                raise
-            number = int(found[1])
-            raise OSError(number, os.strerror(number)) from error
+    with written_whole(path) as temporary, disk_errors():
+        save_file(dict(tensors), temporary)
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """What safetensors says of the disk is the OSError that it was."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        # Its number stands in the words alone.
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number)) from error
 
 
 def save_checkpoint(path: Path, value: Any) -> None:
