@@ -23,7 +23,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
-from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.errors import BenchError, NotRun, files_told
 from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
 
@@ -80,30 +80,35 @@ def check(
     from ddmd_bench.stages import check as stage
 
     try:
-        if junit is not None:
-            require_file(junit, "--junit")
-        if pictures is not None:
-            require_folder(pictures, "--pictures")
-        if update:
-            _update(suite, set_ or [], runs, expected, why)
-            return
-        plan = planned(suite, set_, runs, reports)
-        if baseline is None and student is None and against is None:
-            found = stage.check(plan, expected)
-        else:
-            found = stage.check_models(plan, baseline, student, against)
+        with files_told():
+            if junit is not None:
+                require_file(junit, "--junit")
+            if pictures is not None:
+                require_folder(pictures, "--pictures")
+            if update:
+                _update(suite, set_ or [], runs, expected, why)
+                return
+            plan = planned(suite, set_, runs, reports)
+            if baseline is None and student is None and against is None:
+                found = stage.check(plan, expected)
+            else:
+                found = stage.check_models(plan, baseline, student, against)
+            _print_checked(found, plan.suite.name, json_)
+            _for_ci(found, plan.suite.name, junit, pictures)
     except BenchError as error:
         errors.print(str(error))
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
-    if json_:
-        record = {"suite": plan.suite.name, **found.as_record()}
-        console.print(json.dumps(record, indent=1))
-    else:
-        for line in lines_of(found):
-            console.print(line)
-        console.print(f"{plan.suite.name}: {found.status}")
-    _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
+
+
+def _print_checked(found: Checked, suite: str, as_json: bool) -> None:
+    if as_json:
+        record = {"suite": suite, **found.as_record()}
+        console.print(json.dumps(record, indent=1))
+        return
+    for line in lines_of(found):
+        console.print(line)
+    console.print(f"{suite}: {found.status}")
 
 
 def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | None) -> None:

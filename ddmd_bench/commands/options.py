@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, files_told
 from ddmd_bench.files import ranks
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
@@ -50,7 +50,7 @@ P = ParamSpec("P")
 
 
 def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
-    """Bad input ends with its message and exit code 2, without a traceback."""
+    """Bad input, and a file that cannot be written, end with a message and exit code 2."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -58,7 +58,8 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
             if isinstance(stream, TextIOWrapper):  # a character that it lacks ends no command
                 stream.reconfigure(errors="backslashreplace")
         try:
-            command(*args, **kwargs)
+            with files_told():
+                command(*args, **kwargs)
         except BenchError as error:
             if not ranks.said_by_first(error):
                 errors.print(str(error))

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 SCHEMA = 1
 DONE = "done.json"
 SO_FAR = "so_far.json"  # the record of a task that goes on once more is asked of it
+# Names of files that are being written: ours, and those that safetensors takes meanwhile.
+_CUT = ("*.tmp", ".tmp*")
 # What is read of such a record: each stage has the keys that it has something to say of.
 _MADE = {
     "key?": str, "files?": {...: str}, "provenance?": {}, "weights_sha256?": {...: str},
@@ -69,17 +72,46 @@ def seed_of(*parts: str | int) -> int:
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write under a temporary name, then rename: a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The name under which to write a file, which then has its own, or nothing is left of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    put_in_place(temporary, path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            # All of it is on the disk first: after a power cut too it is whole.
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # on a full disk others have its room
+                temporary.unlink()
+            raise
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file its name once all of it is on the disk: after a power cut too it is whole."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def remove_cut(folder: Path) -> None:
+    """Remove what a process was writing here, or in folders of this one, when it was killed.
+
+    For whoever alone may write here now.
+    """
+    for cut in (path for name in _CUT for at in (name, f"*/{name}") for path in folder.glob(at)):
+        with suppress(OSError):  # it costs room, nothing else
+            cut.unlink()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk names the file: that of a write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def finite_or_none(value: float) -> float | None:

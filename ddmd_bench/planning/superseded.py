@@ -30,7 +30,7 @@ class Superseded(NamedTuple):
 
 
 def remember_asked(task: Task) -> None:
-    """Leave what the finished task was asked beside its record."""
+    """Leave what a task is asked where its record will be."""
     write_json(task.folder / ASKED, {"key": task.key, "inputs": task.inputs})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from ddmd_bench.files.records import remove_cut
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
@@ -73,7 +74,8 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
 
 
 def forget_failure(task: Task) -> None:
-    """What an earlier try left of its failure is no news of this one."""
+    """What an earlier try left of its failure, and of what it was writing, is no news of this."""
+    remove_cut(task.folder)
     for file in (task.failure_file, task.folder / TRACEBACK):
         with suppress(OSError):  # what is wrong with the folder is the task's own to find
             file.unlink(missing_ok=True)

@@ -106,8 +106,9 @@ def _done(task: Task, plan: Plan, on_event: OnEvent) -> Ended:
             case Said():
                 on_event(Note(str(task), message.text))
 
-    if ranks.is_first() or task.stage not in SHARED:
+    leads = ranks.is_first() or task.stage not in SHARED
+    if leads:
         forget_failure(task)
-    ended = done(task, plan, tell)
+    ended = done(task, plan, tell, leads=leads)
     return_memory()  # the process goes on: what the task kept serves no other
     return ended

@@ -23,7 +23,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.errors import BenchError, files_told, said_by
 from ddmd_bench.files import stopping
 from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.memory import FewerAtOnce, return_memory
@@ -229,8 +229,11 @@ def _tell(connection: Connection, message: Message) -> None:
         connection.send(message)
 
 
-def done(task: Task, plan: Plan, tell: Callable[[Message], None]) -> Ended:
-    """Do a task in this process; what went wrong, in words, whatever was thrown and by whom."""
+def done(task: Task, plan: Plan, tell: Callable[[Message], None], *, leads: bool = True) -> Ended:
+    """Do a task in this process; what went wrong, in words, whatever was thrown and by whom.
+
+    leads: whether no other process leads, of those that do it together.
+    """
     said = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -243,9 +246,10 @@ def done(task: Task, plan: Plan, tell: Callable[[Message], None]) -> Ended:
     try:
         # A stage is the function of its own name in the module of its own name.
         stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
-        with numerics(), _fewer_told(tell):
+        with files_told(), numerics(), _fewer_told(tell):
+            if leads:
+                remember_asked(task)  # first: nothing can fail once the task is done
             stage(plan, task, progress)
-        remember_asked(task)
         return Ended(None)
     except BenchError as error:
         ended = Ended(said_by(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.files.records import write_whole
+from ddmd_bench.files.records import remove_cut, write_whole
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.pages import html
 from ddmd_bench.reporting.pictures import shown_files
@@ -25,6 +25,7 @@ def report(plan: Plan) -> dict[str, Any]:
         plan.packed.refuse_changed()
     run = load_run(plan)
     record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
+    remove_cut(plan.report_folder)
     if plan.packed is not None:
         plan.packed.fetch(shown_files(record["pictures"], run))
     write_whole(plan.report_folder / PAGE, html(record, run))

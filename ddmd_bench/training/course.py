@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from safetensors.torch import save_file
 
 from ddmd_bench.errors import BenchError, Unreadable, said_by
 from ddmd_bench.files import ranks
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
-from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
+from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json
+from ddmd_bench.files.saving import save_checkpoint, save_tensors
 from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.students.networks import load_student
@@ -49,8 +48,7 @@ class Course:
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one."""
         if ranks.is_first():
-            for cut in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
-                cut.unlink(missing_ok=True)
+            remove_cut(self.folder)
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
@@ -78,11 +76,8 @@ class Course:
         """
         with self._recorded(len(self.rows)):
             require_finite_weights(self.training.networks)
-        path = self.folder / CHECKPOINT
-        temporary = path.with_suffix(".tmp")
         held = {"state": self.training.state(), "rows": self.rows, "history": self.history}
-        torch.save({"key": self.key, **held}, temporary)
-        put_in_place(temporary, path)
+        save_checkpoint(self.folder / CHECKPOINT, {"key": self.key, **held})
         self.saved_at = len(self.rows)
 
     def advance(self) -> dict[str, float]:
@@ -172,15 +167,14 @@ class Course:
         }
         names = (WEIGHTS, BEST, DIAGNOSTICS, EVALUATIONS)
         mark_done(folder, record, [name for name in names if (folder / name).is_file()])
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        with suppress(OSError):  # it costs room, nothing else
+            (folder / CHECKPOINT).unlink()
 
 
 def save_weights(training: Training, path: Path) -> None:
     """The student's weights in safetensors, written whole."""
     state = {k: v.contiguous().cpu() for k, v in training.result().state().items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(state, temporary)
-    put_in_place(temporary, path)
+    save_tensors(path, state)
 
 
 @contextmanager
