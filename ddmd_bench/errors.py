@@ -55,7 +55,7 @@ def files_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REMEDIES or isinstance(error, BenchError):
+        if error.errno is None or error.errno not in REMEDIES or isinstance(error, BenchError):
             raise
         place = error.filename2 or error.filename or "a file"
         place = place.decode(errors="backslashreplace") if isinstance(place, bytes) else place

@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, Unreadable
 from ddmd_bench.files.inside import LONGEST, require_inside
-from ddmd_bench.files.records import put_in_place
+from ddmd_bench.files.records import written_whole
 
 # GNU's headers hold any size and name; those of pax are texts, which need a parser.
 FORMAT = tarfile.GNU_FORMAT
@@ -74,21 +74,16 @@ class _Passing:
 
 def write_archive(path: Path, members: Iterable[Member]) -> Written:
     """Pack files in the order given; whatever stops it, nothing half-made is left."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
             written = _write(file, members)
-        put_in_place(temporary, path)
+        return written
     except OSError as error:
         full = "the disk is full" if error.errno in _FULL else str(error)
         raise BenchError(
             f"{path}: not written, and nothing is left of it: {full}. "
             "Make room, or name another place: --output"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)  # what is whole has another name by now
-    return written
 
 
 def _write(file: IO[bytes], members: Iterable[Member]) -> Written:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def parse_json(text: str | bytes, **hooks: Callable[[str], Any]) -> Any:
+def parse_json(text: str | bytes, **hooks: Any) -> Any:
     """The value of a JSON text, or ValueError; hooks as `json.loads` has them."""
     try:
         return json.loads(text, **hooks)

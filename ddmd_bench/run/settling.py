@@ -18,7 +18,6 @@ from ddmd_bench.files.records import (
     SO_FAR,
     content_key,
     finite_or_none,
-    put_in_place,
     read_done,
     write_jsonl,
 )
@@ -161,7 +160,7 @@ def _todo(plan: Plan, standing: _Standing, lost: set[str]) -> Iterator[Task]:
             yield scoring
         elif name in standing.ended and not (drawing.complete() and scoring.complete()):
             if not drawing.complete():
-                put_in_place(drawing.folder / SO_FAR, drawing.folder / DONE)
+                (drawing.folder / SO_FAR).replace(drawing.folder / DONE)
             yield scoring
 
 
@@ -177,7 +176,7 @@ def _reopen(drawing: Task, scoring: Task) -> None:
     """What was finished goes on: another student, mended or trained anew, takes more prompts."""
     scoring.folder.joinpath(DONE).unlink(missing_ok=True)
     with suppress(FileNotFoundError):
-        put_in_place(drawing.folder / DONE, drawing.folder / SO_FAR)
+        (drawing.folder / DONE).replace(drawing.folder / SO_FAR)
 
 
 def looks_file(plan: Plan) -> Any:
