@@ -76,8 +76,7 @@ def write_archive(path: Path, members: Iterable[Member]) -> Written:
     """Pack files in the order given; whatever stops it, nothing half-made is left."""
     try:
         with written_whole(path) as temporary, temporary.open("wb") as file:
-            written = _write(file, members)
-        return written
+            return _write(file, members)
     except OSError as error:
         full = "the disk is full" if error.errno in _FULL else str(error)
         raise BenchError(
