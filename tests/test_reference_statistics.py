@@ -317,6 +317,38 @@ def test_a_source_that_changed_meanwhile_is_read_anew(photographs: Path, tmp_pat
     assert contents(output) == contents(built(photographs, tmp_path / "whole"))
 
 
+def test_parts_of_files_that_were_replaced_are_made_again_and_no_others(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever sizes and times say: what counts is the bytes."""
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, partial(_stop_after, 11))
+    replaced = sorted(photographs.rglob("*.png"))[7]
+    before, data = replaced.stat(), replaced.read_bytes()
+    other = np.random.default_rng(1).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    Image.fromarray(other).save(replaced)
+    assert abs(replaced.stat().st_size - len(data)) < 20
+    replaced.write_bytes(replaced.read_bytes().ljust(len(data), b"\0")[: before.st_size + 20])
+    os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
+    seen = list[str]()
+    preprocess = Corner.preprocess
+    monkeypatch.setattr(
+        Corner, "preprocess", lambda self, image: seen.append("") or preprocess(self, image)
+    )
+    build(source, output, ["inception"], None, lambda done: None)
+    assert len(seen) == NUM_IMAGES - 6  # the first part's six stay
+    seen.clear()
+    assert contents(output) == contents(built(photographs, tmp_path / "whole"))
+    # One that leads all others moves them all.
+    (photographs / "000.png").write_bytes(data)
+    with pytest.raises(KeyboardInterrupt):
+        build(source, tmp_path / "more", ["inception"], None, partial(_stop_after, 11))
+    (photographs / "000.png").unlink()
+    build(source, tmp_path / "more", ["inception"], None, lambda done: None)
+    assert contents(tmp_path / "more") == contents(tmp_path / "whole")
+
+
 def test_a_part_that_was_damaged_is_made_again(photographs: Path, tmp_path: Path) -> None:
     source, output = DataSource(source=str(photographs)), tmp_path / "kept"
     with pytest.raises(KeyboardInterrupt):

@@ -24,6 +24,7 @@ from ddmd_bench.commands.options import (
 )
 from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ def check(
     from ddmd_bench.stages import check as stage
 
     try:
+        if junit is not None:
+            require_file(junit, "--junit")
+        if pictures is not None:
+            require_folder(pictures, "--pictures")
         if update:
             _update(suite, set_ or [], runs, expected, why)
             return
@@ -88,15 +93,15 @@ def check(
         else:
             found = stage.check_models(plan, baseline, student, against)
     except BenchError as error:
-        errors.print(str(error))
+        errors.print(str(error), markup=False, highlight=False)
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
     if json_:
         record = {"suite": plan.suite.name, **found.as_record()}
-        console.print(json.dumps(record, indent=1))
+        console.print(json.dumps(record, indent=1), markup=False, highlight=False)
     else:
         for line in lines_of(found):
-            console.print(line)
-        console.print(f"{plan.suite.name}: {found.status}")
+            console.print(line, markup=False, highlight=False)
+        console.print(f"{plan.suite.name}: {found.status}", highlight=False)
     _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
 
@@ -117,7 +122,7 @@ def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | Non
     if os.environ.get("GITHUB_ACTIONS") == "true":
         # To stderr, which the runner reads too: stdout may be JSON.
         for line in ci.workflow_commands(found, suite):
-            errors.print(line)
+            errors.print(line, markup=False, highlight=False)
 
 
 def _update(
@@ -170,6 +175,7 @@ def expect(
     """Run a suite with several seeds and write the values that `check` expects."""
     from ddmd_bench.reporting.expected import write_expected
 
+    (require_file if output.suffix == ".json" else require_folder)(output, "--output")
     records = []
     for seed in _parse_seeds(seeds):
         plan = _of_seed(suite, set_ or [], runs, seed)

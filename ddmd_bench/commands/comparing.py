@@ -9,6 +9,7 @@ import typer
 
 from ddmd_bench.commands.options import console
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.places import require_file
 from ddmd_bench.files.records import read_record, write_whole
 
 
@@ -24,13 +25,15 @@ def compare(
     """Hold students of one report against students of another, seed by seed."""
     from ddmd_bench.reporting.between import between, between_markdown
 
+    if output is not None:
+        require_file(output, "--output")
     records = read_report(first), read_report(second)
     pairs = [_parse_pair(text) for text in pair or []]
     pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
     if not pairs:
         raise BenchError("the reports share no student's name: say --pair student=other")
     text = between_markdown(*records, between(*records, pairs))
-    console.print(text)
+    console.print(text, markup=False, highlight=False)
     if output is not None:
         write_whole(output, text)
 
@@ -44,7 +47,7 @@ def power(
     from ddmd_bench.reporting.power import power_markdown
 
     text = power_markdown(read_report(report), metric, difference)
-    console.print(text)
+    console.print(text, markup=False, highlight=False)
 
 
 def read_report(path: Path) -> dict[str, Any]:

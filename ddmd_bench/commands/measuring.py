@@ -24,6 +24,7 @@ from ddmd_bench.commands.running import run_stage
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.numerics import numerics
+from ddmd_bench.files.places import own_place, require_folder
 from ddmd_bench.run.events import Event
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def score(
         str | None, typer.Option(help="Of a folder: statistics that FID and others compare with.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Of a folder: default scores/<folder>.")
+        Path | None, typer.Option(help="Of a folder: default scores/<its path>.")
     ] = None,
     dtype: Dtype = "float32",
     set_: Overrides = None,
@@ -85,7 +86,8 @@ def _score_images(
     dtype: str,
 ) -> None:
     """Score a folder of images and print the values."""
-    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder, some_of
+    from ddmd_bench.data.image_folders import left_out, some_of
+    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
     from ddmd_bench.scorers import METRICS, scorer_weights
     from ddmd_bench.scorers.weights import located, missing_sentence
 
@@ -98,8 +100,9 @@ def _score_images(
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
     raise_problems(folder_problems(metrics, reference))
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
+    output = output or Path("scores") / own_place(folder)
+    require_folder(output, "--output")
     images = read_folder(folder, prompts, metrics, order)
-    output = output or Path("scores") / folder.resolve().name
     with numerics(), progress_shown(console) as on_event:
 
         def progress(done: int, total: int) -> None:
@@ -112,8 +115,14 @@ def _score_images(
     if images.not_listed:
         named = f"{len(images.not_listed)} images have no prompt and were not scored: "
         console.print(named + some_of(images.not_listed))
-    if lost := [row["file_name"] for row, at in zip(*images[:2], strict=True) if not at.is_file()]:
+    if lost := [
+        row["file_name"]
+        for row, at in zip(images.rows, images.paths, strict=True)
+        if not at.is_file()
+    ]:
         console.print(f"{len(lost)} listed images are not there: {some_of(lost)}")
+    if others := left_out(folder):
+        console.print(others)
     if number := record["equal_images"]:
         console.print(f"{number} images repeat another of the set, byte for byte: they add nothing")
     console.print(f"scores: {output}")

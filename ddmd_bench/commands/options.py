@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -43,13 +45,16 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a character that it lacks ends no command
+                stream.reconfigure(errors="backslashreplace")
         try:
             command(*args, **kwargs)
         except BenchError as error:
-            errors.print(str(error))
+            errors.print(str(error), markup=False, highlight=False)
             raise typer.Exit(2) from None
         except (KeyboardInterrupt, Stopped) as stop:
-            errors.print("stopped; what is complete is kept, run again to go on")
+            errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
             code = EXIT_CODE if isinstance(stop, Stopped) else 130
             raise typer.Exit(code) from None
 

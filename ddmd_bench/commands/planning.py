@@ -17,6 +17,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.places import require_folder
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -39,6 +40,8 @@ def plan(
     """Check a suite and print what a run would do; with --for, what a difference would take."""
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     asked = load_suite(suite, set_ or [])
     if for_ is None:
         _print_plan(asked, runs, reports)

@@ -22,6 +22,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files.places import require_folder
 from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     from ddmd_bench.planning.plan import make_plan
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
@@ -79,7 +82,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     raise_problems(problems)
     if "generate" in stages:
         for line in plan.unfit_lines:
-            errors.print(f"{line}. The others go on")
+            errors.print(f"{line}. The others go on", markup=False, highlight=False)
     # Two runs in one folder would do everything twice, and write the same files.
     stopping.obey()
     alone = locked(plan.runs / plan.suite.name, _IN_USE)
@@ -152,7 +155,7 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
         told += f", and {waiting} that need them were not begun"
     end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
     lines = [end, *outcome.problems]
-    errors.print("\n  ".join(lines))
+    errors.print("\n  ".join(lines), markup=False, highlight=False)
     raise typer.Exit(SOME_FAILED)
 
 
@@ -160,7 +163,7 @@ def raise_missing(plan: Plan) -> None:
     """End with the code for failures where the report lacks a student though all tasks are done."""
     students = read_json(plan.report_folder / "report.json")["students"]
     if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
-        errors.print("\n".join(lost))
+        errors.print("\n".join(lost), markup=False, highlight=False)
         raise typer.Exit(SOME_FAILED)
 
 

@@ -14,6 +14,7 @@ from ddmd_bench.data.hub_tables import explained, readable, stream_hub
 from ddmd_bench.data.image_folders import (
     IMAGE_SUFFIXES,
     files_below,
+    images_below,
     list_images,
     metadata_of,
 )
@@ -86,10 +87,10 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
         rows, image, _ = _open_hub(data, data.column)
         values = (r[image] for r in readable(data.source, rows.select_columns([image]).skip(skip)))
     else:
-        path = source_path(data)
-        if path.is_dir() and (files := files_below(path, IMAGE_SUFFIXES)):
+        if files := image_files(data):
             yield from ((str(file), file.read_bytes()) for file in files[skip:])
             return
+        path = source_path(data)
         if not (tables := parquet_tables(path)):
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise BenchError(f"{path}: holds neither images ({kinds}) nor {PARQUET}")
@@ -104,13 +105,18 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
 
 
 def image_files(data: DataSource) -> list[Path]:
-    """The files here that hold a source's images, in order; none of a dataset of the Hub."""
-    if archive := images_of_prompts(data.source):
-        return [archive[0]]
+    """The files of a source, in order, each of which is an image; none where it has others."""
     if not is_local_source(data.source):
         return []
     path = source_path(data)
-    return (path.is_dir() and files_below(path, IMAGE_SUFFIXES)) or parquet_tables(path)
+    return images_below(path) if path.is_dir() else []
+
+
+def image_containers(data: DataSource) -> list[Path]:
+    """The files here that hold many images of a source each; none of a dataset of the Hub."""
+    if archive := images_of_prompts(data.source):
+        return [archive[0]]
+    return parquet_tables(source_path(data)) if is_local_source(data.source) else []
 
 
 def _zipped(path: Path, pattern: str, skip: int) -> Iterator[tuple[str, bytes]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ddmd_bench.data.tables import rows_of
-from ddmd_bench.data.texts import stripped, text_column, text_of
+from ddmd_bench.data.texts import as_text, stripped, text_column, text_of
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.lines import read_text
 
@@ -30,8 +30,7 @@ def table_rows(
         found = found or text_column(where, list(row), column)
         if category is not None and category not in row:
             raise BenchError(f"{where}: no column {category!r}; it has: {', '.join(row)}")
-        style = row.get(category or CATEGORY_COLUMN)
-        style = stripped(style) if isinstance(style, str) else ""
+        style = stripped(as_text(row.get(category or CATEGORY_COLUMN)) or "")
         yield text_of(where, found, k, row.get(found)), style or None
 
 

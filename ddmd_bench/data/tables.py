@@ -1,7 +1,8 @@
 """Tables of this machine, read by their own names: what a suffix says is all that decides how.
 
-Every value of a CSV or TSV file is a text: "1", "NA" and "2024-01-01" are words here. Files are
-streamed; nothing of them is copied into a cache, or remembered.
+Every value of a CSV or TSV file is a text: "1", "NA" and "2024-01-01" are words here, and a number
+in JSON is the text that it is written as. Files are streamed; nothing of them is copied into a
+cache, or remembered.
 """
 
 from __future__ import annotations
@@ -138,6 +139,8 @@ def _named(path: Path, records: Iterator[tuple[int, list[str]]]) -> Iterator[Row
     """Rows by the names of the first record; one that is longer is refused, shorter ones lack."""
     header = next((values for _, values in records if values), [])
     names = [stripped(name) for name in header]
+    while names and not names[-1]:  # what stands behind the last name belongs to no column
+        names.pop()
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise BenchError(f"{path}: two columns are called {', '.join(twice)}; rename one")
     for number, values in records:
@@ -159,18 +162,18 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """A list of records or of strings; a file of JSON lines under this suffix is one too."""
-    whole = read_text(path)
-    if not whole.lstrip(" \t\r\n").startswith("["):
+    """Records or strings, a list of them or one a line, whichever of both suffixes it has."""
+    first = next((text for line in iter_lines(path) if (text := line.strip(" \t\r"))), "")
+    if not first.startswith("["):
         yield from _json_lines(path)
         return
-    for k, value in enumerate(_parsed(path, "it", whole)):
+    for k, value in enumerate(_parsed(path, "it", read_text(path))):
         yield _record(path, f"item {k}", value)
 
 
 def _parsed(path: Path, what: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
         reason = f"{error.msg}, character {error.pos + 1}"
         raise BenchError(f"{path}: cannot be read: {what} is not JSON: {reason}") from error
@@ -219,7 +222,7 @@ FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".txt": _text,
     ".csv": _csv,
     ".tsv": _tsv,
-    ".jsonl": _json_lines,
+    ".jsonl": _json,
     ".json": _json,
     PARQUET: _parquet,
 }

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.files.locks import locked
-from ddmd_bench.files.records import content_key
+from ddmd_bench.files.records import content_key, file_sha256
+from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, OnePass
@@ -48,21 +49,11 @@ class Images:
     names: Sequence[str]  # what an error calls each; the path of one that is a file
     open: Callable[[int], Image]  # raises `Unusable` where one cannot be scored
 
-    def stamp(self, part: slice) -> str:
-        """Changes with the prompts and with any file's size or time."""
-        files = [Path(name) for name in self.names[part]]
-        stats = [path.stat() if path.is_file() else None for path in files]
-        return content_key(
-            [
-                [
-                    path.name,
-                    row["prompt"],
-                    row["prompt_set"],
-                    stat and [stat.st_size, stat.st_mtime_ns],
-                ]
-                for path, row, stat in zip(files, self.rows[part], stats, strict=True)
-            ]
-        )
+    def sha256(self) -> list[str | None]:
+        """Of the bytes of each that is a file."""
+        files = [Path(name) for name in self.names]
+        found = remembered("scored_images", (path for path in files if path.is_file()), file_sha256)
+        return [found.get(path) for path in files]
 
 
 class Measured(NamedTuple):
@@ -184,7 +175,8 @@ def _all_parts(
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
     ranges = whole_prompts(images.rows, PART_SIZE)
-    parts = [_part(images, rows, kept, keys, wanted) for rows in ranges]
+    digests = images.sha256() if kept else []
+    parts = [_part(images, rows, kept, keys, wanted, digests[rows]) for rows in ranges]
     lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
     for part in parts:
         lacking[tuple(name for name in scorers if name not in part.answers)].append(part)
@@ -206,11 +198,14 @@ def _part(
     kept: KeptAnswers | None,
     keys: Mapping[str, str],
     wanted: Mapping[str, frozenset[str]],
+    digests: Sequence[str | None],
 ) -> _Part:
-    """A part with what is known of it."""
+    """A part with what is known of it: of images of these bytes with these prompts."""
     if kept is None:
         return _Part(rows, "", {}, {})
-    stamp, known = images.stamp(rows), dict[str, Answer]()
+    asked_of = ((row["prompt"], row["prompt_set"]) for row in images.rows[rows])
+    stamp = content_key([*zip(digests, asked_of, strict=True)])
+    known: dict[str, Answer] = {}
     files = {name: part_path(kept.answers, name, key, rows) for name, key in keys.items()}
     for name, path in files.items():
         asked = [name in wanted[row["prompt_set"]] for row in images.rows[rows]]
