@@ -273,6 +273,13 @@ LIGHT = [
 SETS = {"seen": scenes.seen_labels, "compositional": scenes.held_out_labels}
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """Below a folder of the test's own, where the answers to its images are kept."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
 def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> Any:
     """A plan of real scenes: two a prompt to score, four a prompt as the reference."""
     labels = {name: SETS[name]()[:num] for name, num in num_prompts.items()}
