@@ -184,4 +184,5 @@ def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -
 def read_done(folder: Path) -> dict[str, Any] | None:
     """The stage's record, or None while it is not finished."""
     path = folder / DONE
-    return read_versioned(path, DONE_FORMS) if path.is_file() else None
+    again = f"Put it back, or delete {folder} and run again"
+    return read_versioned(path, DONE_FORMS, again) if path.is_file() else None
