@@ -96,7 +96,7 @@ def check(
             _print_checked(found, plan.suite.name, json_)
             _for_ci(found, plan.suite.name, junit, pictures)
     except BenchError as error:
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(str(error))
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
     raise typer.Exit(EXIT_CODES[found.status])
 
@@ -127,7 +127,7 @@ def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | Non
     if os.environ.get("GITHUB_ACTIONS") == "true":
         # To stderr, which the runner reads too: stdout may be JSON.
         for line in ci.workflow_commands(found, suite):
-            errors.print(line, markup=False, highlight=False)
+            errors.print(line)
 
 
 def _update(

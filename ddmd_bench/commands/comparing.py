@@ -34,7 +34,7 @@ def compare(
     if not pairs:
         raise BenchError("the reports share no student's name: say --pair student=other")
     text = between_markdown(*records, between(*records, pairs))
-    console.print(text, markup=False, highlight=False)
+    console.print(text)
     if output is not None:
         write_whole(output, text)
 
@@ -49,7 +49,7 @@ def power(
     from ddmd_bench.reporting.saved import read_report
 
     text = power_markdown(read_report(report), metric, difference)
-    console.print(text, markup=False, highlight=False)
+    console.print(text)
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

@@ -209,7 +209,7 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
         told += f", and {waiting} that need them were not begun"
     end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
     lines = [end, *outcome.problems]
-    errors.print("\n  ".join(lines), markup=False, highlight=False)
+    errors.print("\n  ".join(lines))
     raise typer.Exit(SOME_FAILED)
 
 
@@ -219,7 +219,7 @@ def raise_missing(plan: Plan) -> None:
 
     students = read_report(plan.report_folder)["students"]
     if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
-        errors.print("\n".join(lost), markup=False, highlight=False)
+        errors.print("\n".join(lost))
         raise typer.Exit(SOME_FAILED)
 
 

@@ -37,7 +37,7 @@ def _verified(plan: Plan) -> list[str]:
     with one_thread():
         found = verified(plan)
     for line in [*found.unknown, *found.wrong]:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     told = f"{len(found.wrong)} lines differ" if found.wrong else "the report follows from them"
     console.print(f"{plan.suite.name}: {found.num_files} files as made; {told}")
     return found.wrong

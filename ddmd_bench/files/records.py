@@ -222,4 +222,5 @@ def mark_done(
 def read_done(folder: Path, name: str = DONE) -> dict[str, Any] | None:
     """The stage's record, or None while it is not finished."""
     path = folder / name
-    return read_versioned(path, DONE_FORMS) if path.is_file() else None
+    again = f"Put it back, or delete {folder} and run again"
+    return read_versioned(path, DONE_FORMS, again) if path.is_file() else None
