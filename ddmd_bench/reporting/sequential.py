@@ -37,7 +37,7 @@ def sequential(run: RunFiles) -> dict[str, Any]:
     if rule is None:
         return {}
     files = {name: run.first_seed(name) for name in suite.students}
-    comparisons, num_looks = [], 0
+    comparisons = []
     for name in compared_students(suite):
         for metric in rule.metrics:
             last = last_look(run, rule, metric, name)
