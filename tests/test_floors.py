@@ -159,3 +159,11 @@ def test_light_folders_load_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_no_library_is_asked_to_run_the_code_of_a_repository() -> None:
+    """Each of them does so only where it is told to trust it."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for way in ("trust_remote_code", "custom_pipeline", "torch.hub", "weights_only=False"):
+            assert way not in text, f"{path.name}: {way}"
