@@ -230,7 +230,7 @@ def test_every_write_fails_and_the_end_is_the_same(
     if pytestconfig.getoption("whole"):
         ways, every = [[name] for name in FAULTS], 1
     else:
-        ways, every = [[*FAULTS]], 6
+        ways, every = [[*FAULTS]], 8
     for names in ways:
         folder, chosen, turns = world("-".join(names)), Chosen(every), cycle(names)
         failed = Counter[str]()
