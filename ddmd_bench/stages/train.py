@@ -61,17 +61,19 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
                     log(course.evaluate(), 0)
         for iteration in range(len(course.rows) + 1, settings.num_iterations + 1):
             row = course.advance()
-            stops = ranks.anyone(stop_asked())
-            due = stops or iteration % settings.checkpoint_every == 0
-            if due:
-                course.require_one_state()
             with ranks.together():
                 if ranks.is_first():
                     log({**row, **course.evaluate()}, iteration)
                     progress(iteration, settings.num_iterations)
-                    if due and iteration < settings.num_iterations:
+            stops = ranks.anyone(stop_asked())
+            if iteration == settings.num_iterations:
+                break
+            if stops or iteration % settings.checkpoint_every == 0:
+                course.require_one_state()
+                with ranks.together():
+                    if ranks.is_first():
                         course.save()
-            if stops and iteration < settings.num_iterations:
+            if stops:
                 raise Stopped
     course.finish()
 
