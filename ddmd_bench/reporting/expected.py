@@ -41,7 +41,7 @@ SETTINGS = {
     "model?": {},
     "students": {...: {"source": str, "train?": {}, "checkpoint?": (dict, type(None))}},
 }
-PROVENANCE = {"common": {}, "varying?": {}}
+PROVENANCE: dict[str, Any] = {"common": {}, "varying?": {}}
 FORMS = {
     SCHEMA: {
         "protocol": {},
