@@ -544,7 +544,7 @@ def test_a_cut_download_is_told(weights: Path) -> None:
 
 def test_a_checkpoint_without_its_entry_is_refused(weights: Path) -> None:
     torch.save({"model": {}}, weights / "HPS_v2.1_compressed.pt")
-    with pytest.raises(BenchError, match="no entry 'state_dict', found model"):
+    with pytest.raises(BenchError, match="it holds model; expected an entry 'state_dict'"):
         load("hps_v21")
 
 

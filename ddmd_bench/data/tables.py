@@ -174,7 +174,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _parsed(path: Path, what: str, text: str) -> Any:
     try:
-        return parse_json(text, parse_int=str, parse_float=str)
+        return parse_json(text, number=str)
     except ValueError as error:
         raise BenchError(f"{path}: cannot be read: {what} is not JSON: {error}") from error
 

@@ -23,12 +23,12 @@ def reading(
     # Some libraries have no word for either.
     if not path.is_file():
         raise Unreadable(f"{path}: {'a folder' if path.is_dir() else 'no such file'}. {remedy}")
-    unfit: tuple[type[Exception], ...] = (OSError, ValueError, *damage)
+    caught: tuple[type[Exception], ...] = (OSError, ValueError, *damage)
     try:
         yield
     except BenchError:
         raise
-    except unfit as error:
+    except caught as error:
         # Libraries raise an OSError of their own too, without a number, over what a file holds.
         if isinstance(error, OSError) and error.errno is not None:
             raise Unreadable(f"{path}: cannot be read: {error.strerror}. {remedy}") from error
