@@ -13,6 +13,7 @@ Whatever is called here that communicates is called by all ranks, in the same or
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
 import pickle
@@ -64,6 +65,7 @@ def join() -> None:
     with _met():
         state = PartialState(timeout=TIMEOUT, **cast(Any, kinds))
     _Here.number, _Here.num = state.process_index, state.num_processes
+    atexit.register(part)
     gpu = str(torch.cuda.get_device_properties(state.device).uuid) if cuda else None
     require_own_gpus(gathered((socket.gethostname(), gpu)))
 
@@ -277,6 +279,7 @@ def _met() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
+        atexit.unregister(part)  # which would wait for the one that is gone
         raise Parted(
             f"{_this_rank()} lost another process of this command, which ended or cannot be "
             f"reached ({said_by(error)})"
