@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from ddmd_bench.files import ranks
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.finite import NotFinite
+from ddmd_bench.training.trackers import tracked
 from ddmd_bench.training.update import Training
 
 NUM = 4  # samples of an update, which two ranks share evenly and three do not
@@ -169,6 +171,19 @@ def test_gradients_are_summed_wherever_a_rank_has_one() -> None:
     for grads in on_ranks(3, gradients):
         found = [None if grad is None else grad.tolist() for grad in grads]
         assert found == [[6.0] * 3, [5.0] * 3, None, None]
+
+
+def logged(folder: Path) -> list[int]:
+    """The ranks that are there after the first has logged to a tracker."""
+    with tracked(["tensorboard"] if ranks.is_first() else [], folder, "p", "r", {}) as log:
+        log({"loss": 1.0}, 1)
+    return ranks.gathered(ranks.number())
+
+
+def test_a_tracker_parts_no_ranks(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    assert on_ranks(2, logged, tmp_path) == [[0, 1], [0, 1]]
+    assert list(tmp_path.rglob("events.out.*"))
 
 
 @given(num_items=st.integers(0, 50), num=st.integers(1, 12))
