@@ -240,7 +240,7 @@ def test_a_damaged_file_keeps_no_other_student_from_running(world: Any) -> None:
     plan = make_plan(suite, folder / "runs", folder / "reports")
     assert plan.unfit.keys() == {"damaged"}
     require_here(plan.downloads)  # of what the others need
-    with pytest.raises(BenchError, match=r"^students.damaged: .*damaged or cut short"):
+    with pytest.raises(BenchError, match=r"^students.damaged: .*cut, or no safetensors file"):
         refuse_unfit(suite, folder)
 
 

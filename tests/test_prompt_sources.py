@@ -511,7 +511,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "neither record nor text": ({"source": "numbers.json"}, "item 0 is neither a record nor"),
     "not CSV": ({"source": "bytes.csv"}, r"bytes\.csv: cannot be read"),
     "not JSON": ({"source": "broken.jsonl"}, r"broken\.jsonl: cannot be read: line 2 is not JSON"),
-    "not Parquet": ({"source": "bytes.parquet"}, r"bytes\.parquet: cannot be read"),
+    "not Parquet": ({"source": "bytes.parquet"}, r"bytes\.parquet: cut, or no Parquet table"),
     "no byte": ({"source": "empty.jsonl"}, "the file is empty"),
     "white space alone": ({"source": "white.json"}, r"white\.json: holds no prompt"),
     "no prompt": ({"source": "blank.txt"}, r"blank\.txt: holds no prompt"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 NETWORK = "diffusion_pytorch_model"  # how diffusers names a network's weights
@@ -25,8 +26,8 @@ def network_files(folder: Path) -> list[Path]:
         return [plain]
     indices = sorted(folder.glob(f"{NETWORK}*.safetensors.index*.json"))
     if indices:
-        shards = set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values())
-        return [indices[0], *(folder / shard for shard in sorted(shards))]
+        index = read_record(indices[0], {"weight_map": {...: str}}, FETCH_AGAIN)
+        return [indices[0], *(folder / shard for shard in sorted({*index["weight_map"].values()}))]
     singles = sorted(folder.glob(f"{NETWORK}.*.safetensors")) + sorted(
         folder.glob(f"{NETWORK}.bin")
     )

@@ -129,8 +129,7 @@ def _update(
     suite: str, overrides: Sequence[str], runs: Path, expected: Path | None, why: str
 ) -> None:
     """Write the expectation anew from runs that are complete, at the seeds that it has."""
-    from ddmd_bench.files.records import read_json
-    from ddmd_bench.reporting.expected import find_expected, write_expected
+    from ddmd_bench.reporting.expected import find_expected, read_expected, write_expected
     from ddmd_bench.stages.check import refuse_unfinished
     from ddmd_bench.suite.files import load_suite
 
@@ -138,9 +137,7 @@ def _update(
         raise BenchError('--update: say why the values moved, e.g. --why "a better sampler"')
     name = load_suite(suite, overrides).name
     path = expected or find_expected(name)
-    if not path.is_file():
-        raise BenchError(f"{path}: no such file of expected values")
-    seeds = list(map(int, read_json(path)["seeds"]))
+    seeds = read_expected(path)["seeds"]
     again = f"Run `python -m ddmd_bench expect {suite} --seeds {','.join(map(str, seeds))}`"
     plans = [_of_seed(suite, overrides, runs, seed) for seed in seeds]
     for plan in plans:

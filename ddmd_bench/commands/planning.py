@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddmd_bench.commands.comparing import read_report
 from ddmd_bench.commands.options import (
     Overrides,
     Reports,
@@ -49,6 +48,7 @@ def plan(
 def _print_budget(suite: Suite, report: Path, wanted: str) -> None:
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.reporting.budget import budget_lines
+    from ddmd_bench.reporting.saved import read_report
 
     _print(budget_lines(Asked.of(suite), read_report(report), wanted))
 

@@ -22,7 +22,6 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
-from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -126,8 +125,9 @@ def _as_made(plan: Plan) -> bool:
     """Whether no file of a finished task was changed since, now or when the report was made."""
     from ddmd_bench.files.made import is_as_made
     from ddmd_bench.reporting.runfiles import UNREADABLE
+    from ddmd_bench.reporting.saved import read_report
 
-    students = read_json(plan.report_folder / "report.json")["students"].values()
+    students = read_report(plan.report_folder)["students"].values()
     if any(student["missing"].startswith(UNREADABLE) for student in students):
         return False
     return all(is_as_made(task.folder) for task in plan.tasks.values() if task.complete())
@@ -149,7 +149,9 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
 
 def raise_missing(plan: Plan) -> None:
     """End with the code for failures where the report lacks a student though all tasks are done."""
-    students = read_json(plan.report_folder / "report.json")["students"]
+    from ddmd_bench.reporting.saved import read_report
+
+    students = read_report(plan.report_folder)["students"]
     if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
         errors.print("\n".join(lost), markup=False, highlight=False)
         raise typer.Exit(SOME_FAILED)

@@ -19,14 +19,15 @@ from ddmd_bench.data.image_folders import (
 )
 from ddmd_bench.data.prompt_sources import images_of_prompts
 from ddmd_bench.data.tables import (
+    GIVE,
     PARQUET,
     is_local_source,
-    parquet_file,
     rows_of,
     source_path,
 )
 from ddmd_bench.data.texts import text_column
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.tables import parquet_file
 from ddmd_bench.suite.settings import DataSource
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _parquet_columns(table: Path, asked: str | None = None) -> tuple[str, list[s
     """The column of the images, and all of them."""
     from pyarrow.types import is_struct
 
-    schema = parquet_file(table).schema_arrow
+    schema = parquet_file(table, GIVE).schema_arrow
     # An image as `datasets` writes it: its bytes, and the name that its file had.
     typed = [f.name for f in schema if is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     return asked or _image_column(str(table), typed, schema.names), list(schema.names)
@@ -146,7 +147,7 @@ def _parquet_rows(
     tables: Sequence[Path], columns: Sequence[str], skip: int
 ) -> Iterator[tuple[Any, ...]]:
     for table in tables:
-        if (num := parquet_file(table).metadata.num_rows) <= skip:
+        if (num := parquet_file(table, GIVE).metadata.num_rows) <= skip:
             skip -= num
             continue
         for row in rows_of(table, columns, skip):

@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.data.images import png_bytes_of
+from ddmd_bench.errors import Unreadable
 from ddmd_bench.files.made import write_list
-from ddmd_bench.files.records import file_sha256, write_jsonl, write_whole
+from ddmd_bench.files.records import file_sha256, iter_appended, write_jsonl, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Row = dict[str, Any]
 METADATA = "metadata.jsonl"
+DRAWN = {"file_name": str, "sha256": str, "seconds?": float}  # of the journal's rows
 OWN = ("sha256", "seconds")  # of the journal's rows what metadata do not tell
 
 
@@ -52,9 +54,9 @@ class ImageWriter:
 
     def _kept(self) -> Iterator[tuple[int, Row]]:
         """What the journal names and is there as it was written; a line that was cut ends it."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            for line in self.journal.read_bytes().split(b"\n")[:-1]:
-                for row in json.loads(line):
+        with suppress(Unreadable, ValueError):
+            for rows in iter_appended(self.journal, [DRAWN]):
+                for row in rows:
                     place, path = _place(row), self.folder / row["file_name"]
                     whole = path.is_file() and file_sha256(path) == row["sha256"]
                     if whole and place < self.num_images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from ddmd_bench.data.tables import rows_of
 from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.lines import read_text
+from ddmd_bench.files.records import parse_json
 
 CATEGORY_COLUMN = "category"
 Row = tuple[str, str | None]  # text ('' where it is missing), category
@@ -54,7 +54,7 @@ def _json_mapping(
     """One JSON object: id -> record; `datasets` would make a column of each id."""
     for path in paths:
         try:
-            records = json.loads(read_text(path))
+            records = parse_json(read_text(path))
         except ValueError as error:
             raise BenchError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(records, dict) or not all(isinstance(r, dict) for r in records.values()):

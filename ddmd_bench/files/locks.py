@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_json, remove_cut, write_json
+from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.records import read_record, remove_cut, write_json
 
 LOCK = "lock"
+HOLDER = {"host": str, "process": int, "command": str, "since": str}
 
 
 @contextmanager
@@ -53,8 +54,8 @@ def _this_process() -> dict[str, Any]:
 
 
 def _shown(holder: Path) -> str:
-    with suppress(OSError, ValueError, KeyError, TypeError):  # it has just come or gone
-        found = read_json(holder)
+    with suppress(Unreadable):  # it has just come or gone
+        found = read_record(holder, HOLDER)
         return (
             f"process {found['process']} on {found['host']} since {found['since']} "
             f"({found['command']})"

@@ -6,19 +6,29 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import Unreadable
-from ddmd_bench.files.lines import iter_lines
+from ddmd_bench.files.forms import NUMBER, OBJECT, misfit
+from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 
 SCHEMA = 1
 DONE = "done.json"
-_REMEDY = "Put a whole one in its place, or delete it and make it again"
 # Names of files that are being written: ours, and those that safetensors takes meanwhile.
 _CUT = ("*.tmp", ".tmp*")
+# What is read of such a record: each stage has the keys that it has something to say of.
+_MADE = {
+    "key?": str, "files?": {...: str}, "provenance?": {}, "weights_sha256?": {...: str},
+    "seconds?": NUMBER, "peak_memory_gib?": NUMBER, "images_per_s?": NUMBER,
+    "n?": int, "num_iterations?": int, "samples?": int, "forwards?": {...: NUMBER},
+    "backwards?": {...: NUMBER}, "num_inference_steps?": int, "network_evaluations?": int,
+    "sampled?": str, "resolution?": [int], "best?": (dict, type(None)),
+    "missing?": {...: {...: int}}, "truncated_prompts?": {...: int},
+}  # fmt: skip
+DONE_FORMS = {SCHEMA: _MADE}
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -118,26 +128,78 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json_text(value))
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON of a file; `Unreadable` where it is cut, or no JSON."""
+def as_json(value: Any) -> Any:
+    """A value as whoever reads its JSON has it: tuples are lists, keys are texts."""
+    return json.loads(json.dumps(value))
+
+
+def parse_json(text: str | bytes, number: Callable[[str], Any] | None = None) -> Any:
+    """The value of a JSON text, or ValueError; number: what becomes of the text of each number."""
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: cut, or no JSON ({error}). {_REMEDY}") from None
+        return json.loads(text, parse_int=number, parse_float=number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """The same of an object that has these keys."""
-    record = read_json(path)
-    lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
-    if lacking or not isinstance(record, dict):
-        raise Unreadable(f"{path}: expected an object with {', '.join(keys)}. {_REMEDY}")
+def read_json(path: Path, remedy: str = PUT_BACK) -> Any:
+    """Parsed JSON of a file."""
+    with reading(path, "JSON", remedy=remedy):
+        return parse_json(path.read_bytes())
+
+
+def read_record(path: Path, form: Any = OBJECT, remedy: str = PUT_BACK) -> Any:
+    """The same of a value of this form (`files.forms`): of an object, where none is given."""
+    record = read_json(path, remedy)
+    _require(path, record, form, "", remedy)
     return record
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """One record a line."""
-    return [json.loads(line) for line in iter_lines(path)]
+def read_versioned(path: Path, forms: Mapping[int, Any], remedy: str = PUT_BACK) -> dict[str, Any]:
+    """A record that says in `schema` which of these forms it has; a later one is refused."""
+    record: dict[str, Any] = read_record(path, {"schema": int}, remedy)
+    if (schema := record["schema"]) > max(forms):
+        newer = "It was written by a newer ddmd_bench: update this one"
+        raise refuse(path, f"schema {schema}", f"{max(forms)} or earlier", newer)
+    if schema not in forms:
+        raise refuse(path, f"schema {schema}", f"one of {', '.join(map(str, forms))}", remedy)
+    _require(path, record, forms[schema], "", remedy)
+    return record
+
+
+def read_jsonl(path: Path, form: Any = OBJECT, remedy: str = PUT_BACK) -> list[dict[str, Any]]:
+    """One record a line, each of this form."""
+    *lines, last = _lines(path, remedy)
+    whole = [*lines, last] if last else lines
+    return [_of_line(path, k, line, form, remedy) for k, line in enumerate(whole, 1)]
+
+
+def iter_appended(path: Path, form: Any, remedy: str = PUT_BACK) -> Iterator[Any]:
+    """One value a line of a file that grows by lines: what a kill has cut off at its end is none.
+
+    Raises at a line that is damaged, once those before it are given.
+    """
+    for number, line in enumerate(_lines(path, remedy)[:-1], 1):
+        yield _of_line(path, number, line, form, remedy)
+
+
+def _lines(path: Path, remedy: str) -> list[bytes]:
+    with reading(path, "JSON lines", remedy=remedy):
+        return path.read_bytes().split(b"\n")
+
+
+def _of_line(path: Path, number: int, line: bytes, form: Any, remedy: str) -> Any:
+    where = f"line {number}"
+    try:
+        value = parse_json(line)
+    except ValueError as error:
+        raise Unreadable(f"{path}: cut, or no JSON in {where} ({error}). {remedy}") from None
+    _require(path, value, form, where, remedy)
+    return value
+
+
+def _require(path: Path, value: Any, form: Any, where: str, remedy: str) -> None:
+    if wrong := misfit(value, form, where):
+        raise Unreadable(f"{path}: {wrong}. {remedy}")
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -154,7 +216,5 @@ def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -
 def read_done(folder: Path) -> dict[str, Any] | None:
     """The stage's record, or None while it is not finished."""
     path = folder / DONE
-    if not path.is_file():
-        return None
-    record = read_record(path, "schema")
-    return record if record.get("schema") == SCHEMA else None
+    again = f"Put it back, or delete {folder} and run again"
+    return read_versioned(path, DONE_FORMS, again) if path.is_file() else None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import canonical_json, read_json
+from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.records import canonical_json, read_json, read_record
+from ddmd_bench.files.tensors import open_safetensors
 from ddmd_bench.hub.hashes import known_sha256s
 from ddmd_bench.hub.layout import PIPELINE_INDEX, Chosen, chosen
 from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences, shortened
@@ -67,10 +68,9 @@ def find(remote: Remote) -> Found:
 def pipeline_index(path: Path | None) -> dict[str, Any] | None:
     """A pipeline's list of its parts; None where it is not here, or is none (`damage` says so)."""
     try:
-        index = None if path is None else read_json(path)
-    except ValueError:
+        return None if path is None else dict(read_record(path))
+    except Unreadable:
         return None
-    return index if isinstance(index, dict) else None
 
 
 def file_here(remote: Remote, name: str) -> Path | None:
@@ -171,14 +171,12 @@ def _fault(name: str, path: Path, found: Found) -> str | None:
 
 
 def _safetensors_fault(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         # Reads the header and holds it against the file's size; no weights.
-        with safe_open(path, "np"):
+        with open_safetensors(path, "np"):
             return None
-    except SafetensorError as error:
-        return f"is no whole safetensors file ({error})"
+    except Unreadable as error:
+        return f"is no whole safetensors file ({error.__cause__ or error})"
 
 
 def _index_fault(path: Path) -> str | None:

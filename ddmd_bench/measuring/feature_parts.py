@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.files.arrays import read_npz, write_npz
+from ddmd_bench.files.arrays import read_npz, whole_npz, write_npz
 from ddmd_bench.measuring.features import whole_features
 from ddmd_bench.measuring.measure import scorer_key
 from ddmd_bench.measuring.sheets import Item
@@ -102,14 +102,13 @@ def _write(path: Path, features: NDArray[np.float32], sha256: Sequence[str]) -> 
 def rows_of(parts: Sequence[Path], name: str) -> Iterator[NDArray[Any]]:
     """The rows of each part: `FEATURES` [k, d], or the images' `SHA256` [k]."""
     for path in parts:
-        part = read_npz(path)
-        assert part is not None, f"{path} was whole"
-        yield part[name]
+        yield read_npz(path)[name]
 
 
 def _is_whole(path: Path, size: int) -> bool:
-    part = read_npz(path)
-    return part is not None and all(len(part.get(name, ())) == size for name in (FEATURES, SHA256))
+    part = whole_npz(path) or {}
+    shapes = [part[name].shape for name in (FEATURES, SHA256) if name in part]
+    return [len(shape) for shape in shapes] == [2, 1] and {n for n, *_ in shapes} == {size}
 
 
 def _tell(progress: Callable[[int], None], before: int, extracted: int) -> None:

@@ -18,9 +18,9 @@ from ddmd_bench.data.image_folders import (
 from ddmd_bench.data.tables import rows_of
 from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.files.records import seed_of, write_json
+from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.measuring.aggregates import (
     aggregate,
     cell_of,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ddmd_bench.data.image_sources import image_files, iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import write_npy
+from ddmd_bench.files.arrays import read_features, write_npy
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.locks import locked
@@ -38,6 +38,7 @@ from ddmd_bench.measuring.reference import (
     CARD,
     CARD_SCHEMA,
     GAUSSIAN,
+    build_again,
     made_otherwise,
     read_card,
     weights_of,
@@ -129,7 +130,7 @@ def _take_up(output: Path, data: DataSource, folder: Path) -> None:
         path = output / f"{name}.npy"
         if made_otherwise(output, card, name) or file_sha256(path) != row["files"][path.name]:
             continue
-        keep(folder, name, np.load(path, allow_pickle=False), digests)
+        keep(folder, name, read_features(path, build_again(output)), digests)
 
 
 def _images(data: DataSource, first: int) -> Iterator[RealImage]:

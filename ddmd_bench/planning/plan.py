@@ -136,7 +136,7 @@ class Plan:
         """Whether the report was made from these very results."""
         path = self.report_folder / "report.json"
         try:
-            return path.is_file() and read_record(path, "key")["key"] == self.report_key
+            return path.is_file() and read_record(path, {"key": str})["key"] == self.report_key
         except Unreadable:  # cut: it is made again
             return False
 

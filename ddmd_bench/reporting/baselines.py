@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, NotRun
-from ddmd_bench.files.records import read_done, read_json
+from ddmd_bench.files.records import read_done
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import Task, TaskName
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_student
+from ddmd_bench.reporting.saved import read_report
 
 
 class Baseline(NamedTuple):
@@ -67,12 +68,11 @@ def folders_of(plan: Plan) -> dict[str, str]:
 
 
 def _of_report(file: Path, plan: Plan) -> Baseline:
-    record = read_json(file)
+    record = read_report(file)
+    name, seeds = record["suite"]["name"], tuple(record["suite"]["seeds"])
     try:
-        name, seeds = record["suite"]["name"], tuple(record["suite"]["seeds"])
         folders = {_name_of(text): Path(where) for text, where in record["folders"].items()}
-        protocol = record["protocol"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         raise BenchError(
             f"{file}: does not say where its run's files lie, as reports of this version do. Write "
             "it again with `python -m ddmd_bench report`, or give the folder of its runs"
@@ -81,7 +81,7 @@ def _of_report(file: Path, plan: Plan) -> Baseline:
     for root in tried:
         tasks = {of: _task(of, root / where) for of, where in folders.items()}
         if any(task.complete() for (stage, *_), task in tasks.items() if stage == "score"):
-            return Baseline(protocol, seeds, _students(replace(plan, tasks=tasks), seeds))
+            return Baseline(record["protocol"], seeds, _students(replace(plan, tasks=tasks), seeds))
     told = ", ".join(map(str, tried))
     raise NotRun(f"{file}: no files of its run in {told}. A comparison needs its scores")
 

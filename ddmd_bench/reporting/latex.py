@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.escaping import visible
 from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
 from ddmd_bench.reporting.seeds import fewer_than_expected
 
@@ -27,13 +28,15 @@ ESCAPES = {
     # At the start of a row it would be read as the argument of the line break before it.
     "[": "{[}",
     "]": "{]}",
+    # Nor is it the other form of that line break.
+    "*": "{*}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
 
 
 def escaped(text: str) -> str:
     """Text in which no character is a command."""
-    return re.sub("|".join(map(re.escape, ESCAPES)), lambda found: ESCAPES[found[0]], text)
+    return re.sub("|".join(map(re.escape, ESCAPES)), lambda found: ESCAPES[found[0]], visible(text))
 
 
 def latex(record: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
+from ddmd_bench.reporting.escaping import all_in_markdown, in_markdown, visible
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (
     MISSING,
@@ -46,6 +47,10 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
+# Their wide forms too, which a spreadsheet takes for them where those are in use.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 def _no_formula(value: Any) -> Any:
     """A text that a spreadsheet would compute stands behind an apostrophe (OWASP: CSV injection).
 
@@ -53,8 +58,8 @@ def _no_formula(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    one_row = value.replace("\r", " ")
-    return f"'{one_row}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else one_row
+    one_row = visible(value.replace("\r", " "))
+    return f"'{one_row}" if value.startswith(_FORMULA) else one_row
 
 
 def table_csv(record: dict[str, Any]) -> str:
@@ -137,8 +142,19 @@ def _with_note(text: str, note: str) -> str:
     return f"{text} ({note})" if note else text
 
 
+def _for_markdown(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with what people have written as Markdown shows it."""
+    suite = record["suite"]
+    title, description = " ".join(suite["title"].split()), suite["description"]
+    texts = {"title": in_markdown(title), "description": in_markdown(description)}
+    parts = ("students", "claims", "differences")
+    told = {part: all_in_markdown(record[part]) for part in parts}
+    return {**record, **told, "suite": {**suite, **texts}}
+
+
 def markdown(record: dict[str, Any]) -> str:
     """The report to read in a terminal or a pull request."""
+    record = _for_markdown(record)
     students, suite = record["students"], record["suite"]
     commit = record["provenance"]["common"].get("commit")
     metrics, num_seeds = suite["metrics"], len(suite["seeds"])

@@ -13,11 +13,13 @@ import torch
 
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.arrays import write_npy, write_parquet
+from ddmd_bench.files.arrays import read_features, write_npy
 from ddmd_bench.files.decoding import Undecodable, decoded, upright
 from ddmd_bench.files.device import default_device
-from ddmd_bench.files.made import require_made
+from ddmd_bench.files.forms import MAYBE_NUMBER
+from ddmd_bench.files.made import anew, require_made
 from ddmd_bench.files.records import mark_done, read_jsonl, seed_of, write_json
+from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
 from ddmd_bench.measuring.measure import Images, KeptAnswers, Measured, Row, measure
 from ddmd_bench.measuring.reference import find_statistics, load_reference
@@ -29,6 +31,14 @@ if TYPE_CHECKING:
 
     from ddmd_bench.planning.plan import Plan
     from ddmd_bench.planning.task import Task
+
+
+# What is read of metadata.jsonl, of a student's images and of the reference's.
+IMAGE_ROW = {
+    "file_name": str, "prompt_id": str, "prompt_set": str, "prompt": str, "image_index": int,
+    "out_of_range": MAYBE_NUMBER,
+}  # fmt: skip
+REAL_ROW = {"prompt_id": str, "prompt_set": str}
 
 
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
@@ -75,7 +85,7 @@ def _image_rows(plan: Plan, folder: Path) -> list[Row]:
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
     require_made(folder)
-    rows = read_jsonl(path)
+    rows = read_jsonl(path, IMAGE_ROW, anew(folder))
     images = image_ids(plan.prompts, plan.suite.images_per_prompt())
     expected = [(i.prompt.prompt_id, i.image_index) for i in images]
     found = [(row["prompt_id"], row["image_index"]) for row in rows]
@@ -143,9 +153,9 @@ def _real_features(
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
     require_made(folder, [path.name, "metadata.jsonl"])
-    features = np.load(path, allow_pickle=False)
-    rows = read_jsonl(folder / "metadata.jsonl")
-    if features.ndim != 2 or len(rows) != len(features) or not np.isfinite(features).all():
+    features = read_features(path, anew(folder))
+    rows = read_jsonl(folder / "metadata.jsonl", REAL_ROW, anew(folder))
+    if len(rows) != len(features) or not np.isfinite(features).all():
         raise BenchError(
             f"{path}: expected finite features [{len(rows)}, d] beside metadata.jsonl, found "
             f"shape {features.shape}. Delete {folder} and run again"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.made import made_by, require_made
-from ddmd_bench.files.records import differing, json_text, read_json
+from ddmd_bench.files.records import as_json, differing, json_text, read_json
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
@@ -56,14 +55,14 @@ def _report_differs(plan: Plan) -> Iterator[str]:
         return
     record = {"key": plan.report_key, **build_record(load_run(plan)), "folders": folders_of(plan)}
     try:
-        found = read_json(path)
-    except ValueError as error:
-        yield f"{path}: cut, or no JSON ({error}). {again}"
+        found = read_json(path, again)
+    except BenchError as error:
+        yield str(error)
         return
     text = json_text(record)
     if path.read_text() == text:
         return
-    lines = [*differing("report", found, json.loads(text))] or ["another text of the same values"]
+    lines = [*differing("report", found, as_json(record))] or ["another text of the same values"]
     yield from lines[:MOST]
     more = f", {len(lines) - MOST} more lines" if len(lines) > MOST else ""
     yield f"{path}: does not follow from the run's files{more}. {again}"

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
-import torch
 
-from ddmd_bench.errors import BenchError, said_by
-from ddmd_bench.files.arrays import write_parquet
+from ddmd_bench.errors import BenchError, Unreadable, said_by
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json
 from ddmd_bench.files.saving import save_checkpoint, save_tensors
+from ddmd_bench.files.tables import write_parquet
+from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
@@ -27,10 +25,11 @@ from ddmd_bench.training.finite import NotFinite, require_finite_weights
 from ddmd_bench.training.update import Training
 
 CHECKPOINT = "checkpoint.pt"
+REMEDY = "Put a whole one of this training in its place, or delete it to begin anew"
 DIAGNOSTICS, EVALUATIONS = "diagnostics.parquet", "evaluations.parquet"
-# What a file raises that is damaged or was made by something else. No RuntimeError: a GPU's own
+# What a state raises that was made by something else. No RuntimeError: a GPU's own
 # failure is one, for which nobody should delete anything.
-UNFIT = (BadZipFile, UnpicklingError, KeyError, TypeError, ValueError, AttributeError, BenchError)
+UNFIT = (KeyError, TypeError, ValueError, AttributeError, BenchError)
 
 
 @dataclass
@@ -51,7 +50,7 @@ class Course:
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
-                saved = _mapped(path)
+                saved = read_torch(path, mapped=True, whole=True, remedy=REMEDY)
                 if (key := saved.get("key", self.key)) != self.key:
                     raise BenchError(f"it is of a training with key {key}, this one has {self.key}")
                 self.training.load_state(saved["state"])
@@ -154,24 +153,13 @@ def save_weights(training: Training, path: Path) -> None:
     save_tensors(path, state)
 
 
-def _mapped(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, mapped into memory: a tensor is read when it is copied."""
-    with ZipFile(path) as archive:
-        damaged = archive.testzip()  # checksums, which no map looks at
-        foreign = not any(name.endswith("/data.pkl") for name in archive.namelist())
-    if damaged is not None or foreign:
-        raise BadZipFile(f"{damaged} is not what was written" if damaged else "not of torch")
-    saved: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
-    return saved
-
-
 @contextmanager
 def _told_if_unfit(checkpoint: Path) -> Iterator[None]:
     """Say what to do with a checkpoint that cannot be read, or fits no such training."""
     try:
         yield
+    except Unreadable:
+        raise
     except UNFIT as error:
-        raise BenchError(
-            f"{checkpoint}: no training can go on from it: {said_by(error)}. Put a whole one of "
-            "this training in its place, or delete it to begin anew"
-        ) from error
+        told = f"{checkpoint}: no training can go on from it: {said_by(error)}. {REMEDY}"
+        raise BenchError(told) from error
