@@ -97,7 +97,7 @@ def _prompts() -> None:
         suite = {key: TINY[key] for key in ("name", "title", "backend")}
         suite["students"] = {"teacher": TINY["students"]["teacher_2"]}
         suite |= {"baseline": "teacher", "metrics": ["mean", "std"]}
-        suite["prompts"] = {"own": {"source": name}}
+        suite["prompts"] = {"own": {"source": name, "num_prompts": 2}}
         Path(f"{name}.yaml").write_text(yaml.safe_dump(suite))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import TINY
 from fuzz import OUTPUT, TARGETS, fuzz, invoked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -77,10 +78,8 @@ def test_what_is_no_report_is_refused(inside: Path, data: Any) -> None:
 @FEW
 @given(data=st.binary(max_size=60), suffix=st.sampled_from(["txt", "csv", "tsv", "jsonl", "json"]))
 def test_any_file_of_prompts_is_read_or_refused(inside: Path, data: bytes, suffix: str) -> None:
-    from conftest import TINY
-
     Path(f"p.{suffix}").write_bytes(data)
-    prompts = {"own": {"source": f"p.{suffix}"}}
+    prompts = {"own": {"source": f"p.{suffix}", "num_prompts": 1}}
     Path("s.yaml").write_text(yaml.safe_dump({**TINY, "prompts": prompts}))
     code, told = invoked(("plan", "s.yaml"))
     assert code in (0, 2), told
