@@ -88,7 +88,8 @@ def test_a_fused_lora_is_what_diffusers_fuses(
     found, before, plain = fused(tiny, network, tmp_path, 0.7), output(network), set()
     plain |= network.state_dict().keys()
     expected = STYLES[style].read(pipeline, tiny, tmp_path, 0.7)
-    assert relative(output(found), output(expected)) < 1e-6
+    # Rounding through a whole network, which depends on the CPU: 1.1e-6 was seen.
+    assert relative(output(found), output(expected)) < 1e-5
     assert relative(output(found), before) > 1e-3  # it does change the network
     assert found.state_dict().keys() == plain  # and leaves it a plain one
 
