@@ -49,7 +49,9 @@ def files_of(run: Path) -> StudentFiles:
         assert done is not None
         tasks[stage] = Task(stage, "dmd", 0, "dmd", done["key"], run / stage, {})
     suite = Suite.model_validate({**TINY, "metrics": ["std", "frechet_attributes"]})
-    plan: Any = SimpleNamespace(suite=suite, find=lambda stage, student, seed: tasks[stage])
+    plan: Any = SimpleNamespace(
+        suite=suite, packed=None, find=lambda stage, student, seed: tasks[stage]
+    )
     return load_student(plan, "dmd", 0)
 
 

@@ -62,7 +62,6 @@ HOSTILE = {
     "row": "a | b |\n| c",
     "command": "x\n::error::from a prompt\r::add-mask::y",
     "terminal": "\x1b[2J\x07\x9b2J\x00",
-    "half": "half a character \ud83d",
     "template": "{{ 7 * 7 }} {% raw %}",
     "star": "* \\input{/etc/passwd} [x]",
     "end": "]]> --> </td></table>",

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ddmd_bench import scorers
 from ddmd_bench.backends.shapes import scenes
-from ddmd_bench.data.images import as_pictures, quantised, save_png
+from ddmd_bench.data.images import as_pictures, image_ids, quantised, save_png
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_done, read_json, write_jsonl
@@ -333,6 +333,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
     return SimpleNamespace(
         suite=suite,
         prompts=tuple(prompts),
+        images_of=lambda student: image_ids(tuple(prompts), suite.images_per_prompt()),
         scored=task,
         embeddings=folder / "embeddings",
         task=lambda *name: tasks[name],
