@@ -206,9 +206,13 @@ def test_a_distance_compares_with_statistics_that_were_built(tmp_path: Path) -> 
         assert said in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("target", ["drawings", "shapes"])  # a slip; a suite, with its own metrics
-def test_metrics_are_of_a_folder_that_exists(target: str) -> None:
-    result = run("score", target, "--metrics", METRICS)
+@pytest.mark.parametrize(
+    ("target", "metrics"),
+    # A slip; a suite, with its own metrics; a slip in a path, before any metric is named.
+    [("drawings", ["--metrics", METRICS]), ("shapes", ["--metrics", METRICS]), ("my/drawings", [])],
+)
+def test_metrics_are_of_a_folder_that_exists(target: str, metrics: list[str]) -> None:
+    result = run("score", target, *metrics)
     assert result.exit_code == 2
     assert f"{target}: no such folder of images" in result.output
 

@@ -69,8 +69,12 @@ def score(
     redo: Redo = False,
 ) -> None:
     """Measure a folder of images from any generator, or the images of a suite's run."""
-    if metrics or Path(target).is_dir():
-        _score_images(Path(target), prompts, order, metrics or [], reference, output, dtype)
+    from ddmd_bench.suite.files import SUFFIXES
+
+    path = Path(target)
+    may_be_suite = path.suffix in SUFFIXES or len(path.parts) == 1
+    if metrics or path.is_dir() or not may_be_suite:
+        _score_images(path, prompts, order, metrics or [], reference, output, dtype)
     else:
         run_stage("score", target, set_, runs, reports, workers, redo)
 
@@ -91,7 +95,8 @@ def _score_images(
 
     if not folder.is_dir():
         raise BenchError(
-            f"{folder}: no such folder of images. --metrics is for a folder; a suite has its own"
+            f"{folder}: no such folder of images. --metrics is for a folder; a suite has its own, "
+            "and its path ends in .yaml"
         )
     metrics = split_names(metrics)
     if not metrics:

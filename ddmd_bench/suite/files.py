@@ -18,6 +18,7 @@ from ddmd_bench.files.lines import read_text
 from ddmd_bench.files.yaml_text import Parsed, parse_yaml
 from ddmd_bench.suite.schema import Suite
 
+SUFFIXES = (".yaml", ".yml")
 # Keys that were, and what says the same now.
 GONE = {
     "gradient_accumulation": (
@@ -31,7 +32,7 @@ GONE = {
 def find_suite(name: str) -> Path:
     """A suite by path, or by the name of one that the package carries."""
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"}:
+    if path.suffix in SUFFIXES:
         if not path.is_file():
             raise BenchError(f"{name}: no such suite file. {_carried_hint(path.stem)}")
         return path
