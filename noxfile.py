@@ -5,9 +5,13 @@ nox -s benchmark -- suites/shapes_smoke.yaml   # any suite, with any option of `
 nox -s tests
 nox -s bench                                   # benchmarks/, into benchmarks/RESULTS.md
 nox -s parity                                  # another environment: the vendors' own packages
+nox -s fuzz                                    # 100,000 damaged inputs, every write failed: hours
+nox -s audit                                   # known vulnerabilities of what is installed
 """
 
+import json
 import os
+import sys
 from pathlib import Path
 
 import nox
@@ -21,6 +25,9 @@ DEFAULT_SUITE = "suites/shapes.yaml"
 ENVIRONMENT = Path(__file__).parent / ".nox" / "ddmd_bench"
 # But for one: the vendors' packages need versions that the project is past.
 VENDORS = Path(__file__).parent / ".nox" / "parity"
+# What looks for vulnerabilities is no part of what it looks at.
+AUDIT = Path(__file__).parent / ".nox" / "audit"
+NO_DATA = 2  # the exit code of an audit that could not tell
 OFFLINE_CPU = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 PARITY = ("hps_v2", "image_reward", "hps_v3", "distances")
 
@@ -113,3 +120,46 @@ def parity(session: nox.Session) -> None:
         if Path(f"parity/{script}.py").is_file():
             session.run(vendors, "-m", f"parity.{script}", env=OFFLINE_CPU, external=True)
     session.run(_python(session, "tests"), "-m", "parity.compare", external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def fuzz(session: nox.Session) -> None:
+    """Damaged inputs through the command line, and every write failed in every way.
+
+    nox -s fuzz -- --inputs 1000 --only suites; `python tests/fuzz.py --help` says more.
+    """
+    python = _python(session, "tests")
+    session.run(python, "tests/fuzz.py", *session.posargs, external=True)
+    session.run(python, "-m", "pytest", "-s", "--whole", "tests/test_faults.py", external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what is installed: exit 0 none, 1 some, 2 no data to tell by."""
+    python, auditor = _python(session), _interpreter(session, AUDIT)
+    (wanted,) = nox.project.dependency_groups(PYPROJECT, "audit")
+    # Without a network neither this nor what follows gets anywhere: each says why, no data come.
+    pip = (auditor, "-m", "pip", "install", "--quiet", wanted)
+    session.run_install(*pip, external=True, success_codes=[0, 1])
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = session.run(python, "-c", where, external=True, silent=True)
+    told = session.run(
+        *(auditor, "-m", "pip_audit", "--progress-spinner", "off", "--format", "json"),
+        *("--path", str(packages).strip(), *session.posargs),
+        external=True, silent=True, success_codes=[0, 1], stderr=None,
+    )  # fmt: skip
+    try:
+        rows = json.loads(str(told))["dependencies"]
+    except (ValueError, KeyError, TypeError):
+        rows = []
+    known = [row for row in rows if "vulns" in row]
+    session.log(f"{len(rows)} packages, {len(known)} known to a database of vulnerabilities")
+    for row in known:
+        for found in row["vulns"]:
+            mended = ", ".join(found["fix_versions"]) or "no version yet"
+            session.warn(f"{row['name']} {row['version']}: {found['id']}, mended in {mended}")
+    if not known:
+        session.warn("no data: no such database was reached, or it knows none of the packages")
+        sys.exit(NO_DATA)
+    if any(row["vulns"] for row in known):
+        session.error("known vulnerabilities: take the versions that mend them")

@@ -43,6 +43,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "run": Benchmark("a whole run beside its networks' bare arithmetic"),
     "train_step": Benchmark("an update beside the passes that it cannot do without"),
     "generate": Benchmark("drawing beside a bare loop and beside diffusers' own pipeline"),
+    "ranks": Benchmark("what several processes gain over one"),
     "size": Benchmark("how cost grows with the number of images"),
     "frechet": Benchmark("the Fréchet distance beside the formulas in use"),
     "many_prompts": Benchmark(

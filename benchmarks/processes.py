@@ -24,7 +24,7 @@ class Spent(NamedTuple):
 
 def spent(arguments: Sequence[str], exit_code: int = 0) -> Spent:
     """What `python ARGUMENTS` takes from the clone's root; another exit code ends the benchmark."""
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT

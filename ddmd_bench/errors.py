@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class BenchError(Exception):
@@ -19,6 +21,48 @@ class Unreadable(BenchError, ValueError):
 
 
 LONGEST = 300  # characters of what a library says
+
+
+# What its user can do about a file that cannot be written or read.
+_ROOM = "Make room there"
+_RIGHTS = "Let this user write there, or name another folder"
+_OTHER = "Name another, or move away what is in its place"
+REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENOTDIR: _OTHER,
+    errno.EISDIR: _OTHER,
+    errno.EEXIST: _OTHER,
+    errno.ENOTEMPTY: _OTHER,
+    errno.ELOOP: _OTHER,
+    errno.ENAMETOOLONG: "Take a shorter name",
+    errno.ENOENT: "See that nothing else removes or renames files there",
+    errno.EIO: "See what the system's log says of its disk",
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
+}
+
+
+@contextmanager
+def files_told() -> Iterator[None]:
+    """What a file could not be written or read for is a BenchError that says how to go on.
+
+    An OSError of another kind (a connection, a pipe) stays what it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.errno not in REMEDIES or isinstance(error, BenchError):
+            raise
+        place = error.filename2 or error.filename or "a file"
+        place = place.decode(errors="backslashreplace") if isinstance(place, bytes) else place
+        raise BenchError(
+            f"{place}: {error.strerror}. {REMEDIES[error.errno]}, and run again: what is complete "
+            "is kept"
+        ) from error
 
 
 def said_by(error: BaseException) -> str:

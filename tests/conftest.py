@@ -57,6 +57,11 @@ LONG = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `nox -s fuzz` gives."""
+    parser.addoption("--whole", action="store_true", help="let every write fail in every way")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, which stay together on one worker."""
     places = {name: place for place, name in enumerate(LONG)}

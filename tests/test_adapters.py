@@ -241,7 +241,7 @@ def test_a_damaged_file_keeps_no_other_student_from_running(world: Any) -> None:
     plan = make_plan(suite, folder / "runs", folder / "reports")
     assert plan.unfit.keys() == {"damaged"}
     require_here(plan.downloads)  # of what the others need
-    with pytest.raises(BenchError, match=r"^students.damaged: .*damaged or cut short"):
+    with pytest.raises(BenchError, match=r"^students.damaged: .*cut, or no safetensors file"):
         refuse_unfit(suite, folder)
 
 
@@ -313,17 +313,23 @@ def test_loras_join_a_pipeline_as_diffusers_has_it(world: Any) -> None:
     assert weights_apart(own, of_diffusers(backend, network, folder, scales)) < 1e-7
 
 
-def test_the_text_encoders_of_a_pipeline_are_its_own(tmp_path: Path) -> None:
-    """Other than those that a suite's students share: its LoRA may change them."""
-    pipeline = FAMILIES["sdxl"].make_pipeline()
-    before = {key: value.clone() for key, value in pipeline.text_encoder.state_dict().items()}
-    state = kohya(pairs_of(pipeline.unet, ATTENTION))
+def of_text_encoders() -> dict[str, torch.Tensor]:
+    """A part of a kohya file: the products are fours."""
+    state = {}
     for encoder in ("lora_te1", "lora_te2"):
         for kind in ("q_proj", "k_proj", "v_proj", "out_proj"):
             layer = f"{encoder}_text_model_encoder_layers_0_self_attn_{kind}"
             state[f"{layer}.lora_down.weight"] = torch.ones(4, 32)
             state[f"{layer}.lora_up.weight"] = torch.ones(32, 4)
             state[f"{layer}.alpha"] = torch.tensor(2.0)
+    return state
+
+
+def test_the_text_encoders_of_a_pipeline_are_its_own(tmp_path: Path) -> None:
+    """Other than those that a suite's students share: its LoRA may change them."""
+    pipeline = FAMILIES["sdxl"].make_pipeline()
+    before = {key: value.clone() for key, value in pipeline.text_encoder.state_dict().items()}
+    state = kohya(pairs_of(pipeline.unet, ATTENTION)) | of_text_encoders()
     save_file(state, tmp_path / "lora.safetensors")
     fuse_into_pipeline(pipeline, [(tmp_path, 0.5)])
     after = pipeline.text_encoder.state_dict()
@@ -333,6 +339,21 @@ def test_the_text_encoders_of_a_pipeline_are_its_own(tmp_path: Path) -> None:
     assert len(changed) == 4
     for change in changed.values():  # 0.5 * alpha / rank * the product of four ones
         assert torch.allclose(change, torch.ones(32, 32))
+
+
+def test_a_pipeline_that_scales_layers_otherwise_is_refused(tmp_path: Path) -> None:
+    """diffusers 0.42 gives layers the commonest alpha, those too that state another or none."""
+    unet = FAMILIES["sdxl"].make_pipeline().unet
+    state = kohya(pairs_of(unet, ATTENTION)) | of_text_encoders()
+    alphas = [key for key in state if key.endswith("attn1_to_q.alpha")]
+    other = {"another": {alphas[0]: torch.tensor(3.0)}, "none": dict.fromkeys(alphas)}
+    for name, changed in other.items():
+        alike = {key: value for key, value in (state | changed).items() if value is not None}
+        save_file(alike, tmp_path / f"{name}.safetensors")
+        with pytest.raises(BenchError, match="does not scale each layer by its own alpha / rank"):
+            fuse_into_pipeline(
+                FAMILIES["sdxl"].make_pipeline(), [(tmp_path / f"{name}.safetensors", 1.0)]
+            )
 
 
 def test_a_pipeline_that_passes_over_a_key_is_refused(world: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,7 +75,10 @@ def test_check_before_a_run_says_what_to_type(
     result = invoke("check", name)
     assert result.exit_code == WRONG_USE
     assert "python -m ddmd_bench expect tiny" in result.output
-    Path("tiny.expected.json").write_text("{}")
+    shutil.copy(
+        Path(__file__).parents[1] / "reference_stats" / "shapes_smoke.expected.json",
+        "tiny.expected.json",
+    )
     result = invoke("check", name, "--expected", "tiny.expected.json")
     assert result.exit_code == NOT_RUN
     assert "nothing to check yet: reference, " in result.output

@@ -526,7 +526,7 @@ def test_position_ids_of_older_files_are_no_weights(weights: Path) -> None:
 def test_a_pickle_is_data_only(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = weights / "HPS_v2.1_compressed.pt"
     path.write_bytes(pickle.dumps({"state_dict": Code()}, protocol=2))
-    with pytest.raises(BenchError, match="not a file of weights"):
+    with pytest.raises(BenchError, match="cut, or no PyTorch file of tensors"):
         load("hps_v21")
     assert not capsys.readouterr().out
     path.write_bytes(b"<html>not found</html>")
@@ -544,7 +544,7 @@ def test_a_cut_download_is_told(weights: Path) -> None:
 
 def test_a_checkpoint_without_its_entry_is_refused(weights: Path) -> None:
     torch.save({"model": {}}, weights / "HPS_v2.1_compressed.pt")
-    with pytest.raises(BenchError, match="no entry 'state_dict', found model"):
+    with pytest.raises(BenchError, match="it holds model; expected an entry 'state_dict'"):
         load("hps_v21")
 
 

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 from ddmd_bench.commands.display import progress_shown
+from ddmd_bench.commands.options import LITERAL
 from ddmd_bench.run.events import Event, Note, Standing
 
 
 def _shown(terminal: bool, events: list[Event | Note | Standing]) -> str:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=24)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=24, **LITERAL)
     with progress_shown(console) as on_event:
         for event in events:
             on_event(event)
@@ -45,7 +46,7 @@ def test_what_a_task_says_is_a_line_at_once(terminal: bool) -> None:
 
 
 def test_the_time_left_fits_in_80_columns() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, **LITERAL)
     with progress_shown(console) as on_event:
         for k in (1, 2, 3):
             on_event(Event("generate decoupled_constrained", k, 784))

@@ -375,7 +375,7 @@ def test_a_failed_student_s_network_is_freed(
     gc.collect()
     gc.disable()  # only what the worker itself does counts
     try:
-        ended = workers._done(plan.task("generate", "large", 0), plan, Connection())  # type: ignore[arg-type]
+        ended = workers.done(plan.task("generate", "large", 0), plan, Connection().send)
         assert [one() for one in networks] == [None]
     finally:
         gc.enable()
@@ -390,7 +390,7 @@ def test_memory_that_runs_out_makes_the_batch_smaller_and_the_run_says_so(
     tiny["baseline"] = "large"
     plan, connection = plan_of(tiny), Connection()
     task, made, sizes = plan.task("generate", "large", 0), SOURCES["teacher"], list[int]()
-    whole = workers._done(task, plan, connection)  # type: ignore[arg-type]
+    whole = workers.done(task, plan, connection.send)
     assert whole.problem is None
     num = read_json(task.folder / "done.json")["n"]
     assert read_json(task.folder / "done.json")["images_at_once"] == 64
@@ -410,7 +410,7 @@ def test_memory_that_runs_out_makes_the_batch_smaller_and_the_run_says_so(
     monkeypatch.setitem(SOURCES, "teacher", narrow)
     (task.folder / "done.json").unlink()
     connection.said.clear()
-    assert workers._done(task, plan, connection).problem is None  # type: ignore[arg-type]
+    assert workers.done(task, plan, connection.send).problem is None
     assert read_json(task.folder / "done.json")["images_at_once"] == max(
         size for size in sizes if size <= 3
     )

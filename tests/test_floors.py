@@ -109,6 +109,33 @@ def test_a_folder_says_what_it_holds_and_imports(folder: str) -> None:
     assert table[folder] == said.splitlines()[0]
 
 
+def _opens_as_the_locale_has_it(call: ast.AST) -> bool:
+    """A text that is read or written without a word on how it is encoded."""
+    if not isinstance(call, ast.Call) or any(word.arg == "encoding" for word in call.keywords):
+        return False
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    if name in ("read_text", "write_text"):
+        return len(call.args) <= (name == "write_text")
+    opens = name == "open" or (isinstance(call.func, ast.Name) and call.func.id == "open")
+    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+    return opens and any(isinstance(mode, str) and set(mode) <= set("rwaxt+") for mode in modes)
+
+
+def test_every_text_is_opened_with_its_encoding() -> None:
+    """What a locale, such as C, has instead of UTF-8 changes nothing."""
+    found = [
+        f"{name}:{node.lineno}"
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and _opens_as_the_locale_has_it(node)
+    ]
+    assert found == []
+    for text in ("p.read_text()", "p.write_text(a)", 'p.open("a")', 'open(p, "r")'):
+        assert _opens_as_the_locale_has_it(ast.parse(text, mode="eval").body), text
+    for text in ('p.read_text(encoding="utf-8")', 'p.open("rb")', 'z.open("name.png")', "f.open()"):
+        assert not _opens_as_the_locale_has_it(ast.parse(text, mode="eval").body), text
+
+
 def test_no_stage_imports_another() -> None:
     stages = {name for name in MODULES if name.startswith("ddmd_bench.stages.")}
     assert len(stages) >= 6
@@ -132,3 +159,11 @@ def test_light_folders_load_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_no_library_is_asked_to_run_the_code_of_a_repository() -> None:
+    """Each of them does so only where it is told to trust it."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for way in ("trust_remote_code", "custom_pipeline", "torch.hub.load", "weights_only=False"):
+            assert way not in text, f"{path.name}: {way}"

@@ -263,10 +263,10 @@ def test_a_pickle_that_holds_code_is_refused(
 ) -> None:
     path = tmp_path / "ImageReward.pt"
     torch.save({"mlp.layers.7.bias": Code()}, path)
-    with pytest.raises(BenchError, match="not a file of weights"):
+    with pytest.raises(BenchError, match="cut, or no PyTorch file of tensors"):
         load_network(path, TEXT, TINY_VISION, "cpu", torch.float32)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(BenchError, match="not a file of weights"):
+    with pytest.raises(BenchError, match="cut, or no PyTorch file of tensors"):
         load_network(path, TEXT, TINY_VISION, "cpu", torch.float32)
     assert capsys.readouterr().out == ""
 

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub.hashes import remember_sha256
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scorers.inception import (
     PREPROCESS,
     centre_patch,
     clean_resize,
     dmd2_resize,
+    load,
 )
 from ddmd_bench.scorers.inception_network import load_network
 from ddmd_bench.scorers.weight_files import INCEPTION
@@ -49,6 +51,8 @@ def test_both_files_give_the_features_of_nvidias_network(
     with torch.inference_mode():
         expected = network((inputs - 128) / 128)
         fidelity = load_network(folder / FIDELITY)((inputs - 128) / 128)
+    # In the place of NVIDIA's own, the only ones that are loaded.
+    remember_sha256(folder / NVIDIA, INCEPTION.sha256 or "")
     model = SCORERS["inception"].load("inception", "cpu", torch.float32)
     scored = model.score_batch(inputs, [{}, {}])
     assert not scored.columns
@@ -95,6 +99,10 @@ def test_either_file_will_do_and_its_hash_is_told(
     with pytest.raises(BenchError, match="expected 6726825d"):
         require(INCEPTION)
     (tmp_path / NVIDIA).symlink_to(files[0] / NVIDIA)
+    # TorchScript of anyone but NVIDIA is not loaded.
+    with pytest.raises(BenchError, match="expected f58cb9b6"):
+        load("inception", "cpu", torch.float32)
+    remember_sha256((files[0] / NVIDIA).resolve(), INCEPTION.sha256 or "")
     assert set(require(INCEPTION)) == {NVIDIA}
 
 

@@ -1,4 +1,4 @@
-"""A command that a launcher started several times is refused before any work."""
+"""What launchers set: read as torch reads it, and refused where a command's work has no shares."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ddmd_bench.commands.cli import COMMANDS, READING, app
-from ddmd_bench.files.launchers import LAUNCHERS
+from ddmd_bench.commands.cli import COMMANDS, READING, SHARING, app
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.launchers import LAUNCHERS, as_torch_reads
+from ddmd_bench.files.ranks import require_own_gpus
 
-WRITING = [command.__name__ for command in COMMANDS if command not in READING]
+ALONE = [command.__name__ for command in COMMANDS if command not in (*READING, *SHARING)]
 SEVERAL = [
     {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
     {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
@@ -47,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [*WRITING, "stats"])
+@pytest.mark.parametrize("command", [*ALONE, "stats"])
 def test_each_command_that_writes_says_what_to_do(
     here: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -86,10 +88,55 @@ def test_what_only_reads_is_not_refused(here: Path, monkeypatch: pytest.MonkeyPa
 def test_torchrun_itself(here: Path) -> None:
     """Which ends what is left once one of its processes has been refused."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", "-m", "ddmd_bench", "run", "shapes_smoke"]
+    command += ["--standalone", "-m", "ddmd_bench", "report", "shapes_smoke"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode != 0
     said = result.stdout + result.stderr
     assert "this is one of several processes of one command (WORLD_SIZE=2" in said
     assert "exitcode  : 2" in said
     assert list(here.iterdir()) == []
+
+
+SLURM = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
+MPI = {
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+}
+
+
+def test_torch_is_told_what_other_launchers_set() -> None:
+    one_node = {**SLURM, "SLURM_STEP_NUM_NODES": "1", "SLURM_JOB_ID": "123456"}
+    as_torch_reads(one_node)
+    told = {"WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}
+    assert one_node.items() >= {**told, "MASTER_PORT": "23456"}.items()
+    two_nodes = {**SLURM, "SLURM_STEP_NUM_NODES": "2", "MASTER_ADDR": "node1", "MASTER_PORT": "7"}
+    as_torch_reads(two_nodes)
+    assert two_nodes.items() >= {"RANK": "9", "MASTER_ADDR": "node1", "MASTER_PORT": "7"}.items()
+    mpi = {**MPI, "MASTER_ADDR": "node1"}
+    as_torch_reads(mpi)
+    assert mpi.items() >= {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items()
+    alone = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
+    as_torch_reads(alone)
+    assert "RANK" not in alone
+
+
+@pytest.mark.parametrize(
+    ("environment", "lacks"),
+    [
+        ({**SLURM, "SLURM_STEP_NUM_NODES": "2"}, "MASTER_ADDR is not set"),
+        (MPI, "MASTER_ADDR is not set"),
+        ({"SLURM_STEP_NUM_TASKS": "16", "SLURM_PROCID": "9"}, "SLURM_LOCALID is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "LOCAL_RANK is not set"),
+    ],
+)
+def test_what_no_launcher_told_is_asked_for(environment: dict[str, str], lacks: str) -> None:
+    with pytest.raises(BenchError, match=lacks):
+        as_torch_reads({**environment})
+
+
+def test_two_ranks_on_one_gpu_are_refused() -> None:
+    require_own_gpus([("a", "1"), ("a", "2"), ("b", "1")])
+    require_own_gpus([("a", None), ("a", None)])
+    with pytest.raises(BenchError, match=r"ranks 0 and 2 on a have the same GPU.* there are 2"):
+        require_own_gpus([("a", "1"), ("a", "2"), ("a", "1")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -136,6 +137,43 @@ def test_each_layer_has_its_own_alpha(tmp_path: Path) -> None:
     save_file(state, tmp_path / FILE)
     changes = read_lora(network, tiny.kind, tmp_path / FILE)
     assert {name: change.scaling for name, change in changes.items()} == scalings
+
+
+DRAWN = random.Random(3)
+# Rank and alpha of each layer of a kohya file, by its place and name; without alpha it is the rank.
+RANKS_AND_ALPHAS: dict[str, Callable[[int, str], tuple[int, float | None]]] = {
+    "two ranks": lambda k, name: ((2, 8)[k % 2], 4.0),
+    "random": lambda k, name: (DRAWN.randint(1, 9), DRAWN.uniform(0.5, 16)),
+    "attention 1, the rest 4": lambda k, name: (4, 1.0 if "attn" in name else 4.0),
+    "alpha on half": lambda k, name: (3, (None, 1.5)[k % 2]),
+}
+
+
+@pytest.mark.parametrize("case", RANKS_AND_ALPHAS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_layer_is_its_weight_and_alpha_over_rank_of_its_own(
+    family: str, case: str, tmp_path: Path
+) -> None:
+    tiny = FAMILIES[family]
+    network = tiny.network(pipeline_of(family))
+    every = tuple(name for names in tiny.layers.values() for name in names)
+    state, steps = dict[str, Tensor](), dict[str, Tensor]()
+    for k, name in enumerate(pairs_of(network, every)):
+        rank, alpha = RANKS_AND_ALPHAS[case](k, name)
+        pairs = pairs_of(network, (name,), seed=k, rank=rank)
+        step = product(pairs, name).double()
+        steps[name] = step * (1.0 if alpha is None else alpha / rank)
+        state |= kohya(pairs)
+        key = f"lora_unet_{name.replace('.', '_')}.alpha"
+        del state[key]
+        if alpha is not None:
+            state[key] = torch.tensor(alpha)
+    assert len(steps) > 20
+    save_file(state, tmp_path / FILE)
+    weights = fused(tiny, network, tmp_path / FILE).state_dict()
+    for name, value in network.state_dict().items():
+        expected = value + steps.get(name.removesuffix(".weight"), torch.zeros(()))
+        assert torch.allclose(weights[name].double(), expected.double(), atol=1e-6), name
 
 
 @pytest.mark.filterwarnings("ignore")

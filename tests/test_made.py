@@ -175,7 +175,7 @@ def test_cut_records_are_errors_with_what_to_do(finished: Finished, tmp_path: Pa
     expected = tmp_path / "expected.json"
     write_json(expected, {"schema": 1})
     with pytest.raises(Unreadable, match="expected an object with schema, protocol"):
-        read_record(expected, "schema", "protocol")
+        read_record(expected, {"schema": int, "protocol": {}})
     done = finished.of("train", "dmd") / "done.json"
     done.write_text(done.read_text()[:30])
     result = finished.command("run")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from ddmd_bench.commands.cli import app
 from ddmd_bench.files.numerics import numerics
 from ddmd_bench.planning.plan import make_plan
-from ddmd_bench.run.workers import _done
+from ddmd_bench.run.workers import done
 from ddmd_bench.suite.files import load_suite
 
 SET = {
@@ -91,7 +91,7 @@ def test_every_stage_computes_so(
     for stage, task in stages.items():
         module = f"ddmd_bench.stages.{stage}.{stage}"
         monkeypatch.setattr(module, lambda *_: seen.append(found()))
-        _done(task, plan, None)  # type: ignore[arg-type]
+        done(task, plan, lambda message: None)
     assert len(stages) > 3
     assert seen == [SET] * len(stages)
 

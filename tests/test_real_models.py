@@ -27,10 +27,12 @@ from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
 from ddmd_bench.files.records import read_json, read_jsonl, write_jsonl
+from ddmd_bench.hub.hashes import remember_sha256
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.reporting.expected import write_expected
 from ddmd_bench.scorers import loaded
+from ddmd_bench.scorers.weight_files import INCEPTION
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.suite.schema import Suite
 from parity.inception_files import NVIDIA, write_nvidia
@@ -154,6 +156,8 @@ def make_suite(backend: str, folder: Path) -> dict[str, Any]:
 def add_fid(suite: dict[str, Any], folder: Path) -> None:
     """Metrics that compare with real photographs, by statistics built of them before the run."""
     write_nvidia(folder / "weights" / NVIDIA)
+    # In the place of NVIDIA's own, the only ones that are loaded.
+    remember_sha256(folder / "weights" / NVIDIA, INCEPTION.sha256 or "")
     real = photos(folder / "real", [f"number {k}" for k in range(12)], "caption")
     invoked("stats", "build", str(real), "reference_stats/tiny", "--scorers", "inception")
     suite["metrics"] += ["fid", "kid"]

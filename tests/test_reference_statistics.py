@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -28,7 +29,7 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.locks import locked
-from ddmd_bench.files.records import write_json
+from ddmd_bench.files.records import file_sha256, write_json
 from ddmd_bench.files.versions import VERSIONS
 from ddmd_bench.measuring import feature_parts
 from ddmd_bench.measuring.reference import (
@@ -46,7 +47,7 @@ from ddmd_bench.planning.reference import REFERENCE
 from ddmd_bench.reporting.runfiles import _reference as read_reference
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.weights import Weights
-from ddmd_bench.stats.frechet import gaussian_of
+from ddmd_bench.stats.frechet import gaussian_of, symmetric_root
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.settings import DataSource
 
@@ -317,6 +318,38 @@ def test_a_source_that_changed_meanwhile_is_read_anew(photographs: Path, tmp_pat
     assert contents(output) == contents(built(photographs, tmp_path / "whole"))
 
 
+def test_parts_of_files_that_were_replaced_are_made_again_and_no_others(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever sizes and times say: what counts is the bytes."""
+    source, output = DataSource(source=str(photographs)), tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        build(source, output, ["inception"], None, partial(_stop_after, 11))
+    replaced = sorted(photographs.rglob("*.png"))[7]
+    before, data = replaced.stat(), replaced.read_bytes()
+    other = np.random.default_rng(1).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    Image.fromarray(other).save(replaced)
+    assert abs(replaced.stat().st_size - len(data)) < 20
+    replaced.write_bytes(replaced.read_bytes().ljust(len(data), b"\0")[: before.st_size + 20])
+    os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
+    seen = list[str]()
+    preprocess = Corner.preprocess
+    monkeypatch.setattr(
+        Corner, "preprocess", lambda self, image: seen.append("") or preprocess(self, image)
+    )
+    build(source, output, ["inception"], None, lambda done: None)
+    assert len(seen) == NUM_IMAGES - 6  # the first part's six stay
+    seen.clear()
+    assert contents(output) == contents(built(photographs, tmp_path / "whole"))
+    # One that leads all others moves them all.
+    (photographs / "000.png").write_bytes(data)
+    with pytest.raises(KeyboardInterrupt):
+        build(source, tmp_path / "more", ["inception"], None, partial(_stop_after, 11))
+    (photographs / "000.png").unlink()
+    build(source, tmp_path / "more", ["inception"], None, lambda done: None)
+    assert contents(tmp_path / "more") == contents(tmp_path / "whole")
+
+
 def test_a_part_that_was_damaged_is_made_again(photographs: Path, tmp_path: Path) -> None:
     source, output = DataSource(source=str(photographs)), tmp_path / "kept"
     with pytest.raises(KeyboardInterrupt):
@@ -477,11 +510,45 @@ def with_other_files(card: dict[str, Any]) -> dict[str, Any]:
     return {**card, "scorers": {**card["scorers"], "inception": row}}
 
 
-def test_statistics_of_an_earlier_form_are_told_as_such(tmp_path: Path) -> None:
-    write_json(tmp_path / "card.json", {"schema": 1, "scorers": {"inception": {}}})
-    (problem,) = statistics_problems(str(tmp_path), ["inception"])
-    command = f"python -m ddmd_bench stats build IMAGES {tmp_path} --scorers inception"
-    assert problem.endswith(f"card.json: schema 1, expected 2. Build it again: {command}")
+def in_the_first_form(output: Path) -> None:
+    """Schema 1 had a symmetric root in place of the factor, and named no versions of scorers."""
+    path = output / "inception.safetensors"
+    tensors = {k: v for k, v in load_file(path).items() if k != "factor"}
+    save_file({**tensors, "root": symmetric_root(tensors["cov"])}, path)
+    card = read_card(output)
+    row = {k: v for k, v in card["scorers"]["inception"].items() if k != "versions"}
+    row["files"] = {name: file_sha256(output / name) for name in row["files"]}
+    write_json(output / CARD, {**card, "schema": 1, "scorers": {"inception": row}})
+
+
+def test_statistics_of_the_first_form_are_read(photographs: Path, tmp_path: Path) -> None:
+    output = built(photographs, tmp_path / "kept")
+    now = load_reference(output, "inception")
+    in_the_first_form(output)
+    assert not statistics_problems(str(output), ["inception"])
+    then = load_reference.__wrapped__(output, "inception")
+    np.testing.assert_array_equal(then.features, now.features)
+    for one, other in zip(then.fixed, now.fixed, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-9)
+
+
+def test_a_card_of_another_form_says_what_to_do(photographs: Path, tmp_path: Path) -> None:
+    output = built(photographs, tmp_path / "kept")
+    card = read_card(output)
+    command = f"python -m ddmd_bench stats build IMAGES {output} --scorers inception"
+    for change, said in {
+        '{"schema": 3}': "schema 3; expected 2 or earlier. It was written by a newer ddmd_bench",
+        '{"schema": 2}': "it has no 'n'; expected an object with n, source",
+        '{"schema"': "cut, or no JSON",
+        "[]": "it is a list, expected an object",
+    }.items():
+        (output / CARD).write_text(change)
+        (problem,) = statistics_problems(str(output), ["inception"])
+        assert f"{output / CARD}: {said}" in problem
+        assert command in problem or "newer" in problem
+    write_json(output / CARD, {**card, "scorers": {"inception": {"files": {}}}})
+    with pytest.raises(BenchError, match=r"scorers\.inception has no 'weights'"):
+        load_reference.__wrapped__(output, "inception")
 
 
 def test_missing_statistics_name_the_command() -> None:
@@ -533,9 +600,7 @@ def test_a_suite_names_statistics(
     tiny["metrics"].append("patch_fid")
     with pytest.raises(BenchError, match="has features of inception, not of inception_patch"):
         make_plan(load_suite(write_suite(tiny)), tmp_path / "runs", tmp_path / "reports")
-    assert read_reference(before.suite, before.shared("reference"), ["inception"])[
-        "inception"
-    ].fixed
+    assert read_reference(before, ["inception"])["inception"].fixed
 
 
 def test_a_backend_without_real_images_needs_them() -> None:

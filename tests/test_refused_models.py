@@ -253,7 +253,7 @@ def test_all_that_is_wrong_is_said_at_once(repositories: dict[str, Path], tmp_pa
 def test_a_broken_configuration_is_named(repositories: dict[str, Path], tmp_path: Path) -> None:
     folder = changed(repositories["sdxl"], tmp_path / "changed", {})
     (folder / SCHEDULER).write_text("{")
-    with pytest.raises(BenchError, match=r"scheduler_config\.json: not JSON"):
+    with pytest.raises(BenchError, match=r"scheduler_config\.json: cut, or no JSON"):
         BACKENDS["sdxl"](Model(repository=str(folder), resolution=64))
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from ddmd_bench import scorers
 from ddmd_bench.backends.shapes import scenes
-from ddmd_bench.data.images import as_pictures, quantised, save_png
+from ddmd_bench.data.images import as_pictures, image_ids, quantised, save_png
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_done, read_json, write_jsonl
@@ -273,6 +273,13 @@ LIGHT = [
 SETS = {"seen": scenes.seen_labels, "compositional": scenes.held_out_labels}
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """Below a folder of the test's own, where the answers to its images are kept."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
 def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> Any:
     """A plan of real scenes: two a prompt to score, four a prompt as the reference."""
     labels = {name: SETS[name]()[:num] for name, num in num_prompts.items()}
@@ -287,6 +294,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
         images_per_prompt=lambda: dict.fromkeys(labels, 2),
         intervals_over="prompts",
         scoring=Scoring(),
+        until_settled=None,
         reference=SuiteReference(),
         metrics_of=lambda: dict.fromkeys(labels, tuple(metrics)),
     )
@@ -326,6 +334,7 @@ def make_plan(folder: Path, metrics: list[str], num_prompts: dict[str, int]) -> 
     return SimpleNamespace(
         suite=suite,
         prompts=tuple(prompts),
+        images_of=lambda student: image_ids(tuple(prompts), suite.images_per_prompt()),
         scored=task,
         embeddings=folder / "embeddings",
         task=lambda *name: tasks[name],

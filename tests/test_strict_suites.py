@@ -42,7 +42,7 @@ def test_aliases_of_aliases_are_refused_before_they_are_written_out() -> None:
         parse_yaml("[" * 10_000, "x")
 
 
-@pytest.mark.parametrize("text", ["a: 2024-13-45", "a: !!python/object:os.system {}"])
+@pytest.mark.parametrize("text", ["a: !!timestamp 2024-13-45", "a: !!python/object:os.system {}"])
 def test_what_yaml_cannot_make_is_a_sentence(text: str) -> None:
     with pytest.raises(BenchError, match="x: not valid YAML"):
         parse_yaml(text, "x")
@@ -57,8 +57,21 @@ def test_an_override_of_one_alias_changes_no_other() -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("students.dmd.train.ema=no", "ema: expected no truth value"),
-        ("train.num_iterations=yes", "train.num_iterations: expected no truth value"),
+        ("students.dmd.train.ema=no", "ema: expected a number such as"),
+        ("students.dmd.train.ema=.nan", "ema: Input should be a finite number"),
+        ("train.num_iterations=yes", "train.num_iterations: expected a number such as"),
+        ("train.num_iterations=true", "train.num_iterations: expected no truth value"),
+        ("train.num_iterations=.inf", "Input should be a finite number (found inf)"),
+        ("train.num_iterations=010", "20, 0.5 or 5e-5 (found '010')"),
+        ("train.num_iterations=12:30", "20, 0.5 or 5e-5 (found '12:30')"),
+        ("train.num_iterations=1_000", "20, 0.5 or 5e-5 (found '1_000')"),
+        ("train.num_iterations=0x10", "20, 0.5 or 5e-5 (found '0x10')"),
+        ("train.num_iterations=\u0663", "20, 0.5 or 5e-5 (found '\u0663')"),
+        ("train.learning_rate=on", "train.learning_rate: expected a number such as"),
+        ("train.learning_rate=1:30.5", "20, 0.5 or 5e-5 (found '1:30.5')"),
+        ("seeds=[0, 010]", "seeds: expected a number such as 20, 0.5 or 5e-5 (found [0, '010'])"),
+        ("train.gradient_checkpointing=1", "expected true or false (found 1)"),
+        ('title="\\ud800"', "title: holds half of a character"),
         ("seeds=[true]", "seeds: expected no truth value"),
         (
             "seeds=[1180591620717411303424]",
@@ -77,6 +90,33 @@ def test_a_value_that_cannot_be_meant_is_refused(
     override: str, expected: str, tiny: dict, write_suite: Write
 ) -> None:
     assert expected in _refused(write_suite(tiny), override)
+
+
+def test_a_refused_value_is_one_line(tiny: dict, write_suite: Write) -> None:
+    name = write_suite(tiny)
+    for value in ("[", "{a: b", "*a", "!!python/object:os.system x", ".nan", "12:30"):
+        message = _refused(name, f"train.num_iterations={value}")
+        assert "\n" not in message
+        assert "train.num_iterations" in message
+
+
+def test_words_are_what_they_are_written_as(write_suite: Write, tiny: dict) -> None:
+    """A year, a date, a time or a no is a text where one stands, a number where one does."""
+    tiny["prompts"] = {"seen": tiny["prompts"]["seen"]}
+    text = yaml.safe_dump(tiny, sort_keys=False)
+    for word in ("1999", "2024-01-01", "12:30", "010", "no", "1e5", "0", "1_000"):
+        suite = load_suite(write_suite(text.replace("title: Tiny", f"title: {word}")))
+        assert suite.title == word
+        suite = load_suite(write_suite(text), [f"prompts.seen.category={word}"])
+        assert suite.prompts["seen"].category == word
+    plain = text.replace("  dmd:", "  1999:").replace("baseline: dmd", "baseline: 1999")
+    assert load_suite(write_suite(plain)).baseline == "1999"
+    rates = {"5e-5": 5e-5, "5.0e-5": 5e-5, ".5": 0.5, "1": 1.0, '"0.5"': 0.5, "1.5e1": 15.0}
+    for word, rate in rates.items():
+        suite = load_suite(write_suite(text), [f"train.learning_rate={word}"])
+        assert suite.train.learning_rate == rate
+    settings = load_suite(write_suite(text), ["train.gradient_checkpointing=yes"]).train
+    assert settings.gradient_checkpointing is True
 
 
 def test_a_problem_of_the_file_has_its_line_and_one_of_the_command_line_none(

@@ -26,6 +26,7 @@ from ddmd_bench.suite.schema import (
     Suite,
 )
 from ddmd_bench.suite.students import Adapter, Checkpoint, Student
+from ddmd_bench.suite.until_settled import UntilSettled
 
 SUITES = Path(__file__).parents[1] / "suites"
 Write = Callable[[Any], str]
@@ -188,7 +189,7 @@ BAD = {
         _set("students", "dmd", "train"),
         {"learning_rate": "fast"},
         "students.dmd.train",
-        "learning_rate.*valid number",
+        "learning_rate: expected a number",
     ),
     "steps in a student's train": (
         _set("students", "dmd", "train"),
@@ -269,7 +270,12 @@ BAD = {
         "claims[0]: real is not trained",
         "no series",
     ),
-    "type": (_set("train", "num_iterations"), "many", "train.num_iterations", "integer.*'many'"),
+    "type": (
+        _set("train", "num_iterations"),
+        "many",
+        "train.num_iterations",
+        "expected a number.*'many'",
+    ),
     "mapping": (_set("students"), ["dmd"], "students: ", "dictionary"),
     "size of the batch": (_set("train", "batch_size"), 6, "train: batch_size", "multiple of the 4"),
     "order of the steps": (_set("train", "t_list"), [0.5, 1.0], "train: t_list", "must fall"),
@@ -315,6 +321,7 @@ PARTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "claims.0": (Claim, CLAIM),
     "literature.0": (LiteratureRows, {"table": "decoupled_dmd_tab2", "rows": {"dmd": "dmd2"}}),
     "gate.std": (Margin, {"margin": 0.1}),
+    "until_settled": (UntilSettled, {}),
 }
 
 

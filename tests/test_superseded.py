@@ -88,7 +88,7 @@ def test_redoing_waits_for_the_word(planned: Planner, monkeypatch: pytest.Monkey
         ran.append(plan)
         return Outcome(0, [])
 
-    monkeypatch.setattr("ddmd_bench.run.tasks.run_tasks", run_tasks)
+    monkeypatch.setattr("ddmd_bench.run.settling.run_tasks", run_tasks)
     monkeypatch.setitem(VERSIONS, "train", VERSIONS["train"] + 1)
     refused = CliRunner().invoke(app, ["train", "tiny.yaml"])
     assert refused.exit_code == 2

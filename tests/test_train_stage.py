@@ -247,7 +247,7 @@ def test_a_checkpoint_that_does_not_fit_says_what_to_do(planned: Planner) -> Non
         spoil(checkpoint)
         with pytest.raises(BenchError, match=said) as error:
             course.resume()
-        assert str(error.value).startswith(f"{checkpoint}: no training can go on from it: ")
+        assert str(error.value).startswith(f"{checkpoint}: ")
         assert str(error.value).endswith("or delete it to begin anew")
     checkpoint.unlink()
     trained(plan)
@@ -256,12 +256,13 @@ def test_a_checkpoint_that_does_not_fit_says_what_to_do(planned: Planner) -> Non
 def test_a_writing_that_was_killed_leaves_nothing_that_counts(planned: Planner) -> None:
     plan = planned("train.checkpoint_every=2")
     checkpoint = stopped(plan)
-    for name in ("checkpoint.tmp", "best.tmp"):
+    cut = (".checkpoint.pt.1.tmp", ".best.safetensors.1.tmp", ".tmpAb1Cd2", "checkpoint.tmp")
+    for name in cut:
         (checkpoint.parent / name).write_bytes(checkpoint.read_bytes()[:1000])
     seen: list[int] = []
     train(plan, plan.task("train", "dmd", 0), lambda done, _: seen.append(done))
     assert seen == [3, 4]
-    assert not list(checkpoint.parent.glob("*.tmp"))
+    assert not [name for name in cut if (checkpoint.parent / name).exists()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="reads the maps of a process")

@@ -317,9 +317,8 @@ def test_a_discriminator_tells_noise_from_scenes(backend: Backend) -> None:
     losses = []
     for update in range(12):
         training.steppers["fake_score"].clear()
-        found = training._fake_score_backward(
-            Samples(noise, cond), training.batches.numbers(update)
-        )
+        numbers = training.batches.numbers(update)
+        found = training._fake_score_backward(Samples(noise, cond), numbers[0], numbers)
         training._step("fake_score")
         losses.append(found["loss_gan_fake_score"].mean())
     assert losses[0] == pytest.approx(2 * math.log(2), abs=0.3)

@@ -270,8 +270,8 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
         "photos has 5 of the 6 that are asked for, with a caption",
     ),
     "a caption that is no text": (
-        lambda f: rewritten(f, lambda rows: rows[4].update(caption=4)),
-        "column 'caption' is not text: row 4 holds 4",
+        lambda f: rewritten(f, lambda rows: rows[4].update(caption=[4])),
+        "column 'caption' is not text: row 4 holds",
     ),
     "no caption column": (
         lambda f: rewritten(f, lambda rows: [row.pop("caption") for row in rows]),

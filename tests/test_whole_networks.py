@@ -149,7 +149,7 @@ def test_a_truncated_file_is_an_error(
     whole = file.read_bytes()
     for num in (0, 100, len(whole) - 1000):
         file.write_bytes(whole[:num])
-        with pytest.raises(BenchError, match="damaged or cut short"):
+        with pytest.raises(BenchError, match=r"cut, or no .* file"):
             read(file)
 
 
@@ -171,7 +171,7 @@ class _Runs:
 
 def test_a_pickle_runs_nothing(base: Any, tmp_path: Path) -> None:
     torch.save({"conv_in.bias": _Runs()}, tmp_path / "unet.bin")
-    with pytest.raises(BenchError, match="not a plain state dict"):
+    with pytest.raises(BenchError, match="that could run code"):
         load(base, tmp_path / "unet.bin")
 
 

@@ -12,8 +12,9 @@ from math import lcm
 from typing import Any, NamedTuple
 
 from ddmd_bench.backends.repository import INDEX, SCHEDULER, Parts, with_class
-from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_json
+from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 from ddmd_bench.hub import Remote, file_here, is_local
 from ddmd_bench.suite.settings import Model
 
@@ -91,11 +92,9 @@ def configurations(
 
 def _read(path: Any) -> Config:
     try:
-        config = read_json(path)
-    except ValueError as error:
-        raise BenchError(f"model: {path}: not JSON, {error}. Copy or fetch it again") from error
-    if not isinstance(config, dict):
-        raise BenchError(f"model: {path}: expected an object, found {type(config).__name__}")
+        config: Config = read_record(path, remedy=FETCH_AGAIN)
+    except Unreadable as error:
+        raise BenchError(f"model: {error}") from error
     return config
 
 

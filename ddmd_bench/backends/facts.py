@@ -12,10 +12,11 @@ from math import prod
 
 from ddmd_bench.backends import Backend
 from ddmd_bench.backends.flops import Flops, flops_of
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, Unreadable
 from ddmd_bench.files.provenance import package_version, source_sha256
-from ddmd_bench.files.records import cache_folder, content_key, read_json, write_json
+from ddmd_bench.files.records import cache_folder, content_key, read_record, write_json
 
+FORM = {"shapes": {...: [int]}, "prompt_values": int, "flops": {}, "lowered": int}
 Shapes = Mapping[str, tuple[int, ...]]  # of a network's parameters, by name
 
 
@@ -47,8 +48,8 @@ def facts_of(backend: Backend) -> Facts:
         ]
     )
     path = cache_folder() / "networks" / f"{key}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or cut: look again
-        known = read_json(path)
+    with suppress(Unreadable, TypeError):  # none yet, or cut: look again
+        known = read_record(path, FORM)
         shapes = {name: tuple(shape) for name, shape in known["shapes"].items()}
         flops = Flops(**known["flops"])
         return Facts(shapes, int(known["prompt_values"]), flops, int(known["lowered"]))

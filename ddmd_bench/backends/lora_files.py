@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ from torch import Tensor
 from ddmd_bench.backends.weight_files import PEFT, PEFT_CONFIG, lora_file
 from ddmd_bench.backends.weights import read_weights
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import parse_json, read_record
+from ddmd_bench.files.tensors import SUFFIX, open_safetensors
 
 METADATA = "lora_adapter_metadata"  # under which diffusers writes peft's settings into a file
 WRAPPED = "base_model.model."  # before each key that peft's `save_pretrained` writes
@@ -85,12 +87,10 @@ def _settings(path: Path, tensors: Mapping[str, Tensor], component: str) -> dict
                 f"{path}: peft wrote this LoRA, and its {PEFT_CONFIG}, which states alpha, is not "
                 "beside it. Copy it there, or name the folder that holds both"
             )
-        return _parsed(beside, beside.read_text(encoding="utf-8"))
-    if path.suffix != ".safetensors":
+        return dict(read_record(beside, remedy=FETCH_AGAIN))
+    if path.suffix != SUFFIX:
         return None
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
+    with open_safetensors(path, remedy=FETCH_AGAIN) as file:
         written = (file.metadata() or {}).get(METADATA)
     if not written:
         return None
@@ -102,7 +102,7 @@ def _settings(path: Path, tensors: Mapping[str, Tensor], component: str) -> dict
 
 def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError as error:
         raise BenchError(f"{path}: its settings are not JSON: {error}") from error
     if not isinstance(found, dict):

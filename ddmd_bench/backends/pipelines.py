@@ -15,7 +15,8 @@ from torch import Tensor
 from ddmd_bench.backends.repository import Parts
 from ddmd_bench.files.device import memory_shown
 from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 from ddmd_bench.hub import folder_of
 
 ABSENT = ("image_encoder", "feature_extractor", "safety_checker")  # parts that drawing needs not
@@ -107,7 +108,7 @@ def vae_on(parts: Parts, device: torch.device | str) -> Any:
 
 def _overflows(folder: Path) -> bool:
     """Whether a VAE says that it needs float32; diffusers supposes so where it is silent."""
-    return bool(read_json(folder / "config.json").get("force_upcast", True))
+    return bool(read_record(folder / "config.json", remedy=FETCH_AGAIN).get("force_upcast", True))
 
 
 @cache

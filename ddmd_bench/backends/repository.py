@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.backends import Base
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity
 from ddmd_bench.suite.settings import Model
 
@@ -64,7 +65,7 @@ class Parts:
         return self._config(f"{self.network}/config.json")
 
     def _config(self, name: str) -> dict[str, Any]:
-        config: dict[str, Any] = read_json(folder_of(self.shell) / name)
+        config: dict[str, Any] = read_record(folder_of(self.shell) / name, remedy=FETCH_AGAIN)
         return config
 
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 from ddmd_bench.hub import Remote
 from ddmd_bench.hub.cache import find
 
@@ -37,6 +38,6 @@ def on_meta(kind: str, remote: Remote, file: str, stand_in: Mapping[str, Any]) -
     import torch
 
     here = find(remote).files.get(file)
-    config = read_json(here) if here is not None else stand_in
+    config = read_record(here, remedy=FETCH_AGAIN) if here is not None else stand_in
     with torch.device("meta"):
         return getattr(diffusers, kind).from_config(config)

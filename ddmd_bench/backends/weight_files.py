@@ -1,11 +1,11 @@
-"""Which files of a folder are a network's weights, or a LoRA's; looks at names alone."""
+"""Which files of a folder are a network's weights, or a LoRA's; by names and an index of shards."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.hub.shards import shards_of
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 NETWORK = "diffusion_pytorch_model"  # how diffusers names a network's weights
@@ -25,8 +25,7 @@ def network_files(folder: Path) -> list[Path]:
         return [plain]
     indices = sorted(folder.glob(f"{NETWORK}*.safetensors.index*.json"))
     if indices:
-        shards = set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values())
-        return [indices[0], *(folder / shard for shard in sorted(shards))]
+        return [indices[0], *(folder / shard for shard in shards_of(indices[0]))]
     singles = sorted(folder.glob(f"{NETWORK}.*.safetensors")) + sorted(
         folder.glob(f"{NETWORK}.bin")
     )

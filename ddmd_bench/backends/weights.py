@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,9 @@ from torch import Tensor
 
 from ddmd_bench.backends.weight_files import PICKLED, network_files
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.reading import FETCH_AGAIN, refuse
+from ddmd_bench.files.records import read_record
+from ddmd_bench.files.tensors import SUFFIX, open_safetensors, read_safetensors, read_torch
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -48,51 +49,24 @@ def _read_all(path: Path, device: str) -> dict[str, Tensor]:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a diffusers folder."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BenchError(
-            f"{folder}: a folder of weights needs diffusers' config.json, {error}"
-        ) from error
-    if not isinstance(config, dict):
-        raise BenchError(f"{folder / 'config.json'}: expected an object, found {type(config)}")
+    whole = "A folder of weights needs diffusers' config.json: give one that has it"
+    config: dict[str, Any] = read_record(folder / "config.json", remedy=whole)
     return config
 
 
 def _read_file(file: Path, device: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-
-    try:
-        if file.suffix == ".safetensors":
-            found: Any = _read_safetensors(file, device)
-        elif file.suffix in PICKLED:
-            found = torch.load(file, map_location=device, weights_only=True)
-        else:
-            raise BenchError(
-                f"{file}: expected a file ending in .safetensors, {', '.join(PICKLED)}"
-            )
-    except pickle.UnpicklingError as error:
-        raise BenchError(
-            f"{file}: not a plain state dict; a pickle of anything else is not read, since reading "
-            f"it could run code. {str(error).splitlines()[0]}"
-        ) from error
-    except (SafetensorError, OSError, EOFError, RuntimeError) as error:
-        raise BenchError(
-            f"{file}: cannot be read, the file is damaged or cut short: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+    if file.suffix == SUFFIX:
+        return read_safetensors(file, FETCH_AGAIN) if device == "cpu" else _shapes(file, device)
+    if file.suffix not in PICKLED:
+        raise BenchError(f"{file}: expected a file ending in {SUFFIX}, {', '.join(PICKLED)}")
+    found = read_torch(file, device, remedy=FETCH_AGAIN)
     if not (isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())):
         keys = list(found)[:3] if isinstance(found, Mapping) else type(found).__name__
-        raise BenchError(f"{file}: expected tensors by name, found {keys}")
+        raise refuse(file, f"found {keys}", "tensors by name", FETCH_AGAIN)
     return dict(found)
 
 
-def _read_safetensors(file: Path, device: str) -> dict[str, Tensor]:
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    if device == "cpu":
-        return load_file(file)
-    with safe_open(file, "pt") as opened:
+def _shapes(file: Path, device: str) -> dict[str, Tensor]:
+    with open_safetensors(file, remedy=FETCH_AGAIN) as opened:
         slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
         return {k: torch.empty(s.get_shape(), device=device) for k, s in slices.items()}

@@ -23,7 +23,8 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
-from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.errors import BenchError, NotRun, files_told
+from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def check(
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(help="Hold students against those of this report or folder of runs instead."),
+        typer.Option(help="Hold students against those of this report, pack or folder of runs."),
     ] = None,
     student: Annotated[str | None, typer.Option(help="This one alone.")] = None,
     against: Annotated[
@@ -79,26 +80,35 @@ def check(
     from ddmd_bench.stages import check as stage
 
     try:
-        if update:
-            _update(suite, set_ or [], runs, expected, why)
-            return
-        plan = planned(suite, set_, runs, reports)
-        if baseline is None and student is None and against is None:
-            found = stage.check(plan, expected)
-        else:
-            found = stage.check_models(plan, baseline, student, against)
+        with files_told():
+            if junit is not None:
+                require_file(junit, "--junit")
+            if pictures is not None:
+                require_folder(pictures, "--pictures")
+            if update:
+                _update(suite, set_ or [], runs, expected, why)
+                return
+            plan = planned(suite, set_, runs, reports)
+            if baseline is None and student is None and against is None:
+                found = stage.check(plan, expected)
+            else:
+                found = stage.check_models(plan, baseline, student, against)
+            _print_checked(found, plan.suite.name, json_)
+            _for_ci(found, plan.suite.name, junit, pictures)
     except BenchError as error:
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(str(error))
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
-    if json_:
-        record = {"suite": plan.suite.name, **found.as_record()}
-        console.print(json.dumps(record, indent=1), markup=False, highlight=False)
-    else:
-        for line in lines_of(found):
-            console.print(line, markup=False, highlight=False)
-        console.print(f"{plan.suite.name}: {found.status}", highlight=False)
-    _for_ci(found, plan.suite.name, junit, pictures)
     raise typer.Exit(EXIT_CODES[found.status])
+
+
+def _print_checked(found: Checked, suite: str, as_json: bool) -> None:
+    if as_json:
+        record = {"suite": suite, **found.as_record()}
+        console.print(json.dumps(record, indent=1))
+        return
+    for line in lines_of(found):
+        console.print(line)
+    console.print(f"{suite}: {found.status}")
 
 
 def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | None) -> None:
@@ -117,15 +127,14 @@ def _for_ci(found: Checked, suite: str, junit: Path | None, pictures: Path | Non
     if os.environ.get("GITHUB_ACTIONS") == "true":
         # To stderr, which the runner reads too: stdout may be JSON.
         for line in ci.workflow_commands(found, suite):
-            errors.print(line, markup=False, highlight=False)
+            errors.print(line)
 
 
 def _update(
     suite: str, overrides: Sequence[str], runs: Path, expected: Path | None, why: str
 ) -> None:
     """Write the expectation anew from runs that are complete, at the seeds that it has."""
-    from ddmd_bench.files.records import read_json
-    from ddmd_bench.reporting.expected import find_expected, write_expected
+    from ddmd_bench.reporting.expected import find_expected, read_expected, write_expected
     from ddmd_bench.stages.check import refuse_unfinished
     from ddmd_bench.suite.files import load_suite
 
@@ -133,9 +142,7 @@ def _update(
         raise BenchError('--update: say why the values moved, e.g. --why "a better sampler"')
     name = load_suite(suite, overrides).name
     path = expected or find_expected(name)
-    if not path.is_file():
-        raise BenchError(f"{path}: no such file of expected values")
-    seeds = list(map(int, read_json(path)["seeds"]))
+    seeds = read_expected(path)["seeds"]
     again = f"Run `python -m ddmd_bench expect {suite} --seeds {','.join(map(str, seeds))}`"
     plans = [_of_seed(suite, overrides, runs, seed) for seed in seeds]
     for plan in plans:
@@ -170,6 +177,7 @@ def expect(
     """Run a suite with several seeds and write the values that `check` expects."""
     from ddmd_bench.reporting.expected import write_expected
 
+    (require_file if output.suffix == ".json" else require_folder)(output, "--output")
     records = []
     for seed in _parse_seeds(seeds):
         plan = _of_seed(suite, set_ or [], runs, seed)

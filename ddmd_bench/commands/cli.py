@@ -16,10 +16,10 @@ from ddmd_bench.commands.comparing import compare, power
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
 from ddmd_bench.commands.measuring import doctor, score
-from ddmd_bench.commands.options import started_once, stop_cleanly
+from ddmd_bench.commands.options import on_ranks, started_once, stop_cleanly
 from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
-from ddmd_bench.commands.verifying import verify
+from ddmd_bench.commands.verifying import pack, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +57,7 @@ COMMANDS = (
     report,
     check,
     verify,
+    pack,
     export,
     compare,
     power,
@@ -66,7 +67,11 @@ COMMANDS = (
 )
 # These only read, so that saying their words several times does no harm.
 READING = (plan, check, verify, power, published, schema)
+SHARING = (run, *STAGE_COMMANDS)
 for command in COMMANDS:
-    guarded = command if command in READING else started_once(command)
+    if command in SHARING:
+        guarded = on_ranks(command)
+    else:
+        guarded = command if command in READING else started_once(command)
     kind = CheckCommand if command is check else None
     app.command(command.__name__, cls=kind)(stop_cleanly(guarded))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ddmd_bench.commands.options import console
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_record, write_whole
+from ddmd_bench.files.places import require_file
+from ddmd_bench.files.records import write_whole
 
 
 def compare(
@@ -23,14 +24,17 @@ def compare(
 ) -> None:
     """Hold students of one report against students of another, seed by seed."""
     from ddmd_bench.reporting.between import between, between_markdown
+    from ddmd_bench.reporting.saved import read_report
 
+    if output is not None:
+        require_file(output, "--output")
     records = read_report(first), read_report(second)
     pairs = [_parse_pair(text) for text in pair or []]
     pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
     if not pairs:
         raise BenchError("the reports share no student's name: say --pair student=other")
     text = between_markdown(*records, between(*records, pairs))
-    console.print(text, markup=False, highlight=False)
+    console.print(text)
     if output is not None:
         write_whole(output, text)
 
@@ -42,17 +46,10 @@ def power(
 ) -> None:
     """Say how many prompts, images or seeds would show a difference to the baseline."""
     from ddmd_bench.reporting.power import power_markdown
+    from ddmd_bench.reporting.saved import read_report
 
     text = power_markdown(read_report(report), metric, difference)
-    console.print(text, markup=False, highlight=False)
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """The record of a report."""
-    file = path / "report.json" if path.is_dir() else path
-    if not file.is_file():
-        raise BenchError(f"{file}: no such report. Give a report.json, or the folder that holds it")
-    return read_record(file, "suite", "fingerprint", "protocol", "students", "table", "differences")
+    console.print(text)
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

@@ -34,7 +34,7 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
     from rich.text import Text
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),  # all of a line, the time left too, fits in 80 columns
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -52,7 +52,7 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
                 standing.plain = standing_line(event)
                 return
             if isinstance(event, Note):
-                live.console.print(f"{event.task}: {event.text}", highlight=False, markup=False)
+                live.console.print(f"{event.task}: {event.text}")
                 return
             if event.task not in bars:
                 bars[event.task] = progress.add_task(event.task, total=event.total)
@@ -60,7 +60,7 @@ def progress_shown(console: Console) -> Iterator[OnEvent]:
             if event.done >= event.total:
                 # A line instead of its bar: a suite has more tasks than a terminal has rows.
                 progress.remove_task(bars.pop(event.task))
-                live.console.print(f"{event.task}: {event.done}/{event.total}", highlight=False)
+                live.console.print(f"{event.task}: {event.done}/{event.total}")
 
         yield on_event
 
@@ -83,13 +83,13 @@ def _plain(console: Console) -> OnEvent:
     def on_event(event: Event | Note | Standing) -> None:
         now = time.monotonic()
         if isinstance(event, Note):
-            console.print(f"{event.task}: {event.text}", highlight=False, markup=False)
+            console.print(f"{event.task}: {event.text}")
             return
         if isinstance(event, Standing):
             line = standing_line(event)
             if line and now - said.setdefault("", now) >= LINE_EVERY_S:
                 said[""] = now
-                console.print(line, highlight=False)
+                console.print(line)
             return
         start, first = began.setdefault(event.task, (now, event.done))
         finished = event.done >= event.total
@@ -101,7 +101,7 @@ def _plain(console: Console) -> OnEvent:
         left = (
             f", {_clock(each * (event.total - event.done))} left" if each and not finished else ""
         )
-        console.print(f"{event.task}: {event.done}/{event.total}{left}", highlight=False)
+        console.print(f"{event.task}: {event.done}/{event.total}{left}")
 
     return on_event
 

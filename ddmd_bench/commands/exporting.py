@@ -10,6 +10,7 @@ import typer
 from ddmd_bench.commands.options import Overrides, Runs, SuiteName, console
 from ddmd_bench.commands.running import planned
 from ddmd_bench.files.numerics import numerics
+from ddmd_bench.files.places import require_folder
 
 
 def export(
@@ -23,6 +24,7 @@ def export(
     """Write a trained student as a diffusers checkpoint, or its LoRA, with a model card."""
     from ddmd_bench.students.export import export as write
 
+    require_folder(output, "OUTPUT")
     plan = planned(suite, set_, runs, Path("reports"))
     trained = plan.trained(student, seed)
     backend = plan.prepared().opened(student)

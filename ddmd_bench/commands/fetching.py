@@ -81,4 +81,4 @@ def _fetch(downloads: Downloads, collect: Callable[[OnItem], None]) -> None:
     raise_problems(problems)
     lines = download_lines(downloads.remotes) + weights_lines(downloads.weights)
     for line in lines or ["nothing to download"]:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)

@@ -24,6 +24,7 @@ from ddmd_bench.commands.running import run_stage
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.numerics import numerics
+from ddmd_bench.files.places import own_place, require_folder
 from ddmd_bench.run.events import Event
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def score(
         str | None, typer.Option(help="Of a folder: statistics that FID and others compare with.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Of a folder: default scores/<folder>.")
+        Path | None, typer.Option(help="Of a folder: default scores/<its path>.")
     ] = None,
     dtype: Dtype = "float32",
     set_: Overrides = None,
@@ -89,7 +90,8 @@ def _score_images(
     dtype: str,
 ) -> None:
     """Score a folder of images and print the values."""
-    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder, some_of
+    from ddmd_bench.data.image_folders import left_out, some_of
+    from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
     from ddmd_bench.scorers import METRICS, scorer_weights
     from ddmd_bench.scorers.weights import located, missing_sentence
 
@@ -103,8 +105,9 @@ def _score_images(
         raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
     raise_problems(folder_problems(metrics, reference))
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
+    output = output or Path("scores") / own_place(folder)
+    require_folder(output, "--output")
     images = read_folder(folder, prompts, metrics, order)
-    output = output or Path("scores") / folder.resolve().name
     with numerics(), progress_shown(console) as on_event:
 
         def progress(done: int, total: int) -> None:
@@ -116,9 +119,15 @@ def _score_images(
     _print_scores(record)
     if images.not_listed:
         named = f"{len(images.not_listed)} images have no prompt and were not scored: "
-        console.print(named + some_of(images.not_listed), markup=False)
-    if lost := [row["file_name"] for row, at in zip(*images[:2], strict=True) if not at.is_file()]:
-        console.print(f"{len(lost)} listed images are not there: {some_of(lost)}", markup=False)
+        console.print(named + some_of(images.not_listed))
+    if lost := [
+        row["file_name"]
+        for row, at in zip(images.rows, images.paths, strict=True)
+        if not at.is_file()
+    ]:
+        console.print(f"{len(lost)} listed images are not there: {some_of(lost)}")
+    if others := left_out(folder):
+        console.print(others)
     if number := record["equal_images"]:
         console.print(f"{number} images repeat another of the set, byte for byte: they add nothing")
     console.print(f"scores: {output}")
@@ -144,11 +153,11 @@ def _print_scores(record: dict[str, Any]) -> None:
     console.print(table)
     for metric, groups in record["metrics"].items():
         for group, cell in groups.items():
-            if note := cell.get("note"):
-                console.print(f"{METRICS[metric].title}, {group}: {note}", markup=False)
+            if note := cell.get("missing") or cell.get("note"):
+                console.print(f"{METRICS[metric].title}, {group}: {note}")
     for scorer, reasons in record["missing"].items():
         for reason, number in reasons.items():
-            console.print(f"{scorer}: {number} images have no value: {reason}", markup=False)
+            console.print(f"{scorer}: {number} images have no value: {reason}")
     for scorer, number in record["truncated_prompts"].items():
         console.print(f"{scorer}: {number} prompts are longer than it reads and were cut")
 
@@ -175,6 +184,6 @@ def _examine(scorers: Sequence[str], dtype: str) -> None:
         for finding in examine([name], default_device(), torch_dtype(dtype)):
             wrong |= finding.passed is False
             line = f"{name}: {finding.check}: {marks[finding.passed]} ({finding.text})"
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
     if wrong:
         raise typer.Exit(1)

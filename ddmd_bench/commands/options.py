@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, files_told
+from ddmd_bench.files import ranks
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
-console = Console(soft_wrap=True)
-errors = Console(stderr=True, soft_wrap=True)
+# What people named, in brackets or with colons, is printed as it stands.
+LITERAL: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+console = Console(**LITERAL)
+errors = Console(stderr=True, **LITERAL)
 
 SuiteName = Annotated[
     str, typer.Argument(help="A suite file, or the name of one that is built in.")
@@ -29,6 +34,14 @@ Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one
 Redo = Annotated[
     bool, typer.Option("--redo", help="Make again what another version of the code has made.")
 ]
+UntilSettled = Annotated[
+    bool,
+    typer.Option(
+        "--until-settled",
+        help="Draw in blocks, and no more than settles the comparisons with the baseline; "
+        "other commands find that run with --set until_settled={}.",
+    ),
+]
 Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
 
 SOME_FAILED = 3  # the exit code of a run that went to its end without some of its tasks
@@ -37,17 +50,23 @@ P = ParamSpec("P")
 
 
 def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
-    """Bad input ends with its message and exit code 2, without a traceback."""
+    """Bad input, and a file that cannot be written, end with a message and exit code 2."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a character that it lacks ends no command
+                stream.reconfigure(errors="backslashreplace")
         try:
-            command(*args, **kwargs)
+            with files_told():
+                command(*args, **kwargs)
         except BenchError as error:
-            errors.print(str(error), markup=False, highlight=False)
+            if not ranks.said_by_first(error):
+                errors.print(str(error))
             raise typer.Exit(2) from None
         except (KeyboardInterrupt, Stopped) as stop:
-            errors.print("stopped; what is complete is kept, run again to go on", highlight=False)
+            why = f"{stop}; " if isinstance(stop, ranks.Parted) else ""
+            errors.print(f"{why}stopped; what is complete is kept, run again to go on")
             code = EXIT_CODE if isinstance(stop, Stopped) else 130
             raise typer.Exit(code) from None
 
@@ -60,6 +79,18 @@ def started_once(command: Callable[P, None]) -> Callable[P, None]:
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         refuse_several()
+        command(*args, **kwargs)
+
+    return wrapped
+
+
+def on_ranks(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose work the processes share that a launcher started; the first one speaks."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        ranks.join()
+        console.quiet = not ranks.is_first()
         command(*args, **kwargs)
 
     return wrapped

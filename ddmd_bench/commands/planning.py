@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddmd_bench.commands.comparing import read_report
 from ddmd_bench.commands.options import (
     Overrides,
     Reports,
@@ -17,6 +16,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.places import require_folder
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -39,6 +39,8 @@ def plan(
     """Check a suite and print what a run would do; with --for, what a difference would take."""
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     asked = load_suite(suite, set_ or [])
     if for_ is None:
         _print_plan(asked, runs, reports)
@@ -49,6 +51,7 @@ def plan(
 def _print_budget(suite: Suite, report: Path, wanted: str) -> None:
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.reporting.budget import budget_lines
+    from ddmd_bench.reporting.saved import read_report
 
     _print(budget_lines(Asked.of(suite), read_report(report), wanted))
 
@@ -102,7 +105,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
 
 def _print(lines: list[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def _task_lines(made: Plan) -> list[str]:
@@ -118,8 +121,9 @@ def _task_lines(made: Plan) -> list[str]:
         lines.append(f"sampling of {name}: {words}, {side} x {side} pixels")
     num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
     seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
+    most = "" if made.suite.until_settled is None else "at most "
     lines.append(
-        f"{len(made.prompts)} prompts, {num_images} images a student, "
+        f"{most}{len(made.prompts)} prompts, {num_images} images a student, "
         f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}"
     )
     return lines

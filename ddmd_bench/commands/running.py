@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,15 @@ from ddmd_bench.commands.options import (
     Reports,
     Runs,
     SuiteName,
+    UntilSettled,
     Workers,
     console,
     errors,
     raise_problems,
 )
 from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.files import ranks, stopping
+from ddmd_bench.files.places import require_folder
 from ddmd_bench.files.records import read_json
 
 if TYPE_CHECKING:
@@ -37,18 +41,30 @@ def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) 
     from ddmd_bench.planning.plan import make_plan
     from ddmd_bench.suite.files import load_suite
 
+    require_folder(runs, "--runs")
+    require_folder(reports, "--reports")
     return make_plan(load_suite(suite, overrides or []), runs, reports)
 
 
-def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
-    """Such a plan, of which some task at least is complete."""
+@contextmanager
+def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Iterator[Plan]:
+    """Such a plan, of which some task at least is complete; or that of a pack, FILE.tar."""
+    from ddmd_bench.reporting.packs import is_pack, opened_pack
+
+    if is_pack(suite):
+        if overrides:
+            raise BenchError(f"--set: {suite} holds the settings of its own run")
+        stopping.obey()  # what was copied out of it goes again
+        with opened_pack(Path(suite)) as plan:
+            yield plan
+        return
     plan = planned(suite, overrides, runs, reports)
     if not any(task.complete() for task in plan.tasks.values()):
         raise NotRun(
             f"{runs / plan.suite.name}: no task of this suite is complete. Begin with "
             f"`python -m ddmd_bench run {suite}`, or name the folder: --runs"
         )
-    return plan
+    yield plan
 
 
 def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> Outcome:
@@ -56,35 +72,64 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
 
     What another version of the code has made is made again only with `redo`.
     """
-    from ddmd_bench.files import stopping
     from ddmd_bench.files.locks import locked
+    from ddmd_bench.run.settling import run_suite
+    from ddmd_bench.run.tasks import Outcome
+    from ddmd_bench.run.together import run_together, sharing_problems
+
+    complete = all(task.complete() for stage in stages for task in plan.of_stage(stage))
+    if not ranks.anyone(not complete):
+        return Outcome(0, [])
+    with ranks.together():
+        _require_ready(plan, stages, workers, redo)
+    if ranks.num() > 1:
+        problems = sharing_problems(plan, stages)
+        with ranks.together():
+            raise_problems(problems)
+    if "generate" in stages and ranks.is_first():
+        for line in plan.unfit_lines:
+            errors.print(f"{line}. The others go on")
+    # Two runs in one folder would do everything twice, and write the same files.
+    stopping.obey()
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.is_first():
+                held.enter_context(locked(plan.runs / plan.suite.name, _IN_USE))
+        on_event = held.enter_context(progress_shown(console))
+        if ranks.num() > 1:
+            return run_together(plan, stages, on_event)
+        return run_suite(plan, stages, on_event, workers)
+
+
+def _require_ready(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> None:
+    """Raise BenchError if anything is known that would stop the stages later."""
     from ddmd_bench.planning.downloads import require_here
     from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
-    from ddmd_bench.run.tasks import Outcome, run_tasks
     from ddmd_bench.run.workers import slots
 
-    if all(task.complete() for stage in stages for task in plan.of_stage(stage)):
-        return Outcome(0, [])
+    if ranks.num() > 1 and workers:
+        raise BenchError(
+            f"--workers {workers}: a launcher started this command {ranks.num()} times, and its "
+            "processes do each training and drawing together. Leave --workers out"
+        )
+    if ranks.num() > 1 and plan.suite.until_settled is not None:
+        raise BenchError(
+            "until_settled: blocks are drawn, scored and looked at by one command in one process, "
+            f"and a launcher started this one {ranks.num()} times. Start it without a launcher"
+        )
     if not redo and (lines := superseded_lines(superseded(plan, stages))):
         lines[0] = f"suite {plan.suite.name}: results are " + lines[0]
         keep = "To keep them, report with the code that made them, or take another --runs"
         raise BenchError("\n".join([*lines, f"This code computes otherwise. Add --redo. {keep}"]))
     require_here(plan.downloads)
-    outlook = Outlook(Asked.of(plan.suite), plan, len(slots(workers)))
+    at_once = ranks.num() if ranks.num() > 1 else len(slots(workers))
+    outlook = Outlook(Asked.of(plan.suite), plan, at_once)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
         problems += gpu_problems(outlook)
     raise_problems(problems)
-    if "generate" in stages:
-        for line in plan.unfit_lines:
-            errors.print(f"{line}. The others go on", markup=False, highlight=False)
-    # Two runs in one folder would do everything twice, and write the same files.
-    stopping.obey()
-    alone = locked(plan.runs / plan.suite.name, _IN_USE)
-    with alone, progress_shown(console) as on_event:
-        return run_tasks(plan, stages, on_event, workers)
 
 
 def write_report(plan: Plan) -> None:
@@ -95,7 +140,16 @@ def write_report(plan: Plan) -> None:
     console.print("writing the report")
     with one_thread():
         report(plan)
-    console.print(f"report: {plan.report_folder / 'index.html'}")
+    _say_where(plan)
+
+
+def _say_where(plan: Plan, unchanged: str = "") -> None:
+    """What few images make of the report's numbers, and where it is."""
+    from ddmd_bench.reporting.notes import small_numbers
+
+    for line in small_numbers(read_json(plan.report_folder / "report.json")):
+        console.print(line)
+    console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
 
 
 def run(
@@ -105,19 +159,30 @@ def run(
     reports: Reports = Path("reports"),
     workers: Workers = 0,
     redo: Redo = False,
+    until_settled: UntilSettled = False,
 ) -> None:
     """Train, generate, score and report; what is complete is not done again.
 
     Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
     """
-    plan = planned(suite, set_, runs, reports)
+    from ddmd_bench.reporting.saved import read_report
+    from ddmd_bench.reporting.sequential import sentence
+
+    with ranks.together():
+        plan = planned(suite, set_, runs, reports)
+        if until_settled and plan.suite.until_settled is None:
+            plan = planned(suite, [*(set_ or []), "until_settled={}"], runs, reports)
     outcome = run_stages(plan, ALL_STAGES, workers, redo)
+    if not ranks.is_first():
+        return
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     if plan.report_complete() and _as_made(plan):
-        console.print(f"report: {plan.report_folder / 'index.html'} (unchanged)")
+        _say_where(plan, " (unchanged)")
     else:
         write_report(plan)
+    if told := sentence(read_report(plan.report_folder)):
+        console.print(told)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
 
@@ -126,8 +191,9 @@ def _as_made(plan: Plan) -> bool:
     """Whether no file of a finished task was changed since, now or when the report was made."""
     from ddmd_bench.files.made import is_as_made
     from ddmd_bench.reporting.runfiles import UNREADABLE
+    from ddmd_bench.reporting.saved import read_report
 
-    students = read_json(plan.report_folder / "report.json")["students"].values()
+    students = read_report(plan.report_folder)["students"].values()
     if any(student["missing"].startswith(UNREADABLE) for student in students):
         return False
     return all(is_as_made(task.folder) for task in plan.tasks.values() if task.complete())
@@ -143,15 +209,17 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
         told += f", and {waiting} that need them were not begun"
     end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
     lines = [end, *outcome.problems]
-    errors.print("\n  ".join(lines), markup=False, highlight=False)
+    errors.print("\n  ".join(lines))
     raise typer.Exit(SOME_FAILED)
 
 
 def raise_missing(plan: Plan) -> None:
     """End with the code for failures where the report lacks a student though all tasks are done."""
-    students = read_json(plan.report_folder / "report.json")["students"]
+    from ddmd_bench.reporting.saved import read_report
+
+    students = read_report(plan.report_folder)["students"]
     if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
-        errors.print("\n".join(lost), markup=False, highlight=False)
+        errors.print("\n".join(lost))
         raise typer.Exit(SOME_FAILED)
 
 
@@ -161,9 +229,12 @@ def report(
     runs: Runs = Path("runs"),
     reports: Reports = Path("reports"),
 ) -> None:
-    """Write the report of a finished run."""
+    """Write the report of a finished run, or of a packed one: FILE.tar."""
+    from ddmd_bench.reporting.packs import reported_into
+
     # An empty report would stand where a whole one may be.
-    write_report(begun(suite, set_, runs, reports))
+    with begun(suite, set_, runs, reports) as plan:
+        write_report(reported_into(plan, reports))
 
 
 def run_stage(
@@ -176,7 +247,23 @@ def run_stage(
     redo: bool,
 ) -> None:
     """One stage alone, where what it needs is complete; scorers are examined by `run` only."""
-    plan = planned(suite, overrides, runs, reports)
+    with ranks.together():
+        plan = planned(suite, overrides, runs, reports)
+        _require_needed(plan, name, suite)
+    outcome = run_stages(plan, (name,), workers, redo)
+    if not ranks.is_first():
+        return
+    console.print(f"{name}: {outcome.num_done} tasks done")
+    end_with_failures(plan, (name,), outcome)
+
+
+def _require_needed(plan: Plan, name: str, suite: str) -> None:
+    """Raise BenchError where a stage cannot begin alone."""
+    if name == "generate" and plan.suite.until_settled is not None:
+        raise BenchError(
+            "generate: this suite draws until its comparisons are settled (until_settled), which "
+            f"takes scoring beside it: `python -m ddmd_bench run {suite}`"
+        )
     needed = {need for task in plan.of_stage(name) for need in task.needs}
     lacking = [t for t in plan.tasks.values() if t.name in needed and not t.complete()]
     for before in ALL_STAGES[1:]:
@@ -185,9 +272,6 @@ def run_stage(
                 f"{name} needs what is not there yet: {', '.join(missing)}. "
                 f"Run `python -m ddmd_bench {before} {suite}` first, or `run` for everything"
             )
-    outcome = run_stages(plan, (name,), workers, redo)
-    console.print(f"{name}: {outcome.num_done} tasks done")
-    end_with_failures(plan, (name,), outcome)
 
 
 def stage_command(name: str, text: str) -> Callable[..., None]:

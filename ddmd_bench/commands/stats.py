@@ -13,7 +13,9 @@ import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import console, started_once, stop_cleanly
+from ddmd_bench.errors import BenchError
 from ddmd_bench.files.numerics import numerics
+from ddmd_bench.files.places import require_folder
 from ddmd_bench.run.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Statistics of real images, which distances need.")
@@ -41,16 +43,26 @@ def build(
 
     A finished folder takes a larger --num, and other scorers of the same images.
     """
+    from pydantic import ValidationError
+
+    from ddmd_bench.data.image_folders import left_out
     from ddmd_bench.measuring.reference_build import build as build_statistics
     from ddmd_bench.suite.settings import DataSource
 
-    data = DataSource(source=source, column=column, config=config, split=split, revision=revision)
+    require_folder(output, "OUTPUT")
+    given = {"column": column, "config": config, "split": split, "revision": revision}
+    try:
+        data = DataSource.model_validate({"source": source, **given})
+    except ValidationError as error:
+        raise BenchError(f"{source}: {error.errors()[0]['msg']}") from error
     with numerics(), progress_shown(console) as on_event:
 
         def on_images(done: int) -> None:
             on_event(Event("reference statistics, images", done, num or done))
 
         build_statistics(data, output, list(dict.fromkeys(scorers)), num, on_images)
+    if Path(source).is_dir() and (others := left_out(Path(source))):
+        console.print(others)
     _show(output)
 
 
@@ -77,4 +89,4 @@ def _show(folder: Path) -> None:
         weights = ", ".join(f"{file} {sha256[:12]}" for file, sha256 in row["weights"].items())
         lines.append(f"{name}: {row['num_features']} features; {row['protocol']}; {weights}")
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ddmd_bench.files.decoding import Undecodable, upright
+from ddmd_bench.files.decoding import Undecodable, open_image, upright
 from ddmd_bench.files.remembered import remembered
 
 if TYPE_CHECKING:
@@ -38,21 +38,21 @@ def headers_of(paths: Iterable[Path]) -> dict[Path, Header]:
 
 
 def _look(path: Path) -> Header:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     if not path.is_file():
         return Header("", 0, 0, "", "there is no such file")
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             width, height = image.size[::-1] if _lies(image, data) else image.size
             mode, end = image.mode, _ENDS.get(image.format or "")
         if end is None or end not in data[-32:]:
             upright(io.BytesIO(data))
     except UnidentifiedImageError:
         return Header(sha256, 0, 0, "", "it has no format of images that is known")
-    except (Undecodable, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Undecodable, OSError, SyntaxError, ValueError) as error:
         return Header(sha256, 0, 0, "", str(error) or type(error).__name__)
     return Header(sha256, width, height, mode, None)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ddmd_bench.data.headers import Header, headers_of
 from ddmd_bench.data.prompts import Prompt
-from ddmd_bench.data.tables import rows_of
+from ddmd_bench.data.tables import FORMATS, rows_of
 from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.decoding import Undecodable, upright
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 )
 NAMED = 5  # items that a sentence names
 
@@ -46,13 +46,72 @@ def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Files with these suffixes in a folder and its subfolders, by path; hidden ones are no part.
 
     Hidden is what begins with a dot: thumbnails, and what other systems leave beside each file.
+    Links to folders are followed; a folder that several names lead to is read once.
     """
-    wanted, found = tuple(suffixes), []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = (name for name in names if not name.startswith("."))
-        found += [Path(place, name) for name in shown if name.lower().endswith(wanted)]
+    wanted, found, seen = tuple(suffixes), list[Path](), set[str]()
+    starts = [os.fspath(folder)]
+    for start in starts:  # which grows: links after all that lies in the folder itself
+        for place, folders, names in os.walk(start):
+            real = os.path.realpath(place)
+            shown = [] if real in seen else sorted(n for n in folders if not n.startswith("."))
+            if real not in seen:
+                files = (name for name in names if not name.startswith("."))
+                found += [Path(place, name) for name in files if name.lower().endswith(wanted)]
+            seen.add(real)
+            folders[:] = shown
+            below = (os.path.join(place, name) for name in shown)
+            starts += [path for path in below if os.path.islink(path)]
     return sorted(found)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images of a folder and its subfolders, by path."""
+    found = files_below(folder, IMAGE_SUFFIXES)
+    for path in found:
+        try:
+            path.relative_to(folder).as_posix().encode()
+        except UnicodeEncodeError:
+            raise BenchError(
+                f"{os.fspath(path)!a}: the name of this image is not UTF-8, and no table can hold "
+                "it; rename it, or set PYTHONUTF8=1 where the locale is another"
+            ) from None
+    return found
+
+
+def others_below(folder: Path) -> list[Path]:
+    """Files beside a folder's images that are neither images nor texts or tables by their names."""
+    known = (*IMAGE_SUFFIXES, *FORMATS)
+    return [path for path in files_below(folder, [""]) if not path.name.lower().endswith(known)]
+
+
+def left_out(folder: Path) -> str:
+    """A sentence on them; '' where there is none."""
+    if not (names := [path.relative_to(folder).as_posix() for path in others_below(folder)]):
+        return ""
+    kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+    return f"{len(names)} files are no images by their names ({kinds}): {some_of(names)}"
+
+
+def some_of(items: Sequence[str]) -> str:
+    """The first items of a sentence, and how many more there are."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
+
+
+def name_in(folder: Path, where: str, name: str) -> str:
+    """The name of a row's image as a path within the folder, one for each file.
+
+    As it may stand in a table: with `./`, absolute, or with Windows' separators.
+    """
+    plain = name.replace("\\", "/") if "\\" in name and not (folder / name).exists() else name
+    path = os.path.normpath(plain)
+    if os.path.isabs(path):
+        for own in (os.path.abspath(folder), os.path.realpath(folder)):
+            if path.startswith(own + os.sep):
+                path = os.path.relpath(path, own)
+    if os.path.isabs(path) or path.split(os.sep)[0] in ("..", "."):
+        raise BenchError(f"{where}: {name} leads out of the folder of images")
+    return Path(path).as_posix()
 
 
 def equal_files(paths: Iterable[Path]) -> list[list[Path]]:
@@ -92,14 +151,13 @@ def _of_table(table: Path, column: str | None) -> Iterator[Listed]:
             raise BenchError(
                 f"{table}: row {position} has no file_name; it has: {', '.join(row) or 'nothing'}"
             )
-        if name.startswith("/") or ".." in name.split("/"):
-            raise BenchError(f"{table}: row {position}: {name} leads out of the folder")
+        name = name_in(table.parent, f"{table}: row {position}", name)
         found = found or text_column(str(table), list(row), column)
         yield Listed(position, name, text_of(str(table), found, position, row.get(found)))
 
 
 def _of_sidecars(folder: Path) -> Iterator[Listed]:
-    images = files_below(folder, IMAGE_SUFFIXES)
+    images = images_below(folder)
     texts = {path: path.with_suffix(".txt") for path in images}
     if not any(text.is_file() for text in texts.values()):
         nested = [path for name in METADATA for path in sorted(folder.rglob(name))]

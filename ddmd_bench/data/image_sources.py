@@ -14,24 +14,29 @@ from ddmd_bench.data.hub_tables import explained, readable, stream_hub
 from ddmd_bench.data.image_folders import (
     IMAGE_SUFFIXES,
     files_below,
+    images_below,
     list_images,
     metadata_of,
 )
 from ddmd_bench.data.prompt_sources import images_of_prompts
 from ddmd_bench.data.tables import (
+    GIVE,
     PARQUET,
     is_local_source,
-    parquet_file,
     rows_of,
     source_path,
 )
 from ddmd_bench.data.texts import text_column
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.decoding import LARGEST, open_image
+from ddmd_bench.files.tables import parquet_file
 from ddmd_bench.suite.settings import DataSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
+# Bytes of a packed image: of the most pixels that are decoded, four channels of 16 bits.
+LARGEST_FILE = 8 * LARGEST
 IMAGE_COLUMN = "image"
 
 
@@ -86,10 +91,10 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
         rows, image, _ = _open_hub(data, data.column)
         values = (r[image] for r in readable(data.source, rows.select_columns([image]).skip(skip)))
     else:
-        path = source_path(data)
-        if path.is_dir() and (files := files_below(path, IMAGE_SUFFIXES)):
+        if files := image_files(data):
             yield from ((str(file), file.read_bytes()) for file in files[skip:])
             return
+        path = source_path(data)
         if not (tables := parquet_tables(path)):
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise BenchError(f"{path}: holds neither images ({kinds}) nor {PARQUET}")
@@ -104,26 +109,34 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
 
 
 def image_files(data: DataSource) -> list[Path]:
-    """The files here that hold a source's images, in order; none of a dataset of the Hub."""
-    if archive := images_of_prompts(data.source):
-        return [archive[0]]
+    """The files of a source, in order, each of which is an image; none where it has others."""
     if not is_local_source(data.source):
         return []
     path = source_path(data)
-    return (path.is_dir() and files_below(path, IMAGE_SUFFIXES)) or parquet_tables(path)
+    return images_below(path) if path.is_dir() else []
+
+
+def image_containers(data: DataSource) -> list[Path]:
+    """The files here that hold many images of a source each; none of a dataset of the Hub."""
+    if archive := images_of_prompts(data.source):
+        return [archive[0]]
+    return parquet_tables(source_path(data)) if is_local_source(data.source) else []
 
 
 def _zipped(path: Path, pattern: str, skip: int) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = sorted(
-                name
-                for name in archive.namelist()
-                if fnmatch(name, pattern) and name.lower().endswith(tuple(IMAGE_SUFFIXES))
+                (member.filename, member.file_size)
+                for member in archive.infolist()
+                if fnmatch(member.filename, pattern)
+                and member.filename.lower().endswith(tuple(IMAGE_SUFFIXES))
             )
             if not members:
                 raise BenchError(f"{path}: holds no images as {pattern}")
-            for name in members[skip:]:
+            for name, size in members[skip:]:
+                if size > LARGEST_FILE:
+                    raise BenchError(f"{path}: {name} has {size} bytes, at most {LARGEST_FILE}")
                 yield f"{path}: {name}", archive.read(name)
     except zipfile.BadZipFile as error:
         raise BenchError(f"{path}: not a whole zip: {error}. Fetch it again") from error
@@ -136,7 +149,7 @@ def _parquet_columns(table: Path, asked: str | None = None) -> tuple[str, list[s
     """The column of the images, and all of them."""
     from pyarrow.types import is_struct
 
-    schema = parquet_file(table).schema_arrow
+    schema = parquet_file(table, GIVE).schema_arrow
     # An image as `datasets` writes it: its bytes, and the name that its file had.
     typed = [f.name for f in schema if is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     return asked or _image_column(str(table), typed, schema.names), list(schema.names)
@@ -146,7 +159,7 @@ def _parquet_rows(
     tables: Sequence[Path], columns: Sequence[str], skip: int
 ) -> Iterator[tuple[Any, ...]]:
     for table in tables:
-        if (num := parquet_file(table).metadata.num_rows) <= skip:
+        if (num := parquet_file(table, GIVE).metadata.num_rows) <= skip:
             skip -= num
             continue
         for row in rows_of(table, columns, skip):
@@ -190,7 +203,7 @@ def _decoded_of_hub(value: Any) -> PilImage:
     from datasets import Image
 
     if value and (value["bytes"] is not None or (value["path"] or "").startswith("hf://")):
-        value = {"bytes": _bytes_of(value), "path": None}
+        return _opened(_bytes_of(value))
     decoded: PilImage = Image().decode_example(value)
     return decoded
 
@@ -217,6 +230,4 @@ def _bytes_of(value: Any) -> bytes:
 
 
 def _opened(encoded: bytes) -> PilImage:
-    from PIL import Image
-
-    return Image.open(io.BytesIO(encoded))
+    return open_image(io.BytesIO(encoded))

@@ -6,7 +6,8 @@
 
 A journal beside the images names each batch once its files are whole. Whoever comes after a kill
 keeps what it names and draws the rest: the batch that was being drawn, and the one before it where
-its files were not written yet.
+its files were not written yet. Of several ranks each writes its own images and a journal of them;
+the first alone looks through the folder and ends it.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.data.images import png_bytes_of
+from ddmd_bench.errors import Unreadable
+from ddmd_bench.files import ranks
 from ddmd_bench.files.made import write_list
-from ddmd_bench.files.records import file_sha256, write_jsonl, write_whole
+from ddmd_bench.files.records import file_sha256, iter_appended, write_jsonl, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Row = dict[str, Any]
 METADATA = "metadata.jsonl"
+DRAWN = {"file_name": str, "sha256": str, "seconds?": float}  # of the journal's rows
 OWN = ("sha256", "seconds")  # of the journal's rows what metadata do not tell
 
 
@@ -38,10 +42,15 @@ class ImageWriter:
 
     def __init__(self, folder: Path, num_images: int, num_threads: int) -> None:
         self.folder, self.num_images = folder, num_images
-        self.journal = folder.parent / "drawn.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.rows = dict(self._kept())
-        self._remove_others()
+        of_rank = "" if ranks.is_first() else f".{ranks.number()}"
+        self.journal = folder.parent / f"drawn{of_rank}.jsonl"
+        self.rows = dict[int, Row]()
+        with ranks.together():
+            if ranks.is_first():
+                folder.mkdir(parents=True, exist_ok=True)
+                self.rows |= self._kept()
+                self._remove_others()
+        self.rows = ranks.told(self.rows)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="png")
         self._naming: Future[list[Row]] | None = None  # of the batch under way
 
@@ -52,16 +61,21 @@ class ImageWriter:
 
     def _kept(self) -> Iterator[tuple[int, Row]]:
         """What the journal names and is there as it was written; a line that was cut ends it."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            for line in self.journal.read_bytes().split(b"\n")[:-1]:
-                for row in json.loads(line):
-                    place, path = _place(row), self.folder / row["file_name"]
-                    whole = path.is_file() and file_sha256(path) == row["sha256"]
-                    if whole and place < self.num_images:
-                        yield place, row
+        for journal in self._journals():
+            with suppress(Unreadable, ValueError):
+                for rows in iter_appended(journal, [DRAWN]):
+                    for row in rows:
+                        place, path = _place(row), self.folder / row["file_name"]
+                        whole = path.is_file() and file_sha256(path) == row["sha256"]
+                        if whole and place < self.num_images:
+                            yield place, row
+
+    def _journals(self) -> list[Path]:
+        """Of as many ranks as an earlier try had."""
+        return sorted(self.folder.parent.glob("drawn*.jsonl"))
 
     def _remove_others(self) -> None:
-        """Files that no whole batch names, and the journal's cut end."""
+        """Files that no whole batch names, and the journals' cut ends: one journal is left."""
         named = {row["file_name"] for row in self.rows.values()}
         for path in self.folder.iterdir():
             if path.is_dir():
@@ -70,6 +84,9 @@ class ImageWriter:
                 path.unlink()
         lines = [json.dumps([row]) + "\n" for _, row in sorted(self.rows.items())]
         write_whole(self.journal, "".join(lines))
+        for journal in self._journals():
+            if journal != self.journal:
+                journal.unlink()
 
     def add(self, places: Sequence[int], rows: Sequence[Row], levels: Tensor) -> None:
         """Write images, uint8 [B, 3, H, W], while the next ones are drawn."""
@@ -86,7 +103,7 @@ class ImageWriter:
     def _name(self, writing: Sequence[tuple[Row, Future[str]]]) -> list[Row]:
         """Name a batch in the journal once its files are whole."""
         batch = [{**row, "sha256": written.result()} for row, written in writing]
-        with self.journal.open("a") as file:
+        with self.journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(batch, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -98,17 +115,26 @@ class ImageWriter:
             self.rows |= {_place(row): row for row in self._naming.result()}
             self._naming = None
 
-    def finish(self) -> list[Row]:
+    def finish(self, goes_on: bool = False) -> list[Row]:
         """Write `metadata.jsonl`, an imagefolder's, in the order of the images, and the list of
-        their sha256 beside the folder; the rows."""
+        their sha256 beside the folder; the rows of all ranks. The journals stay where the drawing
+        may go on."""
         self._settle()
+        for theirs in ranks.gathered(self.rows):  # names and rows, no image
+            self.rows |= theirs
         rows = [self.rows[k] for k in range(self.num_images)]
+        with ranks.together():
+            if ranks.is_first():
+                self._end(rows, goes_on)
+        return rows
+
+    def _end(self, rows: Sequence[Row], goes_on: bool) -> None:
         told = [{k: v for k, v in row.items() if k not in OWN} for row in rows]
         write_jsonl(self.folder / METADATA, told)
         made = {f"{self.folder.name}/{row['file_name']}": row["sha256"] for row in rows}
         write_list(self.folder.parent, made)
-        self.journal.unlink()
-        return rows
+        for journal in [] if goes_on else self._journals():
+            journal.unlink()
 
     def __enter__(self) -> ImageWriter:
         return self

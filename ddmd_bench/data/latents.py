@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.locks import locked
 from ddmd_bench.files.memory import AtOnce
-from ddmd_bench.files.shards import whole_shards, write_shard
+from ddmd_bench.files.shards import open_shard, whole_shards, write_shard
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+FACTS = {"captions": [str], "means": [float], "variances": [float]}  # of a shard's images
 SHARD_SIZE = 64  # images at most; 17 MB of SDXL's latents at 1024 pixels
 Encode = Callable[["Tensor"], "Tensor"]
 
@@ -35,7 +36,7 @@ class Latents:
         self.variances: list[float] = []
         self.shards: list[Path] = []
         self.firsts: list[int] = []  # each shard's first image
-        for shard, record in whole_shards(folder):
+        for shard, record in whole_shards(folder, FACTS):
             self._note(shard, record)
         for values in (self.captions, self.means, self.variances):
             del values[len(values) if num is None else num :]
@@ -78,14 +79,13 @@ class Latents:
     def draw(self, generators: Sequence[torch.Generator]) -> tuple[list[str], Tensor]:
         """Captions and latents [B, C, h, w], one image of each generator, with replacement."""
         import torch
-        from safetensors import safe_open
 
         num = len(self.captions)
         chosen = [int(torch.randint(num, (), generator=generator)) for generator in generators]
         rows = []
         for k in chosen:
             place = bisect_right(self.firsts, k) - 1
-            with safe_open(self.shards[place], framework="pt") as file:
+            with open_shard(self.shards[place]) as file:
                 rows.append(file.get_slice("latents")[k - self.firsts[place]])
         return [self.captions[k] for k in chosen], torch.stack(rows)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ddmd_bench.data.tables import rows_of
-from ddmd_bench.data.texts import stripped, text_column, text_of
+from ddmd_bench.data.texts import as_text, stripped, text_column, text_of
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.lines import read_text
+from ddmd_bench.files.records import parse_json
 
 CATEGORY_COLUMN = "category"
 Row = tuple[str, str | None]  # text ('' where it is missing), category
@@ -30,8 +30,7 @@ def table_rows(
         found = found or text_column(where, list(row), column)
         if category is not None and category not in row:
             raise BenchError(f"{where}: no column {category!r}; it has: {', '.join(row)}")
-        style = row.get(category or CATEGORY_COLUMN)
-        style = stripped(style) if isinstance(style, str) else ""
+        style = stripped(as_text(row.get(category or CATEGORY_COLUMN)) or "")
         yield text_of(where, found, k, row.get(found)), style or None
 
 
@@ -54,7 +53,7 @@ def _json_mapping(
     """One JSON object: id -> record; `datasets` would make a column of each id."""
     for path in paths:
         try:
-            records = json.loads(read_text(path))
+            records = parse_json(read_text(path))
         except ValueError as error:
             raise BenchError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(records, dict) or not all(isinstance(r, dict) for r in records.values()):

@@ -104,11 +104,10 @@ def choose(
     ]
 
 
-def head_in_proportion(prompts: Sequence[Prompt], num_prompts: int) -> list[Prompt]:
-    """The head of each set's prompts, sets in proportion to their sizes, in the order given.
+def in_proportion(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Sets interleaved, each in the order given: any head holds them in proportion to their sizes.
 
-    The k-th of a set of P prompts stands at (k + 1/2) / P, and the first `num_prompts` of all are
-    taken, of equal ones the earlier set's: a larger subset contains the smaller one.
+    The k-th of a set of P prompts stands at (k + 1/2) / P, of equal ones the earlier set's first.
     """
     sizes = Counter(prompt.prompt_set for prompt in prompts)
     seen: Counter[str] = Counter()
@@ -116,8 +115,16 @@ def head_in_proportion(prompts: Sequence[Prompt], num_prompts: int) -> list[Prom
     for prompt in prompts:
         place.append(Fraction(2 * seen[prompt.prompt_set] + 1, 2 * sizes[prompt.prompt_set]))
         seen[prompt.prompt_set] += 1
-    taken = sorted(range(len(prompts)), key=place.__getitem__)[:num_prompts]
-    return [prompts[k] for k in sorted(taken)]
+    return [prompts[k] for k in sorted(range(len(prompts)), key=place.__getitem__)]
+
+
+def head_in_proportion(prompts: Sequence[Prompt], num_prompts: int) -> list[Prompt]:
+    """The head of each set's prompts, sets in proportion to their sizes, in the order given.
+
+    The first `num_prompts` of `in_proportion`: a larger subset contains the smaller one.
+    """
+    taken = {prompt.prompt_id for prompt in in_proportion(prompts)[:num_prompts]}
+    return [prompt for prompt in prompts if prompt.prompt_id in taken]
 
 
 def prompts_key(prompts: Sequence[Prompt]) -> str:

@@ -128,8 +128,6 @@ def _decoded(
     resolution: int,
     skipped: list[tuple[int, str]],
 ) -> Iterator[tuple[int, str, Tensor]]:
-    from PIL import Image
-
     for position, caption, encoded in rows:
         try:
             image = square(rgb(decode(encoded)), resolution)
@@ -140,7 +138,6 @@ def _decoded(
             ValueError,
             TypeError,  # no value at all
             SyntaxError,  # what Pillow calls a broken PNG
-            Image.DecompressionBombError,
         ) as error:
             skipped.append((position, f"{type(error).__name__}: {error}"))
             continue

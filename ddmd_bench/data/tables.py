@@ -1,13 +1,13 @@
 """Tables of this machine, read by their own names: what a suffix says is all that decides how.
 
-Every value of a CSV or TSV file is a text: "1", "NA" and "2024-01-01" are words here. Files are
-streamed; nothing of them is copied into a cache, or remembered.
+Every value of a CSV or TSV file is a text: "1", "NA" and "2024-01-01" are words here, and a number
+in JSON is the text that it is written as. Files are streamed; nothing of them is copied into a
+cache, or remembered.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,11 +17,13 @@ from typing import Any
 from ddmd_bench.data.texts import stripped
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.lines import iter_lines, read_text
+from ddmd_bench.files.records import parse_json
+from ddmd_bench.files.tables import iter_parquet, parquet_file
 from ddmd_bench.suite.settings import DataSource
 
 Row = Mapping[str, Any]
 TEXT = "text"  # what the only column of a file without names is called
-BATCH = 128  # rows of a Parquet file in memory
+GIVE = "Give a whole file"
 _LONGEST = 2**31 - 1  # bytes of a CSV value; Python's own limit is 131,072
 
 
@@ -55,7 +57,7 @@ def rows_of(path: Path, columns: Sequence[str] | None = None, skip: int = 0) -> 
     """
     _require_table(path)
     if path.suffix.lower() == PARQUET:
-        return _parquet(path, columns, skip)
+        return iter_parquet(path, columns, skip, GIVE)
     return islice(FORMATS[path.suffix.lower()](path), skip, None)
 
 
@@ -63,7 +65,7 @@ def columns_of(path: Path) -> list[str]:
     """The columns of a file; JSON says them with its first row."""
     _require_table(path)
     if path.suffix.lower() == PARQUET:
-        return list(parquet_file(path).schema_arrow.names)
+        return list(parquet_file(path, GIVE).schema_arrow.names)
     if (first := next(FORMATS[path.suffix.lower()](path), None)) is None:
         raise BenchError(f"{path}: holds no row")
     return list(first)
@@ -138,6 +140,8 @@ def _named(path: Path, records: Iterator[tuple[int, list[str]]]) -> Iterator[Row
     """Rows by the names of the first record; one that is longer is refused, shorter ones lack."""
     header = next((values for _, values in records if values), [])
     names = [stripped(name) for name in header]
+    while names and not names[-1]:  # what stands behind the last name belongs to no column
+        names.pop()
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise BenchError(f"{path}: two columns are called {', '.join(twice)}; rename one")
     for number, values in records:
@@ -159,23 +163,20 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """A list of records or of strings; a file of JSON lines under this suffix is one too."""
-    whole = read_text(path)
-    if not whole.lstrip(" \t\r\n").startswith("["):
+    """Records or strings, a list of them or one a line, whichever of both suffixes it has."""
+    first = next((text for line in iter_lines(path) if (text := line.strip(" \t\r"))), "")
+    if not first.startswith("["):
         yield from _json_lines(path)
         return
-    for k, value in enumerate(_parsed(path, "it", whole)):
+    for k, value in enumerate(_parsed(path, "it", read_text(path))):
         yield _record(path, f"item {k}", value)
 
 
 def _parsed(path: Path, what: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        reason = f"{error.msg}, character {error.pos + 1}"
-        raise BenchError(f"{path}: cannot be read: {what} is not JSON: {reason}") from error
-    except RecursionError as error:
-        raise BenchError(f"{path}: cannot be read: {what} is nested too deeply") from error
+        return parse_json(text, number=str)
+    except ValueError as error:
+        raise BenchError(f"{path}: cannot be read: {what} is not JSON: {error}") from error
 
 
 def _record(path: Path, what: str, value: Any) -> Row:
@@ -186,40 +187,13 @@ def _record(path: Path, what: str, value: Any) -> Row:
     raise BenchError(f"{path}: {what} is neither a record nor a text: {value!r:.60}")
 
 
-def parquet_file(path: Path) -> Any:
-    """A Parquet file, opened: its schema and numbers of rows."""
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        return ParquetFile(path)
-    except (ArrowException, OSError) as error:
-        raise BenchError(f"{path}: cannot be read: {error}") from error
-
-
-def _parquet(path: Path, columns: Sequence[str] | None = None, skip: int = 0) -> Iterator[Row]:
-    from pyarrow import ArrowException
-
-    file = parquet_file(path)
-    groups = list(range(file.num_row_groups))
-    while groups and file.metadata.row_group(groups[0]).num_rows <= skip:  # not read at all
-        skip -= file.metadata.row_group(groups.pop(0)).num_rows
-    chosen = list(columns) if columns is not None else None
-    try:
-        for batch in file.iter_batches(BATCH, row_groups=groups, columns=chosen):
-            yield from batch.slice(skip).to_pylist()
-            skip = max(skip - batch.num_rows, 0)
-    except (ArrowException, OSError) as error:
-        raise BenchError(f"{path}: cannot be read: {error}") from error
-
-
 PARQUET = ".parquet"
 # Suffix -> how its rows are read.
 FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".txt": _text,
     ".csv": _csv,
     ".tsv": _tsv,
-    ".jsonl": _json_lines,
+    ".jsonl": _json,
     ".json": _json,
-    PARQUET: _parquet,
+    PARQUET: iter_parquet,
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from ddmd_bench.errors import BenchError
@@ -26,6 +29,21 @@ def stripped(text: str) -> str:
     return text.strip(_WHITE)
 
 
+def as_text(value: Any) -> str | None:
+    """A text, number, date or truth value of a table as a text; None for what is missing or else.
+
+    JSON's numbers are texts as they are written (`data.tables`); Parquet's are Python's.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):  # pandas' way of saying none
+        return None
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()
+    kinds = str | int | float | Decimal | datetime.date
+    return str(value) if isinstance(value, kinds) else None
+
+
 def text_column(where: str, names: Sequence[str], asked: str | None) -> str:
     """The column of the text: the one asked for, else prompt, caption or text."""
     if asked is None:
@@ -42,13 +60,15 @@ def text_column(where: str, names: Sequence[str], asked: str | None) -> str:
 
 
 def text_of(where: str, column: str, position: int, value: Any) -> str:
-    """A value as a stripped text; what is missing is ''."""
-    if value is None:
+    """A value as a stripped text, years and dates too; what is missing is ''."""
+    found = as_text(value)
+    if value is None or (found is None and isinstance(value, float)):
         return ""
-    if not isinstance(value, str):
+    if found is None or isinstance(value, bool):
         raise BenchError(
             f"{where}: column {column!r} is not text: row {position} holds {value!r:.60}"
         )
+    value = found
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise BenchError(
             f"{where}: row {position} of column {column!r} holds half of a character (a lone "

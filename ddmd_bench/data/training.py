@@ -23,8 +23,9 @@ from ddmd_bench.data.prompt_sources import load_prompts
 from ddmd_bench.data.streams import iter_captions, iter_images, too_few
 from ddmd_bench.data.tables import is_local_source, source_path
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.decoding import open_image
 from ddmd_bench.files.locks import locked
-from ddmd_bench.files.records import content_key
+from ddmd_bench.files.records import content_key, iter_appended
 from ddmd_bench.files.versions import versions
 from ddmd_bench.hub.hashes import known_sha256, known_sha256s
 from ddmd_bench.suite.settings import DataSource, TrainData
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Row = dict[str, Any]
+CAPTION = {"position": int, "text": str}  # forms of a listing's rows
+IMAGE = {"position": int, "prompt": str, "file_name": str}
 OnItem = Callable[[int, int], None]  # items here, items wanted
 KINDS = {"prompts": "num_prompts", "images": "num_images"}  # and the setting that counts them
 
@@ -109,8 +112,8 @@ class TrainingData(NamedTuple):
             return (pair for pair in pairs if pair[0] >= skip)
 
         listing = self.folder("prompts") / "captions.jsonl"
-        rows = _drawn(listing, part.source, part.num_prompts, stream, keep, progress)
-        return [row["text"] for row in rows]
+        drawn = _drawn(listing, CAPTION, part.source, part.num_prompts, stream, keep, progress)
+        return [row["text"] for row in drawn]
 
     def collect_images(self, progress: OnItem = lambda done, total: None) -> list[tuple[str, Path]]:
         """Caption and file of each real image, square at the resolution."""
@@ -126,12 +129,13 @@ class TrainingData(NamedTuple):
 
         stream = partial(iter_images, part, self.resolution)
         listing = folder / "metadata.jsonl"
-        rows = _drawn(listing, part.source, part.num_images, stream, keep, progress)
-        return [(row["prompt"], folder / row["file_name"]) for row in rows]
+        drawn = _drawn(listing, IMAGE, part.source, part.num_images, stream, keep, progress)
+        return [(row["prompt"], folder / row["file_name"]) for row in drawn]
 
 
 def _drawn(
     listing: Path,
+    form: Row,
     source: str,
     wanted: int,
     stream: Callable[[int], Iterable[Any]],
@@ -143,11 +147,11 @@ def _drawn(
     Each line is flushed, so that an interruption loses at most the item under way. One process
     draws, others wait for it.
     """
-    if len(rows := _whole_rows(listing)) >= wanted:
+    if len(rows := _whole_rows(listing, form)) >= wanted:
         return rows[:wanted]
     with locked(listing.parent):
-        rows = _mended(listing)  # another may have drawn them meanwhile
-        with listing.open("a") as file:
+        rows = _mended(listing, form)  # another may have drawn them meanwhile
+        with listing.open("a", encoding="utf-8") as file:
             missing = stream(rows[-1]["position"] + 1 if rows else 0)
             for item in islice(missing, max(0, wanted - len(rows))):
                 rows.append(keep(len(rows), item))
@@ -159,17 +163,17 @@ def _drawn(
     return rows[:wanted]
 
 
-def _whole_rows(listing: Path) -> list[Row]:
+def _whole_rows(listing: Path, form: Row) -> list[Row]:
     """Rows that are there, whoever writes more; a line that is cut off is none."""
     if not listing.is_file():
         return []
-    whole, _, _ = listing.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.split(b"\n") if line]
+    again = f"Delete {listing.parent} and run again: what it lists is drawn again"
+    return list(iter_appended(listing, form, again))
 
 
-def _mended(listing: Path) -> list[Row]:
+def _mended(listing: Path, form: Row) -> list[Row]:
     """The same, of a file that nobody else writes, without the line that was cut off."""
-    rows = _whole_rows(listing)
+    rows = _whole_rows(listing, form)
     if listing.is_file():
         whole, end, torn = listing.read_bytes().rpartition(b"\n")
         if torn:
@@ -179,7 +183,5 @@ def _mended(listing: Path) -> list[Row]:
 
 def read_square(path: Path) -> Tensor:
     """A kept image as float32 [3, H, W] in [-1, 1]."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return to_tensor(rgb(image))

@@ -1,24 +1,24 @@
-"""Tables and arrays as files, written whole."""
+"""Arrays as files, written whole and read as data: numbers and texts, never objects."""
 
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from tokenize import TokenError
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
+from ddmd_bench.errors import Unreadable
+from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 from ddmd_bench.files.records import write_whole
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
-
-def write_parquet(path: Path, table: pd.DataFrame) -> None:
-    """A table without its index."""
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_whole(path, buffer.getvalue())
+KINDS = "biufU"  # of dtypes: truth values, whole numbers, numbers, texts
+# What numpy's parser of a header raises beside ValueError.
+_DAMAGE = (TypeError, KeyError, OverflowError, SyntaxError, TokenError, EOFError, RecursionError)
 
 
 def write_npy(path: Path, array: NDArray[Any]) -> None:
@@ -39,12 +39,50 @@ def write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Such arrays; None where there is no whole file, which its checksums decide."""
-    import numpy as np
+def read_features(path: Path, remedy: str = PUT_BACK) -> NDArray[Any]:
+    """Features, numbers [n, d], of an npy file."""
+    with reading(path, "npy file", *_DAMAGE, remedy=remedy), path.open("rb") as file:
+        array = _array(file, path.stat().st_size)
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise refuse(path, f"{array.dtype} {[*array.shape]}", "numbers [n, d]", remedy)
+    return array
 
+
+def read_npz(path: Path, remedy: str = PUT_BACK) -> dict[str, NDArray[Any]]:
+    """The arrays of a file of `write_npz`, each with the bytes that its checksum is of."""
+    damage = BadZipFile, RuntimeError, *_DAMAGE  # RuntimeError: encrypted
+    with reading(path, "npz file", *damage, remedy=remedy), ZipFile(path) as archive:
+        return dict(_member(archive, name) for name in archive.namelist())
+
+
+def whole_npz(path: Path) -> dict[str, NDArray[Any]] | None:
+    """The same; None where there is no whole file, of what is made again then."""
     try:
-        with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return read_npz(path)
+    except Unreadable:
         return None
+
+
+def _member(archive: ZipFile, name: str) -> tuple[str, NDArray[Any]]:
+    # Compressed, a small file could hold more than the memory does; what is written here is not.
+    if archive.getinfo(name).compress_type != ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    data = archive.read(name)
+    return name.removesuffix(".npy"), _array(io.BytesIO(data), len(data))
+
+
+def _array(file: IO[bytes], size: int) -> NDArray[Any]:
+    """An array whose header says just as many bytes as there are: nothing is allocated before."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if dtype.kind not in KINDS or not dtype.itemsize:
+        raise ValueError(f"it holds {dtype}, neither numbers nor texts")
+    held, said = size - file.tell(), math.prod(shape) * dtype.itemsize
+    if held != said:
+        raise ValueError(f"{held} bytes of values, by its header {said}")
+    file.seek(0)
+    array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+    return array

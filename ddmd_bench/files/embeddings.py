@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import content_key
-from ddmd_bench.files.shards import verify_shards, whole_shards, write_shard
+from ddmd_bench.files.shards import open_shard, verify_shards, whole_shards, write_shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Store:
         self._read()
 
     def _read(self) -> None:
-        for shard, record in whole_shards(self.folder):
+        for shard, record in whole_shards(self.folder, {"prompts": [str]}):
             self.places |= {prompt: (shard, k) for k, prompt in enumerate(record["prompts"])}
 
     @contextmanager
@@ -60,8 +60,6 @@ class Store:
 
     def rows(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
         """The tensors of each prompt, without a batch dimension, on the CPU."""
-        from safetensors import safe_open
-
         if absent := self.missing(prompts):
             raise BenchError(
                 f"{self.folder}: {len(absent)} prompts have no embedding, e.g. {absent[0]!r}. "
@@ -69,7 +67,7 @@ class Store:
             )
         found: dict[str, dict[str, Tensor]] = {}
         for shard in {self.places[prompt][0] for prompt in prompts}:
-            with safe_open(shard, framework="pt") as file:
+            with open_shard(shard) as file:
                 names = [tuple(name.split(".", 1)) for name in file.keys()]  # noqa: SIM118
                 for prompt in dict.fromkeys(prompts):
                     place, row = self.places[prompt]

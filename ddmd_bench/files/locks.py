@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_json, write_json
+from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.records import read_record, remove_cut, write_json
 
 LOCK = "lock"
+HOLDER = {"host": str, "process": int, "command": str, "since": str}
 
 
 @contextmanager
@@ -34,11 +35,13 @@ def locked(folder: Path, remedy: str = "") -> Iterator[None]:
     except Timeout:
         raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
     with lock:
+        remove_cut(folder)
         write_json(holder, _this_process())
         try:
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):  # a note that stays says nothing: the kernel's lock does
+                holder.unlink()
 
 
 def _this_process() -> dict[str, Any]:
@@ -51,8 +54,8 @@ def _this_process() -> dict[str, Any]:
 
 
 def _shown(holder: Path) -> str:
-    with suppress(OSError, ValueError, KeyError, TypeError):  # it has just come or gone
-        found = read_json(holder)
+    with suppress(Unreadable):  # it has just come or gone
+        found = read_record(holder, HOLDER)
         return (
             f"process {found['process']} on {found['host']} since {found['since']} "
             f"({found['command']})"

@@ -92,11 +92,16 @@ def _refuse(folder: Path, names: list[str]) -> None:
 
 
 def _sentence(folder: Path, names: list[str]) -> str:
-    stage, suite = folder.parent.name, folder.parent.parent.name
+    stage = folder.parent.name
     more = f" (and {len(names) - 1} more files there)" if len(names) > 1 else ""
     what = "another file than" if (folder / names[0]).is_file() else "missing, of what"
     return (
         f"{folder / names[0]}{more}: {what} {stage} {folder.name} has made, by the sha256 in its "
-        f"{DONE}. Put it back, or delete {folder} and make it anew: "
-        f"`python -m ddmd_bench run {suite}`"
+        f"{DONE}. {anew(folder)}"
     )
+
+
+def anew(folder: Path) -> str:
+    """What to do where a file of a task's folder is not what it was."""
+    suite = folder.parent.parent.name
+    return f"Put it back, or delete {folder} and make it anew: `python -m ddmd_bench run {suite}`"

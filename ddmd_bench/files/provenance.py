@@ -50,7 +50,9 @@ def source_sha256(*patterns: str) -> str:
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(PACKAGE), *arguments]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None
@@ -109,7 +111,7 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # not on Linux, or not allowed: the peak is that of the process's life
-        _CLEAR_REFS.write_text("5")
+        _CLEAR_REFS.write_text("5", encoding="ascii")
 
 
 def peak_memory_gib() -> float:
@@ -121,6 +123,8 @@ def peak_memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     if _STATUS.is_file():
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        fields = dict(
+            line.split(":", 1) for line in _STATUS.read_text(encoding="utf-8").splitlines()
+        )
         return int(fields["VmHWM"].split()[0]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

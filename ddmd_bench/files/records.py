@@ -6,16 +6,30 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import Unreadable
-from ddmd_bench.files.lines import iter_lines
+from ddmd_bench.files.forms import NUMBER, OBJECT, misfit
+from ddmd_bench.files.reading import PUT_BACK, reading, refuse
 
 SCHEMA = 1
 DONE = "done.json"
-_REMEDY = "Put a whole one in its place, or delete it and make it again"
+SO_FAR = "so_far.json"  # the record of a task that goes on once more is asked of it
+# Names of files that are being written: ours, and those that safetensors takes meanwhile.
+_CUT = ("*.tmp", ".tmp*")
+# What is read of such a record: each stage has the keys that it has something to say of.
+_MADE = {
+    "key?": str, "files?": {...: str}, "provenance?": {}, "weights_sha256?": {...: str},
+    "seconds?": NUMBER, "peak_memory_gib?": NUMBER, "images_per_s?": NUMBER,
+    "n?": int, "num_iterations?": int, "samples?": int, "forwards?": {...: NUMBER},
+    "backwards?": {...: NUMBER}, "num_inference_steps?": int, "network_evaluations?": int,
+    "sampled?": str, "resolution?": [int], "best?": (dict, type(None)),
+    "missing?": {...: {...: int}}, "truncated_prompts?": {...: int},
+}  # fmt: skip
+DONE_FORMS = {SCHEMA: _MADE}
 FAILED = "failed.json"  # why a task cannot be finished; a `done.json` beside it has overtaken it
 
 
@@ -58,17 +72,46 @@ def seed_of(*parts: str | int) -> int:
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write under a temporary name, then rename: a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The name under which to write a file, which then has its own, or nothing is left of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    put_in_place(temporary, path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            # All of it is on the disk first: after a power cut too it is whole.
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # on a full disk others have its room
+                temporary.unlink()
+            raise
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file its name once all of it is on the disk: after a power cut too it is whole."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def remove_cut(folder: Path) -> None:
+    """Remove what a process was writing here, or in folders of this one, when it was killed.
+
+    For whoever alone may write here now.
+    """
+    for cut in (path for name in _CUT for at in (name, f"*/{name}") for path in folder.glob(at)):
+        with suppress(OSError):  # it costs room, nothing else
+            cut.unlink()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk names the file: that of a write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def finite_or_none(value: float) -> float | None:
@@ -86,26 +129,78 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, json_text(value))
 
 
-def read_json(path: Path) -> Any:
-    """Parsed JSON of a file; `Unreadable` where it is cut, or no JSON."""
+def as_json(value: Any) -> Any:
+    """A value as whoever reads its JSON has it: tuples are lists, keys are texts."""
+    return json.loads(json.dumps(value))
+
+
+def parse_json(text: str | bytes, number: Callable[[str], Any] | None = None) -> Any:
+    """The value of a JSON text, or ValueError; number: what becomes of the text of each number."""
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: cut, or no JSON ({error}). {_REMEDY}") from None
+        return json.loads(text, parse_int=number, parse_float=number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
-    """The same of an object that has these keys."""
-    record = read_json(path)
-    lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
-    if lacking or not isinstance(record, dict):
-        raise Unreadable(f"{path}: expected an object with {', '.join(keys)}. {_REMEDY}")
+def read_json(path: Path, remedy: str = PUT_BACK) -> Any:
+    """Parsed JSON of a file."""
+    with reading(path, "JSON", remedy=remedy):
+        return parse_json(path.read_bytes())
+
+
+def read_record(path: Path, form: Any = OBJECT, remedy: str = PUT_BACK) -> Any:
+    """The same of a value of this form (`files.forms`): of an object, where none is given."""
+    record = read_json(path, remedy)
+    _require(path, record, form, "", remedy)
     return record
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """One record a line."""
-    return [json.loads(line) for line in iter_lines(path)]
+def read_versioned(path: Path, forms: Mapping[int, Any], remedy: str = PUT_BACK) -> dict[str, Any]:
+    """A record that says in `schema` which of these forms it has; a later one is refused."""
+    record: dict[str, Any] = read_record(path, {"schema": int}, remedy)
+    if (schema := record["schema"]) > max(forms):
+        newer = "It was written by a newer ddmd_bench: update this one"
+        raise refuse(path, f"schema {schema}", f"{max(forms)} or earlier", newer)
+    if schema not in forms:
+        raise refuse(path, f"schema {schema}", f"one of {', '.join(map(str, forms))}", remedy)
+    _require(path, record, forms[schema], "", remedy)
+    return record
+
+
+def read_jsonl(path: Path, form: Any = OBJECT, remedy: str = PUT_BACK) -> list[dict[str, Any]]:
+    """One record a line, each of this form."""
+    *lines, last = _lines(path, remedy)
+    whole = [*lines, last] if last else lines
+    return [_of_line(path, k, line, form, remedy) for k, line in enumerate(whole, 1)]
+
+
+def iter_appended(path: Path, form: Any, remedy: str = PUT_BACK) -> Iterator[Any]:
+    """One value a line of a file that grows by lines: what a kill has cut off at its end is none.
+
+    Raises at a line that is damaged, once those before it are given.
+    """
+    for number, line in enumerate(_lines(path, remedy)[:-1], 1):
+        yield _of_line(path, number, line, form, remedy)
+
+
+def _lines(path: Path, remedy: str) -> list[bytes]:
+    with reading(path, "JSON lines", remedy=remedy):
+        return path.read_bytes().split(b"\n")
+
+
+def _of_line(path: Path, number: int, line: bytes, form: Any, remedy: str) -> Any:
+    where = f"line {number}"
+    try:
+        value = parse_json(line)
+    except ValueError as error:
+        raise Unreadable(f"{path}: cut, or no JSON in {where} ({error}). {remedy}") from None
+    _require(path, value, form, where, remedy)
+    return value
+
+
+def _require(path: Path, value: Any, form: Any, where: str, remedy: str) -> None:
+    if wrong := misfit(value, form, where):
+        raise Unreadable(f"{path}: {wrong}. {remedy}")
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -113,16 +208,19 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
-def mark_done(folder: Path, record: dict[str, Any], files: Iterable[str] = ()) -> None:
-    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made."""
-    made = {name: file_sha256(folder / name) for name in files}
-    write_json(folder / DONE, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
+def mark_done(
+    folder: Path, record: dict[str, Any], files: Iterable[str] = (), name: str = DONE
+) -> None:
+    """Write `done.json`, the last file of a stage, with the sha256 of the files it has made.
+
+    As `SO_FAR` it is that of a task which is not finished.
+    """
+    made = {file: file_sha256(folder / file) for file in files}
+    write_json(folder / name, {"schema": SCHEMA, **record, **({"files": made} if made else {})})
 
 
-def read_done(folder: Path) -> dict[str, Any] | None:
+def read_done(folder: Path, name: str = DONE) -> dict[str, Any] | None:
     """The stage's record, or None while it is not finished."""
-    path = folder / DONE
-    if not path.is_file():
-        return None
-    record = read_record(path, "schema")
-    return record if record.get("schema") == SCHEMA else None
+    path = folder / name
+    again = f"Put it back, or delete {folder} and run again"
+    return read_versioned(path, DONE_FORMS, again) if path.is_file() else None

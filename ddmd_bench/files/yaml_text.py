@@ -1,7 +1,12 @@
-"""YAML as data: no key stands twice, aliases stay small, and the line of every value is known."""
+"""YAML as data: no key stands twice, aliases stay small, and the line of every value is known.
+
+Plain words stay words: by YAML 1.1, which PyYAML reads, `010` is 8, `12:30` is 750, `2024-01-01` a
+date and `yes` true. What has no point is no fraction: `1e5` may be a commit.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +16,31 @@ from ddmd_bench.errors import BenchError
 
 LARGEST = 2_000_000  # characters of a file
 MOST = 100_000  # values, an alias counted as often as it is used
+
+
+_PREFIX = "tag:yaml.org,2002:"
+# Tag -> what is read as it, and how it may begin; timestamps are texts.
+_WORDS = {
+    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": ("[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        "-+.0123456789",
+    ),
+}
+_OTHER = {*_WORDS, "timestamp"}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, but for what plain words mean."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, words) for tag, words in rows if tag.removeprefix(_PREFIX) not in _OTHER]
+    for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, (_words, _first) in _WORDS.items():
+    _Loader.add_implicit_resolver(_PREFIX + _tag, re.compile(f"^({_words})$"), list(_first))
 
 
 class Parsed(NamedTuple):
@@ -44,7 +74,7 @@ def parse_yaml(text: str, where: str) -> Parsed:
     if len(text) > LARGEST:
         raise BenchError(f"{where}: {len(text)} characters; expected at most {LARGEST}")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if node is None:
             return Parsed(None, None)
         if _size(node, where, {}) > MOST:
@@ -53,8 +83,15 @@ def parse_yaml(text: str, where: str) -> Parsed:
                 "write it without them"
             )
         return Parsed(_unshared(yaml.constructor.SafeConstructor().construct_document(node)), node)
+    except yaml.MarkedYAMLError as error:
+        at = (
+            f" (line {mark.line + 1}, column {mark.column + 1})"
+            if (mark := error.problem_mark)
+            else ""
+        )
+        raise BenchError(f"{where}: not valid YAML: {error.problem}{at}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
-        raise BenchError(f"{where}: not valid YAML: {error}") from error
+        raise BenchError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise BenchError(f"{where}: nested too deeply") from error
 

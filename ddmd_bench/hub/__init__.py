@@ -1,8 +1,8 @@
 """The Hugging Face Hub: what its cache holds, what is missing, and fetching it.
 
-`remote` names files, `layout` chooses them in a model's folders, `cache` finds them without
-network, `hashes` knows their sha256, `online` asks the Hub, `transfer` downloads, `sentences` says
-what went wrong. huggingface_hub loads inside functions only.
+`remote` names files, `layout` chooses them in a model's folders, `shards` reads their indices,
+`cache` finds them without network, `hashes` knows their sha256, `online` asks the Hub, `transfer`
+downloads, `sentences` says what went wrong. huggingface_hub loads inside functions only.
 
 Imports: errors, files.
 """

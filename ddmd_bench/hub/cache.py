@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import canonical_json, read_json
+from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.inside import require_inside
+from ddmd_bench.files.records import canonical_json, read_record
+from ddmd_bench.files.tensors import open_safetensors
 from ddmd_bench.hub.hashes import known_sha256s
 from ddmd_bench.hub.layout import PIPELINE_INDEX, Chosen, chosen
 from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences, shortened
+from ddmd_bench.hub.shards import refuse_leading_out, shards_of
 
 RUN_FETCH = "Run `python -m ddmd_bench fetch SUITE`"
 
@@ -44,7 +47,7 @@ def storage(remote: Remote) -> Path:
 def commit_of(remote: Remote) -> str | None:
     """The commit that a revision on the Hub means here: itself, or as last seen; None if never."""
     ref = storage(remote) / "refs" / (remote.revision or "main")
-    return remote.commit or (ref.read_text().strip() if ref.is_file() else None)
+    return remote.commit or (ref.read_text(encoding="utf-8").strip() if ref.is_file() else None)
 
 
 def find(remote: Remote) -> Found:
@@ -65,12 +68,15 @@ def find(remote: Remote) -> Found:
 
 
 def pipeline_index(path: Path | None) -> dict[str, Any] | None:
-    """A pipeline's list of its parts; None where it is not here, or is none (`damage` says so)."""
+    """A pipeline's list of its parts; None where it is not here, or is none (`damage` says so).
+
+    Each part is a folder: one that leads out of the pipeline's is refused.
+    """
     try:
-        index = None if path is None else read_json(path)
-    except ValueError:
+        index = {} if path is None else read_record(path)
+    except Unreadable:
         return None
-    return index if isinstance(index, dict) else None
+    return {require_inside(name, str(path)): value for name, value in index.items()} or None
 
 
 def file_here(remote: Remote, name: str) -> Path | None:
@@ -129,6 +135,7 @@ def _all_of(remote: Remote) -> tuple[Path, Found]:
     if found.folder is None or found.missing:
         todo = "Correct the path or the names" if is_local(remote.repository) else RUN_FETCH
         raise BenchError("\n".join(f"{line}. {todo}" for line in absent(remote, found)))
+    refuse_leading_out(found.files.values())
     return found.folder, found
 
 
@@ -171,20 +178,18 @@ def _fault(name: str, path: Path, found: Found) -> str | None:
 
 
 def _safetensors_fault(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         # Reads the header and holds it against the file's size; no weights.
-        with safe_open(path, "np"):
+        with open_safetensors(path, "np"):
             return None
-    except SafetensorError as error:
-        return f"is no whole safetensors file ({error})"
+    except Unreadable as error:
+        return f"is no whole safetensors file ({error.__cause__ or error})"
 
 
 def _index_fault(path: Path) -> str | None:
     try:
-        shards = sorted(set(read_json(path)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"is no index of safetensors files ({type(error).__name__}: {error})"
+        shards = shards_of(path)
+    except BenchError as error:
+        return f"is not followed: {error}"
     gone = [shard for shard in shards if not (path.parent / shard).is_file()]
     return f"names {shortened(gone)}, which is not beside it" if gone else None

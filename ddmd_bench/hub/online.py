@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+from ddmd_bench.files.inside import require_inside
 from ddmd_bench.hub.cache import absent, damage, find, pipeline_index, storage
 from ddmd_bench.hub.layout import PIPELINE_INDEX, chosen
 from ddmd_bench.hub.remote import Remote, is_local, lacking_sentences
@@ -69,12 +70,14 @@ def ask_hub(remote: Remote) -> Offer:
         file.rfilename: Offered(file.size or 0, file.lfs.sha256 if file.lfs else None)
         for file in info.siblings or ()
     }
-    commit = info.sha or ""
+    commit, where = info.sha or "", f"{remote.what}: the listing of {remote.place}"
     whole = remote.layout is not None and remote.layout.networks is None
     index = _offered_index(remote, commit) if whole and PIPELINE_INDEX in listed else None
     read = chosen(remote.files, remote.layout, listed, index)
     lacking = lacking_sentences(remote, read, listed)
-    files = {name: listed[name] for name in read.files}
+    files = {require_inside(name, where): listed[name] for name in read.files}
+    for name in [commit, *(file.sha256 for file in files.values() if file.sha256)]:
+        require_inside(name, where)  # they name folders and files of the cache
     return Offer(commit, files, tuple(lacking), bool(info.gated))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddmd_bench.files.records import finite_or_none
+from ddmd_bench.measuring.few_images import lacking
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.intervals import Interval, mean_interval
@@ -42,30 +43,12 @@ def aggregate(
     features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
     known = np.isfinite(features).all(1)
     features, groups = features[known], groups[known]
-    # Missing where either side has too few images.
-    if min(len(features), len(real.features)) < distance.fewest(features.shape[1]):
+    if lacking(metric, len(features), features.shape[1], len(real.features)) is not None:
         return Interval(math.nan, math.nan, math.nan, len(features))
     if seed is None:
         value = distance.value(features, real)
         return Interval(value, math.nan, math.nan, len(features))
     return distance.interval(features, real, groups, seed)
-
-
-def small_number_note(
-    metric: str, measured: Measured, n: int, real: RealFeatures | None
-) -> str | None:
-    """Why a distance of n images is missing or compares with nothing published; None: neither."""
-    row = METRICS[metric]
-    if row.extractor is None or row.distance is None or real is None:
-        return None
-    num_features, num_real = measured.features[row.extractor].shape[1], len(real.features)
-    fewest = DISTANCES[row.distance].fewest(num_features)
-    if min(n, num_real) < fewest:
-        return f"missing: takes {fewest} images or more of either side, found {n} and {num_real}"
-    limits = {f"the {num_features} features": num_features, f"the {num_real} real ones": num_real}
-    if fewer := [what for what, limit in limits.items() if n < limit]:
-        return f"{n} images are fewer than {' and '.join(fewer)}: compares with nothing published"
-    return None
 
 
 def values_of(

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ddmd_bench.files.arrays import read_npz, write_npz
+from ddmd_bench.files.arrays import whole_npz, write_npz
+from ddmd_bench.files.forms import misfit
+from ddmd_bench.files.records import parse_json
 from ddmd_bench.measuring.sheets import Answer
 
 PART_SIZE = 512  # images, about
+FACTS = {
+    "stamp": str, "num_images": int, "missing": [list], "truncated": [int], "not_asked": [int],
+}  # fmt: skip
 
 
 def part_path(folder: Path, scorer: str, key: str, rows: slice) -> Path:
@@ -41,18 +47,40 @@ def write_part(path: Path, answer: Answer, stamp: str) -> None:
 
 def read_part(path: Path, stamp: str) -> Answer | None:
     """The answer in a file; None where there is none, or it is to other images or cut."""
-    arrays = read_npz(path)
-    facts = json.loads(str(arrays.get("facts", "{}"))) if arrays else {}
-    if arrays is None or facts.get("stamp") != stamp:
+    arrays = whole_npz(path)
+    facts = _facts(arrays) if arrays else None
+    if arrays is None or facts is None or facts["stamp"] != stamp:
         return None
     columns = {
         name.removeprefix("column."): values
         for name, values in arrays.items()
         if name.startswith("column.")
     }
+    if not _whole(facts["num_images"], columns, arrays.get("features")):
+        return None
     missing = {int(row): str(reason) for row, reason in facts["missing"]}
     noted = set(facts["truncated"]), set(facts["not_asked"])
     return Answer(facts["num_images"], columns, arrays.get("features"), missing, *noted)
+
+
+def _facts(arrays: dict[str, NDArray[Any]]) -> dict[str, Any] | None:
+    """What a part says of itself; None where it is none of ours."""
+    try:
+        facts = parse_json(str(arrays["facts"]))
+    except (KeyError, ValueError):
+        return None
+    return None if misfit(facts, FACTS) else facts
+
+
+def _whole(
+    num_images: int, columns: dict[str, NDArray[Any]], features: NDArray[Any] | None
+) -> bool:
+    """Whether each image has its row."""
+    shapes = [values.shape for values in columns.values()]
+    numbers = all(values.dtype.kind in "bif" for values in columns.values())
+    of_images = features is None or (features.ndim == 2 and features.dtype.kind == "f")
+    rows = num_images if features is None else len(features)
+    return numbers and of_images and rows == num_images and {*shapes} <= {(num_images,)}
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.files.arrays import read_npz, write_npz
+from ddmd_bench.files.arrays import read_npz, whole_npz, write_npz
 from ddmd_bench.measuring.features import whole_features
 from ddmd_bench.measuring.measure import scorer_key
 from ddmd_bench.measuring.sheets import Item
@@ -33,9 +33,11 @@ RealImage = tuple[Item, str]  # an image and the sha256 of what it is made of
 class Source:
     """Images in their order, read once as long as nothing is left out."""
 
-    def __init__(self, images: Callable[[int], Iterator[RealImage]]) -> None:
-        """`images` gives those from a position on."""
-        self.images, self.position = images, -1
+    def __init__(
+        self, images: Callable[[int], Iterator[RealImage]], sha256: Sequence[str] | None = None
+    ) -> None:
+        """`images` gives those from a position on; `sha256` of all, where that is known before."""
+        self.images, self.position, self.sha256 = images, -1, sha256
         self.stream: Iterator[RealImage] = iter(())
 
     def take(self, first: int, size: int) -> list[RealImage]:
@@ -57,15 +59,17 @@ def extract(
 ) -> dict[str, list[Path]]:
     """Each extractor's parts of the first `num` images, or of all; what is whole stays.
 
-    The folder's name holds all that determines the images and their order, and one process at a
-    time writes there. The last part of another number ends elsewhere, and is made again.
+    The folder's name, or the source's sha256, holds what determines the images and their order, and
+    one process at a time writes there. The last part of another number ends elsewhere, and is made
+    again.
     """
     parts: dict[str, list[Path]] = {name: [] for name in extractors}
     for number in count():
         first = number * PART
         size = PART if num is None else min(PART, num - first)
         paths = {name: _path(folder, name, number) for name in extractors}
-        lacking = [name for name in extractors if not _is_whole(paths[name], size)]
+        known = None if source.sha256 is None else source.sha256[first : first + size]
+        lacking = [name for name in extractors if not _is_whole(paths[name], size, known)]
         images = source.take(first, size) if lacking and size > 0 else []
         if size <= 0 or (lacking and not images):
             return parts
@@ -102,14 +106,16 @@ def _write(path: Path, features: NDArray[np.float32], sha256: Sequence[str]) -> 
 def rows_of(parts: Sequence[Path], name: str) -> Iterator[NDArray[Any]]:
     """The rows of each part: `FEATURES` [k, d], or the images' `SHA256` [k]."""
     for path in parts:
-        part = read_npz(path)
-        assert part is not None, f"{path} was whole"
-        yield part[name]
+        yield read_npz(path)[name]
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    part = read_npz(path)
-    return part is not None and all(len(part.get(name, ())) == size for name in (FEATURES, SHA256))
+def _is_whole(path: Path, size: int, sha256: Sequence[str] | None = None) -> bool:
+    """Whether a part is of so many images, and of these where it is known which."""
+    part = whole_npz(path) or {}
+    shapes = [part[name].shape for name in (FEATURES, SHA256) if name in part]
+    if [len(shape) for shape in shapes] != [2, 1] or {n for n, *_ in shapes} != {size}:
+        return False
+    return sha256 is None or part[SHA256].tolist() == list(sha256)
 
 
 def _tell(progress: Callable[[int], None], before: int, extracted: int) -> None:

@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddmd_bench.data.image_folders import (
     IMAGE_SUFFIXES,
-    NAMED,
     equal_files,
-    files_below,
+    images_below,
     metadata_of,
+    name_in,
+    others_below,
+    some_of,
 )
 from ddmd_bench.data.tables import rows_of
-from ddmd_bench.data.texts import stripped, text_column, text_of
+from ddmd_bench.data.texts import as_text, stripped, text_column, text_of
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import write_parquet
 from ddmd_bench.files.lines import iter_lines
 from ddmd_bench.files.records import seed_of, write_json
+from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.measuring.aggregates import (
     aggregate,
     cell_of,
     counted,
     shortcomings,
-    small_number_note,
 )
+from ddmd_bench.measuring.few_images import told_of_few
 from ddmd_bench.measuring.reference import (
     build_command,
     extractors_of,
@@ -59,12 +61,6 @@ ORDERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def some_of(items: Sequence[str]) -> str:
-    """The first items of a sentence, and how many more there are."""
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more
-
-
 class _Listed(NamedTuple):
     file_name: str
     prompt: str
@@ -74,6 +70,7 @@ class _Listed(NamedTuple):
 class FolderImages(NamedTuple):
     """The images to score, those of one prompt beside each other."""
 
+    folder: Path
     rows: list[Row]
     paths: list[Path]
     not_listed: tuple[str, ...]  # images of the folder that no prompt names
@@ -107,7 +104,7 @@ def read_folder(
     one of `ORDERS`, which need not be told where both are the same; without either the folder's
     own metadata count. A listed file that is not there is missing.
     """
-    found = files_below(folder, IMAGE_SUFFIXES)
+    found = images_below(folder)
     if not found:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise BenchError(f"{folder}: no images; expected files in {kinds}")
@@ -127,7 +124,12 @@ def read_folder(
     elif prompts.suffix.lower() == ".txt":
         listed = _by_order(prompts, _in_order(folder, prompts, names, order))
     else:
-        listed = _by_name(prompts)
+        listed = _by_name(folder, prompts)
+        if not any((folder / one.file_name).is_file() for one in listed):
+            raise BenchError(
+                f"{prompts}: none of its {len(listed)} images is there, e.g. "
+                f"{folder / listed[0].file_name}. A file_name is relative to the folder of images"
+            )
     without = [one.file_name for one in listed if not one.prompt]
     if readers and without:
         raise BenchError(
@@ -152,7 +154,7 @@ def read_folder(
         )
         seen[text] += 1
     not_listed = tuple(sorted(set(names) - {one.file_name for one in listed}))
-    return FolderImages(rows, [folder / str(row["file_name"]) for row in rows], not_listed)
+    return FolderImages(folder, rows, [folder / str(row["file_name"]) for row in rows], not_listed)
 
 
 def _in_order(
@@ -187,7 +189,7 @@ def _by_order(prompts: Path, names: Sequence[str]) -> list[_Listed]:
     return [_Listed(name, text, GROUP) for name, text in zip(names, texts, strict=True)]
 
 
-def _by_name(prompts: Path) -> list[_Listed]:
+def _by_name(folder: Path, prompts: Path) -> list[_Listed]:
     listed, column = [], None
     for k, row in enumerate(rows_of(prompts)):
         name = row.get("file_name")
@@ -196,13 +198,11 @@ def _by_name(prompts: Path) -> list[_Listed]:
                 f"{prompts}: expected the columns file_name and prompt, found {', '.join(row)} in "
                 f"row {k}"
             )
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise BenchError(f"{prompts}: row {k}: {name} leads out of the folder of images")
+        name = name_in(folder, f"{prompts}: row {k}", name)
         column = column or text_column(str(prompts), list(row), None)
-        text, group = text_of(str(prompts), column, k, row.get(column)), row.get("category")
-        listed.append(
-            _Listed(name, text, GROUP if group is None else stripped(str(group)) or GROUP)
-        )
+        group = stripped(as_text(row.get("category")) or "")
+        text = text_of(str(prompts), column, k, row.get(column))
+        listed.append(_Listed(name, text, group or GROUP))
     if not listed:
         raise BenchError(f"{prompts}: no rows")
     if any(one.group == "all" for one in listed):
@@ -242,6 +242,7 @@ def score_folder(
         "reference": statistics_inputs(reference, metrics),
         "n": len(images.rows),
         "not_listed": len(images.not_listed),
+        "no_images": len(others_below(images.folder)),
         "not_there": sum(not path.is_file() for path in images.paths),
         "equal_images": sum(len(alike) - 1 for alike in equal_files(images.paths)),
         **shortcomings(measured),
@@ -263,6 +264,7 @@ def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str,
         inside = counted(metric, measured.table, group)
         interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
         found[group] = cell_of(interval, inside)
-        if note := small_number_note(metric, measured, interval.n, real):
-            found[group]["note"] = note
+        if extractor is not None and real is not None:
+            sizes = measured.features[extractor].shape[1], len(real.features)
+            found[group] |= told_of_few(metric, interval.n, *sizes)
     return found

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 
 from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.files.locks import locked
-from ddmd_bench.files.records import content_key
+from ddmd_bench.files.records import content_key, file_sha256
+from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, OnePass
@@ -47,22 +49,13 @@ class Images:
     rows: Sequence[Row]  # prompt_id, prompt_set, prompt, image_index and out_of_range of each
     names: Sequence[str]  # what an error calls each; the path of one that is a file
     open: Callable[[int], Image]  # raises `Unusable` where one cannot be scored
+    ends: Sequence[int] = ()  # rows, rising, where answers that are kept together end too
 
-    def stamp(self, part: slice) -> str:
-        """Changes with the prompts and with any file's size or time."""
-        files = [Path(name) for name in self.names[part]]
-        stats = [path.stat() if path.is_file() else None for path in files]
-        return content_key(
-            [
-                [
-                    path.name,
-                    row["prompt"],
-                    row["prompt_set"],
-                    stat and [stat.st_size, stat.st_mtime_ns],
-                ]
-                for path, row, stat in zip(files, self.rows[part], stats, strict=True)
-            ]
-        )
+    def sha256(self) -> list[str | None]:
+        """Of the bytes of each that is a file."""
+        files = [Path(name) for name in self.names]
+        found = remembered("scored_images", (path for path in files if path.is_file()), file_sha256)
+        return [found.get(path) for path in files]
 
 
 class Measured(NamedTuple):
@@ -140,6 +133,14 @@ def whole_prompts(rows: Sequence[Row], size: int = CHUNK_SIZE) -> Iterator[slice
         yield slice(start, len(rows))
 
 
+def _kept_together(images: Images) -> Iterator[slice]:
+    """Rows whose answers one file keeps."""
+    ends = [end for end in images.ends if 0 < end < len(images.rows)]
+    for start, end in pairwise([0, *ends, len(images.rows)]):
+        for part in whole_prompts(images.rows[start:end], PART_SIZE):
+            yield slice(start + part.start, start + part.stop)
+
+
 def measure(
     images: Images,
     metrics: Sequence[str],
@@ -183,8 +184,9 @@ def _all_parts(
     """Every part with every scorer's answers: those that are kept, and the others' now."""
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
-    ranges = whole_prompts(images.rows, PART_SIZE)
-    parts = [_part(images, rows, kept, keys, wanted) for rows in ranges]
+    digests = images.sha256() if kept else []
+    ranges = _kept_together(images)
+    parts = [_part(images, rows, kept, keys, wanted, digests[rows]) for rows in ranges]
     lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
     for part in parts:
         lacking[tuple(name for name in scorers if name not in part.answers)].append(part)
@@ -206,11 +208,14 @@ def _part(
     kept: KeptAnswers | None,
     keys: Mapping[str, str],
     wanted: Mapping[str, frozenset[str]],
+    digests: Sequence[str | None],
 ) -> _Part:
-    """A part with what is known of it."""
+    """A part with what is known of it: of images of these bytes with these prompts."""
     if kept is None:
         return _Part(rows, "", {}, {})
-    stamp, known = images.stamp(rows), dict[str, Answer]()
+    asked_of = ((row["prompt"], row["prompt_set"]) for row in images.rows[rows])
+    stamp = content_key([*zip(digests, asked_of, strict=True)])
+    known: dict[str, Answer] = {}
     files = {name: part_path(kept.answers, name, key, rows) for name, key in keys.items()}
     for name, path in files.items():
         asked = [name in wanted[row["prompt_set"]] for row in images.rows[rows]]

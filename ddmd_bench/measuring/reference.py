@@ -16,17 +16,29 @@ import numpy as np
 
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.arrays import read_features
 from ddmd_bench.files.carried import carried_folders
-from ddmd_bench.files.records import differing, read_json
+from ddmd_bench.files.inside import require_inside
+from ddmd_bench.files.records import differing, read_versioned
+from ddmd_bench.files.tensors import read_safetensors_arrays
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.hub.hashes import known_sha256
 from ddmd_bench.scorers import METRICS, SCORERS
 from ddmd_bench.scorers.weights import files_sha256, located
-from ddmd_bench.stats.frechet import Factored, RealFeatures
+from ddmd_bench.stats.frechet import Factored, Gaussian, RealFeatures
+from ddmd_bench.stats.moments import factored
 
 CARD = "card.json"
-CARD_SCHEMA = 2  # 1 had a symmetric root in place of the factor
+CARD_SCHEMA = 2
 GAUSSIAN = ("mean", "cov", "factor")
+# By schema what a Gaussian's file holds: the first had a symmetric root, which nothing reads now.
+GAUSSIANS = {1: ("mean", "cov"), CARD_SCHEMA: GAUSSIAN}
+CARD_FORM = {
+    "n": int,
+    "source": {"source": str},
+    "images_sha256": str,
+    "scorers": {...: {"weights": {...: str}, "versions?": {...: int}, "files": {...: str}}},
+}
 _FOLDER = "reference_stats"  # a suite's expected values lie there as well
 
 
@@ -52,18 +64,14 @@ def build_command(name: str, scorers: Iterable[str]) -> str:
     return f"python -m ddmd_bench stats build {source} {output} {wanted}"
 
 
+def build_again(folder: Path) -> str:
+    """What to do where a folder is not whole."""
+    return f"Copy it whole, or build it again: {build_command(str(folder), ())}"
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """What a folder's statistics are of."""
-    try:
-        card: dict[str, Any] = read_json(folder / CARD)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{folder / CARD}: cannot be read as JSON: {error}") from error
-    if card.get("schema") != CARD_SCHEMA:
-        raise BenchError(
-            f"{folder / CARD}: schema {card.get('schema')!r}, expected {CARD_SCHEMA}. Build it "
-            f"again: {build_command(str(folder), card.get('scorers', ()))}"
-        )
-    return card
+    return read_versioned(folder / CARD, dict.fromkeys(GAUSSIANS, CARD_FORM), build_again(folder))
 
 
 def extractors_of(metrics: Iterable[str]) -> list[str]:
@@ -126,8 +134,6 @@ def weights_of(scorer: str) -> dict[str, str]:
 @cache
 def load_reference(folder: Path, extractor: str) -> RealFeatures:
     """An extractor's features with their Gaussian; every byte is what the card says."""
-    from safetensors.numpy import load_file
-
     card = read_card(folder)
     if extractor not in card["scorers"]:
         known = ", ".join(sorted(card["scorers"]))
@@ -136,16 +142,19 @@ def load_reference(folder: Path, extractor: str) -> RealFeatures:
     if lines := made_otherwise(folder, card, extractor):
         raise BenchError("\n".join(lines))
     for name, expected in row["files"].items():
-        path = folder / name
+        path = folder / require_inside(name, str(folder / CARD))
         if not path.is_file():
-            raise BenchError(f"{path}: missing. Copy the folder whole, or build it again")
+            raise BenchError(f"{path}: missing. {build_again(folder)}")
         if (actual := known_sha256(path)) != expected:
             raise BenchError(
                 f"{path} has sha256 {actual}, {CARD} says {expected}. Copy it again, or build the "
                 "folder again"
             )
-    features = np.load(folder / f"{extractor}.npy", allow_pickle=False)
-    tensors = load_file(folder / f"{extractor}.safetensors")
-    return RealFeatures(
-        features, np.arange(len(features)), Factored(*(tensors[k] for k in GAUSSIAN))
+    features = read_features(folder / f"{extractor}.npy", build_again(folder))
+    num, d = features.shape
+    shapes = {name: (d,) if name == "mean" else (d, d) for name in GAUSSIANS[card["schema"]]}
+    tensors = read_safetensors_arrays(
+        folder / f"{extractor}.safetensors", shapes, build_again(folder)
     )
+    fixed = Factored(**tensors) if "factor" in tensors else factored(Gaussian(**tensors))
+    return RealFeatures(features, np.arange(num), fixed)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddmd_bench.data.image_sources import image_files, iter_encoded_images
+from ddmd_bench.data.image_sources import image_containers, image_files, iter_encoded_images
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import write_npy
+from ddmd_bench.files.arrays import read_features, write_npy
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.locks import locked
 from ddmd_bench.files.provenance import package_versions
 from ddmd_bench.files.records import content_key, file_sha256, write_json, write_whole
+from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.feature_parts import (
     FEATURES,
@@ -38,6 +39,7 @@ from ddmd_bench.measuring.reference import (
     CARD,
     CARD_SCHEMA,
     GAUSSIAN,
+    build_again,
     made_otherwise,
     read_card,
     weights_of,
@@ -69,7 +71,9 @@ def build(
     if (output / CARD).is_file():
         scorers, num = _added(output, data, scorers, num)
     with locked(work, "Wait until that has ended, or choose another folder"):
-        source, folder = Source(partial(_images, data)), work / _key(data)
+        files = image_files(data)
+        source = Source(partial(_images, data), _sha256s(files) if files else None)
+        folder = work / _key(data, [] if files else image_containers(data))
         if (output / CARD).is_file():
             _take_up(output, data, folder)
         parts = extract(folder, scorers, source, num, default_device(), progress)
@@ -129,7 +133,7 @@ def _take_up(output: Path, data: DataSource, folder: Path) -> None:
         path = output / f"{name}.npy"
         if made_otherwise(output, card, name) or file_sha256(path) != row["files"][path.name]:
             continue
-        keep(folder, name, np.load(path, allow_pickle=False), digests)
+        keep(folder, name, read_features(path, build_again(output)), digests)
 
 
 def _images(data: DataSource, first: int) -> Iterator[RealImage]:
@@ -161,11 +165,16 @@ def _opened(encoded: bytes) -> Image:
     return upright(io.BytesIO(encoded))
 
 
-def _key(data: DataSource) -> str:
-    """Of what determines the images, however many are taken."""
-    stats = [(str(path), path.stat()) for path in image_files(data)]
-    files = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-    return content_key({"source": data.model_dump(), "files": files})
+def _key(data: DataSource, containers: Sequence[Path]) -> str:
+    """Of what determines the images, however many are taken; files of one image each are known by
+    their parts."""
+    return content_key({"source": data.model_dump(), "files": _sha256s(containers)})
+
+
+def _sha256s(paths: Sequence[Path]) -> list[str]:
+    """Of files' bytes, whatever their times say; each is read once, and again once changed."""
+    found = remembered("real_images", paths, file_sha256)
+    return [found[path] for path in paths]
 
 
 def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any]:

@@ -20,8 +20,7 @@ def refuse_no_answer(scorer: str, student: str, answer: Answer) -> None:
     if asked and len(answer.missing) == asked:
         reason = next(iter(answer.missing.values()))
         raise BenchError(
-            f"scorer {scorer}, student {student}: none of {asked} images has a value; "
-            f"the first: {reason}"
+            f"{_who(scorer, student)}: none of {asked} images has a value; the first: {reason}"
         )
 
 
@@ -46,6 +45,11 @@ def refuse_same_answers(
     )
     if alike and (pair := different()) is not None:
         raise BenchError(
-            f"scorer {scorer}, student {student}: the same answer for all {len(rows)} images, "
+            f"{_who(scorer, student)}: the same answer for all {len(rows)} images, "
             f"though {pair[0]} and {pair[1]} differ. No value is written; check its weights"
         )
+
+
+def _who(scorer: str, student: str) -> str:
+    """Images of a folder are no student's."""
+    return f"scorer {scorer}" + (f", student {student}" if student else "")

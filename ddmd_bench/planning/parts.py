@@ -12,6 +12,7 @@ from ddmd_bench.planning.part import Part
 from ddmd_bench.planning.prompts import PROMPTS
 from ddmd_bench.planning.reference import REFERENCE
 from ddmd_bench.planning.scoring import SCORING
+from ddmd_bench.planning.settling import SETTLING
 from ddmd_bench.planning.training import TRAINING
 
 # In the order of a run: a part's tasks may need the keys of those before.
@@ -22,6 +23,7 @@ PARTS: dict[str, Part] = {
     "reference": REFERENCE,
     "training": TRAINING,
     "evaluation": EVALUATION,
+    "settling": SETTLING,
     "generation": GENERATION,
     "scoring": SCORING,
     "claims": CLAIMS,

@@ -6,14 +6,16 @@ files of the stage. A stage is finished when its folder holds a `done.json` with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.data.images import ImageId, image_ids
+from ddmd_bench.data.prompts import Prompt, in_proportion
 from ddmd_bench.data.training import TrainingData
 from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files.packed import Packed
 from ddmd_bench.files.provenance import source_sha256
 from ddmd_bench.files.records import SCHEMA, content_key, file_sha256, read_record
 from ddmd_bench.planning.generation import unfit_students
@@ -47,6 +49,9 @@ class Plan:
     report_inputs: dict[str, Any]
     # Tasks that are another student's at the same time, by name: that one's name.
     shared_tasks: dict[TaskName, TaskName] = field(default_factory=dict)
+    packed: Packed | None = None  # the archive that the files lie in, where they lie in one
+    # Prompts asked of each student by now, where drawing ends when comparisons are settled.
+    num_prompts: Mapping[str, int] = field(default_factory=dict)
 
     def find(self, stage: str, student: str = "", seed: int = NO_SEED) -> Task | None:
         """One task, which may be another student's too, if there is one."""
@@ -70,6 +75,13 @@ class Plan:
     def of_kind(self, stage: str, student: str) -> list[Task]:
         """The tasks of a stage and a student, a seed each."""
         return [task for task in self.of_stage(stage) if task.student == student]
+
+    def images_of(self, student: str) -> list[ImageId]:
+        """The images that a student draws, in their one order; of `num_prompts` those by now."""
+        prompts = self.prompts
+        if self.suite.until_settled is not None:
+            prompts = tuple(in_proportion(prompts)[: self.num_prompts[student]])
+        return image_ids(prompts, self.suite.images_per_prompt())
 
     @property
     def unfit_lines(self) -> list[str]:
@@ -136,9 +148,14 @@ class Plan:
         """Whether the report was made from these very results."""
         path = self.report_folder / "report.json"
         try:
-            return path.is_file() and read_record(path, "key")["key"] == self.report_key
+            return path.is_file() and read_record(path, {"key": str})["key"] == self.report_key
         except Unreadable:  # cut: it is made again
             return False
+
+
+def report_sources() -> str:
+    """sha256 of what makes a report of a run's files."""
+    return source_sha256(*_REPORT_SOURCES)
 
 
 def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
@@ -173,7 +190,7 @@ def make_plan(suite: Suite, runs: Path, reports: Path) -> Plan:
         report_inputs={
             "suite": suite.model_dump(mode="json"),
             "tasks": [task.key for task in tasks.found.values()],
-            "sources": source_sha256(*_REPORT_SOURCES),
+            "sources": report_sources(),
             **reported,
         },
         shared_tasks=tasks.shared,

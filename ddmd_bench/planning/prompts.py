@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ddmd_bench.data.prompt_sources import find_prompts, prompt_remotes
 from ddmd_bench.data.prompts import Prompt, choose, prompts_key
 from ddmd_bench.errors import BenchError
+from ddmd_bench.measuring.looks import rule_of
 from ddmd_bench.planning.part import Asked, Downloads, Part
 
 
@@ -46,8 +47,9 @@ def find_suite_prompts(asked: Asked) -> FoundPrompts:
 
 def asked_of_each(asked: Asked) -> dict[str, Any]:
     """The images that a student has to draw."""
-    per_prompt = asked.suite.images_per_prompt()
-    return {"prompts": prompts_key(asked.prompts), "images_per_prompt": per_prompt}
+    per_prompt, rule = asked.suite.images_per_prompt(), rule_of(asked.suite)
+    images = {"prompts": prompts_key(asked.prompts), "images_per_prompt": per_prompt}
+    return images if rule is None else {**images, "until_settled": rule.as_key()}
 
 
 def _protocol(asked: Asked) -> Mapping[str, Any]:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddmd_bench.files.records import read_done, read_json, write_json
+from ddmd_bench.errors import Unreadable
+from ddmd_bench.files.records import read_done, read_record, write_json
 from ddmd_bench.planning.outlook import duration
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
@@ -29,7 +30,7 @@ class Superseded(NamedTuple):
 
 
 def remember_asked(task: Task) -> None:
-    """Leave what the finished task was asked beside its record."""
+    """Leave what a task is asked where its record will be."""
     write_json(task.folder / ASKED, {"key": task.key, "inputs": task.inputs})
 
 
@@ -63,10 +64,10 @@ def _others(task: Task, students: Iterable[str]) -> Iterator[tuple[Path, str, di
     patterns = [f"{name}-*" if name else "*" for name in students]
     paths = (path for one in patterns for path in task.folder.parent.glob(f"{one}/{ASKED}"))
     for path in sorted(paths):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # cut or foreign: no result
-            asked = read_json(path)
+        with suppress(Unreadable):  # cut or foreign: no result
+            asked = read_record(path, {"key": str, "inputs": {}})
             done = read_done(path.parent)
-            if done is not None and done["key"] == asked["key"] != task.key:
+            if done is not None and done.get("key") == asked["key"] != task.key:
                 yield path.parent, asked["key"], asked["inputs"]
 
 

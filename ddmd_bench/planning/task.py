@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ddmd_bench.errors import Unreadable
 from ddmd_bench.files.records import (
     DONE,
     FAILED,
     SCHEMA,
     content_key,
     read_done,
-    read_json,
+    read_record,
     write_json,
 )
 
@@ -56,8 +57,11 @@ class Task:
         """Why the last try of the task failed; None where none did, or it is complete by now."""
         if self.complete() or not self.failure_file.is_file():
             return None
-        record = read_json(self.failure_file)
-        return str(record["message"]) if record.get("key") == self.key else None
+        try:
+            record = read_record(self.failure_file, {"key": str, "message": str})
+        except Unreadable:  # cut: it says nothing, and the next try writes another
+            return None
+        return str(record["message"]) if record["key"] == self.key else None
 
     def note_failure(self, message: str) -> None:
         """Write why the task failed, unless its stage has written that already."""

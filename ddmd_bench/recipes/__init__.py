@@ -1,4 +1,4 @@
 """How the weights that the package carries were made.
 
-Imports: objective, backends, scorers.
+Imports: objective, files, backends, scorers.
 """

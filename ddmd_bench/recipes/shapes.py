@@ -39,6 +39,7 @@ from ddmd_bench.backends.shapes.scenes import (
     render,
     seen_labels,
 )
+from ddmd_bench.files.records import read_record
 from ddmd_bench.objective.process import flow_level, renoise
 from ddmd_bench.objective.sampler import ode_sample
 from ddmd_bench.scorers.attributes import load_network
@@ -116,7 +117,7 @@ def _save(name: str, module: nn.Module, recipe: Recipe, measured: dict[str, Any]
         "sha256": sha256(path.read_bytes()).hexdigest(),
         "measured": measured,
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def _misread(labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -224,8 +225,8 @@ def measure_teacher(num_steps: int = 32, guidance_scale: float = 4.0) -> None:
             measured[f"all_right_{name}_{num_steps}_steps_guidance_{scale:g}"] = right
     print(measured)
     card = WEIGHTS / "teacher.json"
-    updated = json.loads(card.read_text()) | {"measured": measured}
-    card.write_text(json.dumps(updated, indent=2) + "\n")
+    updated = read_record(card) | {"measured": measured}
+    card.write_text(json.dumps(updated, indent=2) + "\n", encoding="utf-8")
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

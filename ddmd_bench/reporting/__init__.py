@@ -1,4 +1,4 @@
 """From a run's files to its pages.
 
-Imports: errors, objective, stats, files, suite, literature, scorers, measuring, planning.
+Imports: errors, objective, stats, files, suite, literature, data, scorers, measuring, planning.
 """

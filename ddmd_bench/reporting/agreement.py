@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.reporting.differences import KEYS
+from ddmd_bench.measuring.pairs import KEYS
 from ddmd_bench.reporting.numbers import ARROWS, shown
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS

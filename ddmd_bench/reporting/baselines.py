@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, NotRun
-from ddmd_bench.files.records import read_done, read_json
+from ddmd_bench.files.records import read_done
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.planning.task import Task, TaskName
+from ddmd_bench.reporting.packs import is_pack, opened_pack
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_student
+from ddmd_bench.reporting.saved import read_report
 
 
 class Baseline(NamedTuple):
@@ -32,8 +34,10 @@ def load_baseline(path: Path, plan: Plan) -> Baseline:
 
     A report knows its folders, which are looked for beside it, as `reports/` and `runs/` stand by
     default, and in the runs of `plan`. A run's folder holds the stages of the plan's suite, or is
-    the one above, and has what that suite asks for.
+    the one above, and has what that suite asks for. A pack has its own; its images stay in it.
     """
+    if is_pack(path.name) and path.is_file():
+        return _of_pack(path, plan)
     file = path / "report.json" if path.is_dir() else path
     if file.is_file():
         return _of_report(file, plan)
@@ -44,8 +48,8 @@ def load_baseline(path: Path, plan: Plan) -> Baseline:
         theirs = make_plan(suite.model_copy(update={"name": path.name}), path.parent, path)
     else:
         raise BenchError(
-            f"--baseline {path}: expected a report.json, the folder that holds it, or a folder of "
-            f"runs with {suite.name}/ in it"
+            f"--baseline {path}: expected a report.json, its folder, a folder of runs "
+            f"with {suite.name}/ in it, or a pack: FILE.tar"
         )
     if not any(task.complete() for task in theirs.of_stage("score")):
         raise NotRun(
@@ -53,6 +57,19 @@ def load_baseline(path: Path, plan: Plan) -> Baseline:
             "or give its report.json, which knows its folders"
         )
     return Baseline(plan.protocol, suite.seeds, _students(theirs, suite.seeds))
+
+
+def _of_pack(path: Path, plan: Plan) -> Baseline:
+    with opened_pack(path) as theirs:
+        assert theirs.packed is not None
+        theirs.packed.refuse_changed()
+        # What the plan at hand compares is read of theirs.
+        students = _students(replace(theirs, suite=plan.suite), theirs.suite.seeds)
+        alone = {
+            name: {seed: replace(files, images={}) for seed, files in by_seed.items()}
+            for name, by_seed in students.items()
+        }
+        return Baseline(theirs.protocol, theirs.suite.seeds, alone)
 
 
 def folders_of(plan: Plan) -> dict[str, str]:
@@ -67,12 +84,11 @@ def folders_of(plan: Plan) -> dict[str, str]:
 
 
 def _of_report(file: Path, plan: Plan) -> Baseline:
-    record = read_json(file)
+    record = read_report(file)
+    name, seeds = record["suite"]["name"], tuple(record["suite"]["seeds"])
     try:
-        name, seeds = record["suite"]["name"], tuple(record["suite"]["seeds"])
         folders = {_name_of(text): Path(where) for text, where in record["folders"].items()}
-        protocol = record["protocol"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         raise BenchError(
             f"{file}: does not say where its run's files lie, as reports of this version do. Write "
             "it again with `python -m ddmd_bench report`, or give the folder of its runs"
@@ -81,7 +97,7 @@ def _of_report(file: Path, plan: Plan) -> Baseline:
     for root in tried:
         tasks = {of: _task(of, root / where) for of, where in folders.items()}
         if any(task.complete() for (stage, *_), task in tasks.items() if stage == "score"):
-            return Baseline(protocol, seeds, _students(replace(plan, tasks=tasks), seeds))
+            return Baseline(record["protocol"], seeds, _students(replace(plan, tasks=tasks), seeds))
     told = ", ".join(map(str, tried))
     raise NotRun(f"{file}: no files of its run in {told}. A comparison needs its scores")
 

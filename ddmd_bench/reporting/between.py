@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.records import differing
 from ddmd_bench.reporting.differences import Difference, outcome_of
+from ddmd_bench.reporting.escaping import in_markdown
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, p_shown
 from ddmd_bench.reporting.tables import markdown_table
 from ddmd_bench.scorers import METRICS
@@ -80,13 +81,13 @@ def _mean(values: dict[int, float], difference: Difference) -> float:
 
 def between_markdown(first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]) -> str:
     """The rows as a table, in display units."""
-    names = [record["suite"]["name"] for record in (first, second)]
+    names = [in_markdown(record["suite"]["name"]) for record in (first, second)]
     header = ("student", "other", "metric", *names, "difference", "95 % interval", "p (Holm)", "")
     seeds = sorted({seed for row in rows for seed in row.difference.by_seed})
     title = f"# {names[0]} against {names[1]}"
     text = (
         f"First minus second, over the seeds {', '.join(map(str, seeds))} that both have; "
-        f"t-intervals over the seeds. Protocol {first['fingerprint']}."
+        f"t-intervals over the seeds. Protocol {in_markdown(first['fingerprint'])}."
     )
     table = markdown_table(header, (_cells(row) for row in rows))
     return f"{title}\n\n{text}\n\n{table}"
@@ -98,8 +99,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         None if math.isnan(v) else v for v in (*row.values, d.value, d.low, d.high, row.p_holm)
     ]
     return (
-        row.student,
-        row.other,
+        in_markdown(row.student),
+        in_markdown(row.other),
         METRICS[metric].title,
         metric_shown(metric, known[0]),
         metric_shown(metric, known[1]),

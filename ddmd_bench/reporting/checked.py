@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from ddmd_bench.reporting.escaping import one_line, visible
+
 if TYPE_CHECKING:
     from ddmd_bench.reporting.worst import Worst
 
@@ -78,14 +80,22 @@ def sentence(one: Held) -> str:
 
 
 def lines_of(found: Checked, *, most: int = LONGEST) -> Iterator[str]:
-    """What failed, part by part; then how much was held, how close it came, and the notes."""
+    """What failed, part by part; then how much was held, how close it came, and the notes.
+
+    One line each: GitHub's runner takes one that begins with `::` for a command.
+    """
+    return (visible(" ".join(line.split())) for line in _lines(found, most))
+
+
+def _lines(found: Checked, most: int) -> Iterator[str]:
     failed = found.failed
     for part in PARTS:
         rows = [one for one in failed if one.part == part]
         yield from (f"{part}: {sentence(one)}" for one in rows[:most])
         if len(rows) > most:
             yield f"{part}: and {len(rows) - most} more"
-    yield from (f"worst of {w.name}: {w.prompt_id} ({w.text}): {w.told}" for w in found.worst)
+    for w in found.worst:
+        yield f"worst of {w.name}: {w.prompt_id} ({one_line(w.text)}): {w.told}"
     if line := held_line(found):
         yield line
     yield from found.notes

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from ddmd_bench.reporting.checked import Checked, Held, held_line, sentence
+from ddmd_bench.reporting.escaping import one_line, visible
 
 MOST = 50  # rows of a summary, and the annotations that a step may have
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile("[\ufffe\uffff]")  # beside what cannot be seen
 
 
 def junit(found: Checked, suite: str) -> str:
@@ -42,7 +43,7 @@ def junit(found: Checked, suite: str) -> str:
 
 def _xml(text: str) -> str:
     """Without what XML cannot hold."""
-    return _NOT_XML.sub("\ufffd", text)
+    return _NOT_XML.sub("\ufffd", visible(text))
 
 
 def summary(found: Checked, suite: str) -> str:
@@ -57,9 +58,8 @@ def summary(found: Checked, suite: str) -> str:
         lines.append("")
     if found.worst:
         lines += ["| worst prompts of | prompt | |", "| --- | --- | --- |"]
-        lines += [
-            f"| {_plain(w.name)} | {_plain(w.text)} | {_plain(w.told)} |" for w in found.worst
-        ]
+        for w in found.worst:
+            lines.append(f"| {_plain(w.name)} | {_plain(one_line(w.text))} | {_plain(w.told)} |")
         lines.append("")
     lines += [f"- {_plain(note)}" for note in found.notes]
     return "\n".join(lines) + "\n"
@@ -72,7 +72,8 @@ def _row(one: Held) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is; a prompt may hold anything."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = visible(" ".join(text.split()))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#!|~@])", r"\\\1", text)
 
 
@@ -85,7 +86,7 @@ def workflow_commands(found: Checked, suite: str) -> Iterator[str]:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

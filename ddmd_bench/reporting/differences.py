@@ -5,26 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ddmd_bench.files.records import seed_of
+from ddmd_bench.measuring.looks import Rule, as_it_stands, looks_at, outcome_named, rule_of
+from ddmd_bench.measuring.pairs import KEYS, shared_rows
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
 from ddmd_bench.reporting.seeds import interval_over, joined_reason, shortfall
 from ddmd_bench.reporting.spreads import Pairs, numbered, shared_prompts, with_power
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.ends import LEVEL
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.stats.intervals import holm, paired_difference
 from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, paired_t
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from ddmd_bench.stats.sequential import Look, level_of
 
 NAN = math.nan
+NOT_ASKED = "not asked"  # outcome of a metric that drawing was not to settle
+OF_SETS = "distances of sets compare at numbers of images that were fixed beforehand"
+TOO_FEW_VARY = "too few prompts, or too few that differ, for an interval at any number of them"
 
 
 class Difference(NamedTuple):
@@ -64,13 +66,12 @@ class _How(NamedTuple):
 
     intervals: bool
     resampled: bool  # within a seed
+    rule: Rule | None  # where drawing ended when comparisons were settled
+    level: Callable[[str, str, str], float]  # of a metric and two students: where there is a rule
     # What the distances of one student need, by metric, the files, which the run holds, and which
     # of its images.
     examined: dict[tuple[str, int, bytes], Any]
     numbers: dict[str, int]  # of prompts
-
-
-KEYS = ["prompt_id", "image_index"]
 
 
 def no_difference(missing: str) -> Difference:
@@ -97,14 +98,23 @@ def oriented(metric: str, d: Difference) -> Difference:
     return negated(d) if METRICS[metric].better == "lower" else d
 
 
-def make_compare(run: RunFiles, *, resampled: bool = True) -> Compare:
+def make_compare(run: RunFiles, *, resampled: bool = True, together: int | None = None) -> Compare:
     """A function that compares any two students and computes each pair once.
 
     A pair is always computed in one order and then negated, so a - b is exactly -(b - a). What is
-    not resampled has a value and wins, but neither interval nor p.
+    not resampled has a value and wins, but neither interval nor p. Where drawing ended when
+    comparisons were settled, so many of them hold `together`; without it, those to settle.
     """
     # Over several seeds the spread of the seeds is the interval: their values are enough.
-    how = _How(resampled, resampled and run.suite.intervals_over == "prompts", {}, {})
+    fixed, rule = resampled and run.suite.intervals_over == "prompts", rule_of(run.suite)
+
+    def level(metric: str, a: str, b: str) -> float:
+        if together is not None:
+            return level_of(together)
+        to_settle = rule is not None and metric in rule.metrics and run.suite.baseline in (a, b)
+        return rule.level if rule is not None and to_settle else LEVEL
+
+    how = _How(resampled, fixed and rule is None, rule, level, {}, {})
     known: dict[tuple[str, str, str], Difference] = {}
 
     def compare(metric: str, a: str, b: str) -> Difference:
@@ -125,7 +135,9 @@ def _difference(run: RunFiles, metric: str, a: str, b: str, how: _How) -> Differ
     difference = over_seeds(found, shared_prompts(pairs))
     if not difference.missing and not math.isfinite(difference.low + difference.high):
         return difference._replace(missing="no interval could be computed")
-    return with_power(difference, pairs, len(run.prompts))
+    difference = with_power(difference, pairs, len(run.prompts))
+    # What so many prompts could have shown is no question where their number was not fixed.
+    return difference if how.rule is None else difference._replace(least=NAN)
 
 
 def over_seeds(found: dict[int, Difference], prompts: OfPrompts = NO_PROMPTS) -> Difference:
@@ -158,8 +170,26 @@ def _of_seed(
             return no_difference(f"{titles_of(run.suite)[name]} {files.missing}")
     draws = seed_of("report", run.suite.name, metric, a, b)
     if METRICS[metric].kind == "distribution":
+        if how.rule is not None:
+            return no_difference(OF_SETS)
         return _distribution(run, metric, files_a, files_b, draws, how)
-    return _paired(metric, files_a, files_b, draws, how, pairs)
+    found = _paired(metric, files_a, files_b, draws, how, pairs)
+    if how.rule is None or not how.intervals or found.missing:
+        return found
+    return _in_sequence(how.rule, metric, files_a, files_b, how.level(metric, a, b), found)
+
+
+def _in_sequence(
+    rule: Rule, metric: str, a: StudentFiles, b: StudentFiles, level: float, found: Difference
+) -> Difference:
+    """With the confidence sequence's interval: it holds whenever the drawing ended."""
+    assert a.per_image is not None
+    assert b.per_image is not None
+    now = as_it_stands(rule, metric, a.per_image, b.per_image, level)
+    known = math.isfinite(now.low + now.high)
+    return found._replace(
+        value=now.mean, low=now.low, high=now.high, missing="" if known else TOO_FEW_VARY
+    )
 
 
 def _paired(
@@ -175,7 +205,7 @@ def _paired(
     for files in (a, b):
         if metric not in files.per_image:  # type: ignore[operator]
             return no_difference("the metric was not scored")
-    rows = _shared_rows(a.per_image, b.per_image)
+    rows = shared_rows(a.per_image, b.per_image)
     values_a, values_b = (
         files.per_image[metric].to_numpy(np.float64)[own]  # type: ignore[index]
         for files, own in zip((a, b), rows, strict=True)
@@ -197,15 +227,6 @@ def _paired(
         values_a, values_b, groups, seed=seed, bounds=bounds, tested=how.resampled
     )
     return Difference(**found._asdict())
-
-
-def _shared_rows(a: pd.DataFrame, b: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of either table that hold the same images, in the order of a."""
-    of_a, of_b = (frame[KEYS].assign(row=np.arange(len(frame))) for frame in (a, b))
-    if of_a.equals(of_b) and not of_a[KEYS].duplicated().any():  # as most are, without a merge
-        return of_a["row"].to_numpy(), of_a["row"].to_numpy()
-    pairs = of_a.merge(of_b, on=KEYS, suffixes=("_a", "_b"), validate="one_to_one")
-    return pairs["row_a"].to_numpy(), pairs["row_b"].to_numpy()
 
 
 def _distribution(
@@ -256,6 +277,7 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
     pairs = [(metric, other) for metric in suite.metrics for other in others]
     found = [compare(metric, other, suite.baseline) for metric, other in pairs]
     adjusted = holm([d.p_value for d in found])
+    rule = rule_of(suite)
     return [
         {
             "student": other,
@@ -266,10 +288,30 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "n_seeds": d.n_seeds,
             "n_seeds_expected": len(d.by_seed),
             "p_holm": p_holm,
-            "outcome": outcome_of(metric, d, p_holm),
+            "outcome": outcome_of(metric, d, p_holm)
+            if rule is None
+            else _settled(run, rule, metric, other),
         }
         for (metric, other), d, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
+
+
+def _settled(run: RunFiles, rule: Rule, metric: str, student: str) -> str:
+    """What the first look that told said, undecided where none did."""
+    if metric not in rule.metrics:
+        return NOT_ASKED
+    last = last_look(run, rule, metric, student)
+    return outcome_named(metric, last.answer) if last and last.answer else "undecided"
+
+
+def last_look(run: RunFiles, rule: Rule, metric: str, student: str) -> Look | None:
+    """The look at a student and the baseline that told, else the last one; None without tables."""
+    tables = [run.first_seed(name).per_image for name in (student, run.suite.baseline)]
+    known = [table for table in tables if table is not None and metric in table]
+    if len(known) < 2:
+        return None
+    found = looks_at(rule, metric, known[0], known[1], rule.level)
+    return found[-1] if found else None
 
 
 def outcome_of(metric: str, d: Difference, p_holm: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,9 +16,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, Unreadable
 from ddmd_bench.files.carried import carried_folders
-from ddmd_bench.files.records import SCHEMA, canonical_json, json_text, read_json, write_json
+from ddmd_bench.files.forms import MAYBE_NUMBER
+from ddmd_bench.files.records import (
+    SCHEMA,
+    as_json,
+    canonical_json,
+    json_text,
+    read_versioned,
+    write_json,
+)
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model, TrainSettings
 from ddmd_bench.suite.students import Checkpoint, Student
@@ -29,6 +36,29 @@ from ddmd_bench.suite.used import FREE
 _FREE_SETTINGS = {
     "name", "title", "description", "seeds", "claims", "baseline", "trackers", "gate",
 }  # fmt: skip
+SETTINGS = {
+    "train?": {},
+    "model?": {},
+    "students": {...: {"source": str, "train?": {}, "checkpoint?": (dict, type(None))}},
+}
+PROVENANCE: dict[str, Any] = {"common": {}, "varying?": {}}
+FORMS = {
+    SCHEMA: {
+        "protocol": {},
+        "settings": SETTINGS,
+        "seeds": [int],
+        "provenance": PROVENANCE,
+        "n": {...: {...: int}},
+        "values": {...: {...: [MAYBE_NUMBER]}},
+        "first_updates": [{...: {...: MAYBE_NUMBER}}],
+        # Since expectations keep what they replaced:
+        "written?": {"who": str, "when": str, "why": str},
+        "reports?": [{"seeds": [int], "sha256": str}],
+        "replaced?": [{}],
+        "digest?": str,
+    }
+}
+AGAIN = "Make it again: `python -m ddmd_bench expect SUITE --seeds 0,1,2`"
 _ABSENT = {"value": None, "n": None}
 
 
@@ -45,6 +75,23 @@ def find_expected(suite: str) -> Path:
     )
 
 
+def read_expected(path: Path) -> dict[str, Any]:
+    """A file of expected values, by this version or by any before it."""
+    if not path.is_file():
+        raise BenchError(f"{path}: no such file of expected values")
+    expected = read_versioned(path, FORMS, AGAIN)
+    num, values = len(expected["seeds"]), expected["values"]
+    same = all(
+        row.keys() == expected["n"].get(student, {}).keys()
+        and student in expected["settings"]["students"]
+        and all(len(of_seeds) == num for of_seeds in row.values())
+        for student, row in values.items()
+    )
+    if not same or num < 2 or len(expected["first_updates"]) != num:
+        raise Unreadable(f"{path}: its values, counts, seeds and students do not agree. {AGAIN}")
+    return expected
+
+
 def write_expected(records: Sequence[dict[str, Any]], where: Path, why: str = "") -> Path:
     """Write the expectation from the report records of one suite, each at other seeds.
 
@@ -53,7 +100,7 @@ def write_expected(records: Sequence[dict[str, Any]], where: Path, why: str = ""
     expected = expectation(records, why)
     path = where if where.suffix == ".json" else where / f"{expected['suite']}.expected.json"
     if path.is_file():
-        expected["replaced"] = _history(read_json(path))
+        expected["replaced"] = _history(read_expected(path))
     write_json(path, {**expected, "digest": digest_of(expected)})
     return path
 
@@ -121,7 +168,7 @@ def digest_of(expected: Mapping[str, Any]) -> str:
     """sha256 of all that an expectation holds but the digest itself."""
     own = {key: value for key, value in expected.items() if key != "digest"}
     # As a reader has it: keys that are numbers have become text.
-    return hashlib.sha256(canonical_json(json.loads(json.dumps(own))).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(as_json(own)).encode()).hexdigest()
 
 
 def edited(expected: Mapping[str, Any]) -> bool:

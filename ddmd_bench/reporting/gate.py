@@ -19,6 +19,7 @@ import numpy as np
 
 from ddmd_bench.errors import BenchError, NotRun, unknown
 from ddmd_bench.files.records import differing, finite_or_none
+from ddmd_bench.measuring.pairs import shared_rows
 from ddmd_bench.reporting.baselines import Baseline
 from ddmd_bench.reporting.checked import Checked, Held, Status
 from ddmd_bench.reporting.defects import held_pictures
@@ -50,10 +51,13 @@ def margins_of(suite: Suite) -> dict[str, Margin]:
     """The suite's own, or one for each metric of which more or less is better."""
     if suite.gate:
         return suite.gate
+    directed = [metric for metric in suite.metrics if METRICS[metric].better != "reference"]
+    of_sets = [metric for metric in directed if METRICS[metric].kind == "distribution"]
+    left_out = of_sets if suite.until_settled is not None else []
     return {
-        metric: OF_SETS if METRICS[metric].kind == "distribution" else OF_IMAGES
-        for metric in suite.metrics
-        if METRICS[metric].better != "reference"
+        metric: OF_SETS if metric in of_sets else OF_IMAGES
+        for metric in directed
+        if metric not in left_out
     }
 
 
@@ -83,13 +87,16 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
     seeds = _seeds_of(run.suite.seeds, baseline.seeds)
     _refuse_missing(run, baseline, pairs, seeds)
     joined = _joined(run, baseline, pairs, seeds)
-    margins, compare = margins_of(run.suite), make_compare(joined)
+    margins, in_sequence = margins_of(run.suite), run.suite.until_settled is not None
+    compare = make_compare(joined, together=len(pairs) * len(margins))
     found = [
         _compared(joined, pair, metric, margin, compare(metric, pair[0], _old(pair[1])))
         for pair in pairs
         for metric, margin in margins.items()
     ]
-    adjusted = holm([one.difference.p_value for one in found])
+    # Intervals of sequences hold together by themselves: what they exclude needs no p.
+    p_values = [0.0 if in_sequence else one.difference.p_value for one in found]
+    adjusted = holm(p_values)
     pictures = [
         held for new, old in pairs for held in held_pictures(joined, new, _old(old), margins)
     ]
@@ -139,12 +146,26 @@ def _sides(
     run: RunFiles, baseline: Baseline, pairs: Sequence[Pair], seeds: Seeds
 ) -> dict[str, dict[int, StudentFiles]]:
     """The files of both sides' students by the seeds of the run."""
-    ours = {new: {seed: run.students[new][seed] for seed in seeds} for new, _ in pairs}
-    theirs = {
-        _old(old): {seed: baseline.students[old][was] for seed, was in seeds.items()}
-        for _, old in pairs
-    }
-    return ours | theirs
+    found: dict[str, dict[int, StudentFiles]] = {}
+    for new, old in pairs:
+        found[new], found[_old(old)] = {}, {}
+        for seed, was in seeds.items():
+            both = run.students[new][seed], baseline.students[old][was]
+            if run.suite.until_settled is not None:
+                both = _of_shared(both[0], both[1]), _of_shared(both[1], both[0])
+            found[new][seed], found[_old(old)][seed] = both
+    return found
+
+
+def _of_shared(files: StudentFiles, other: StudentFiles) -> StudentFiles:
+    """The files of images that the other has too: of others there may be more without a value."""
+    if files.per_image is None or other.per_image is None:
+        return files
+    rows, _ = shared_rows(files.per_image, other.per_image)
+    table = files.per_image.iloc[rows].reset_index(drop=True)
+    shared = {*zip(table["prompt_id"], table["image_index"], strict=True)}
+    images = {of: path for of, path in files.images.items() if of in shared}
+    return replace(files, per_image=table, images=images)
 
 
 def _seeds_of(ours: Sequence[int], theirs: Sequence[int]) -> Seeds:
@@ -230,10 +251,14 @@ def _more(value: float, low: float, high: float, margin: float) -> str:
 def _notes(joined: RunFiles, margins: dict[str, Margin], seeds: Seeds) -> list[str]:
     over = "seeds" if joined.suite.intervals_over == "seeds" else "prompts"
     num = len(joined.students) // 2
-    told = (
-        f"{len(margins)} gating metrics of {num} students, Holm over {len(margins) * num} "
-        f"comparisons; 95 % intervals over {over}"
-    )
+    told = f"{len(margins)} gating metrics of {num} students, "
+    if joined.suite.until_settled is None:
+        told += f"Holm over {len(margins) * num} comparisons; 95 % intervals over {over}"
+    else:
+        told += (
+            f"{len(margins) * num} comparisons by confidence sequences that hold together with "
+            "95 %, over the prompts that both have, since drawing ended when others were settled"
+        )
     if not joined.suite.gate:
         told += (
             "; the suite has no `gate`, so margins are 0.1 standard deviations over the "

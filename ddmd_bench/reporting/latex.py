@@ -7,8 +7,10 @@ from textwrap import wrap
 from typing import Any
 
 from ddmd_bench.reporting import notes
+from ddmd_bench.reporting.escaping import visible
 from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
 from ddmd_bench.reporting.seeds import fewer_than_expected
+from ddmd_bench.reporting.sequential import said
 
 LINE = 16  # characters of a heading before it is broken
 ESCAPES = {
@@ -27,13 +29,15 @@ ESCAPES = {
     # At the start of a row it would be read as the argument of the line break before it.
     "[": "{[}",
     "]": "{]}",
+    # Nor is it the other form of that line break.
+    "*": "{*}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
 
 
 def escaped(text: str) -> str:
     """Text in which no character is a command."""
-    return re.sub("|".join(map(re.escape, ESCAPES)), lambda found: ESCAPES[found[0]], text)
+    return re.sub("|".join(map(re.escape, ESCAPES)), lambda found: ESCAPES[found[0]], visible(text))
 
 
 def latex(record: dict[str, Any]) -> str:
@@ -66,7 +70,7 @@ def _caption(record: dict[str, Any]) -> str:
     missing = [f"{s['title']} {s['missing']}" for s in record["students"].values() if s["missing"]]
     parts = [
         f"{record['suite']['title']}.",
-        notes.values(len(record["suite"]["seeds"])),
+        said(record)["values"],
         f"{notes.directions(record['suite'])} Bold: the best trained student.",
         f"Missing: {'; '.join(missing)}." if missing else "",
     ]

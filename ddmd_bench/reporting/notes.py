@@ -79,8 +79,30 @@ def limits(record: dict[str, Any]) -> list[str]:
         *(_best(student) for student in students.values() if student.get("best")),
         *_other_sizes(students.values(), record["protocol"].get("resolution")),
         *_makers(record["provenance"]["varying"]),
+        *small_numbers(record),
         *(line for student in students.values() for line in _not_scored(student)),
         *_truncated(students.values()),
+    ]
+
+
+def small_numbers(record: Mapping[str, Any]) -> list[str]:
+    """What distances of few images lack, over all prompts; and images that are another's bytes."""
+    students, several = record["students"], len(record["suite"]["seeds"]) > 1
+    told: dict[tuple[str, str], list[str]] = {}
+    for metric in record["suite"]["metrics"]:
+        for name, student in students.items():
+            cell = record["table"][name].get(metric, {}).get("all", {})
+            if text := cell.get("missing") or cell.get("note"):
+                told.setdefault((metric, text), []).append(student["title"])
+    whose = {k: "" if len(v) == len(students) else f" ({', '.join(v)})" for k, v in told.items()}
+    return [
+        *(f"{METRICS[metric].title}{whose[metric, text]}: {text}." for metric, text in told),
+        *(
+            f"{student['title']}: {number} images{' of a seed' * several} are another's byte for "
+            "byte, and add nothing."
+            for student in students.values()
+            if (number := student.get("equal_images"))
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.reporting import numbers
+from ddmd_bench.reporting.escaping import visible
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.reporting.seeds import fewer_than_expected
 from ddmd_bench.reporting.view import page_view
@@ -22,6 +23,8 @@ def html(record: dict[str, Any], run: RunFiles) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        # What a template itself says comes as another type.
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ddmd_bench.files.decoding import open_image
 from ddmd_bench.reporting.ranking import Table, challenger_of, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.scorers import METRICS
@@ -26,10 +27,12 @@ def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
     """Which prompts the page shows, by `PICTURE_RULE`."""
     seeds = run.suite.seeds
     of_seed = f" Pictures and gains are those of seed {seeds[0]}." if len(seeds) > 1 else ""
-    ids = list(run.prompts)
+    ids = _of_all(run)
     picks = np.linspace(0, len(ids) - 1, min(NUM_STRIP, len(ids))).round().astype(int)
     challenger = challenger_of(run.suite, table)
     gains = _gains(run, challenger) if challenger else dict.fromkeys(ids, 0.0)
+    if len(ids) < len(run.prompts):
+        gains = {p: gains[p] for p in ids if p in gains}
     order = sorted(gains, key=lambda p: (gains[p], p))
     ends = order[:NUM_EACH_END] + order[max(NUM_EACH_END, len(order) - NUM_EACH_END) :]
     return {
@@ -38,6 +41,15 @@ def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
         "strip": [ids[k] for k in picks],
         "grid": [{"prompt_id": p, "gain": gains[p]} for p in ends],
     }
+
+
+def _of_all(run: RunFiles) -> list[str]:
+    """Prompts that every student with pictures has; all, where all were drawn."""
+    drawn = [{p for p, _ in run.first_seed(name).images} for name in run.students]
+    if run.suite.until_settled is None or not any(drawn):
+        return list(run.prompts)
+    shared = set.intersection(*filter(None, drawn))
+    return [p for p in run.prompts if p in shared]
 
 
 def _gains(run: RunFiles, challenger: str) -> dict[str, float]:
@@ -56,17 +68,34 @@ def _gains(run: RunFiles, challenger: str) -> dict[str, float]:
 LARGEST = 96  # pixels; a page holds some hundreds of pictures
 
 
-def data_uri(path: Path) -> str:
-    """A picture as it is where it is small, else a thumbnail."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+def small_picture(path: Path) -> tuple[str, bytes]:
+    """A picture's format and bytes: as it is where it is small, else a thumbnail."""
+    with open_image(path) as image:
         if max(image.size) <= LARGEST:
-            return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            return image.format or "PNG", path.read_bytes()
         image.thumbnail((LARGEST, LARGEST))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "JPEG", buffer.getvalue()
+
+
+def data_uri(path: Path) -> str:
+    """The same for a page."""
+    kind, data = small_picture(path)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
+
+
+def shown_files(chosen: dict[str, Any], run: RunFiles) -> list[Path]:
+    """The image files that a page with these pictures shows, each once."""
+    asked = [(prompt_id, 1) for prompt_id in chosen["strip"]]
+    asked += [(row["prompt_id"], NUM_PER_PROMPT) for row in chosen["grid"]]
+    found = (
+        run.first_seed(name).images.get((prompt_id, index))
+        for name in run.students
+        for prompt_id, num in asked
+        for index in range(num)
+    )
+    return list(dict.fromkeys(path for path in found if path is not None))
 
 
 def pictures_of(
@@ -78,7 +107,7 @@ def pictures_of(
         path = files.images.get((prompt_id, index))
         if path is not None and path.is_file():
             right = _value(files, prompt_id, index, metric)
-            with suppress(OSError, SyntaxError):  # how PIL says that a file is no whole image
+            with suppress(OSError, SyntaxError, ValueError):  # it is no whole image
                 uri = data_uri(path)
                 pictures.append({"uri": uri, "right": None if right is None else right > 0})
     return pictures

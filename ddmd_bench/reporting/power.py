@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.reporting.escaping import in_markdown
 from ddmd_bench.reporting.numbers import metric_shown, unit_of
 from ddmd_bench.reporting.tables import markdown_table
 from ddmd_bench.scorers import METRICS
@@ -43,10 +44,11 @@ def power_markdown(record: dict[str, Any], metric: str, difference: float) -> st
     suite, students = record["suite"], record["students"]
     found = spreads_by_student(record, metric, difference, "--difference")
     known = {name: spreads for name, spreads in found.items() if spreads}
-    rows = [_row(students[n]["title"], metric, difference, s) for n, s in known.items()]
+    titles = {name: in_markdown(student["title"]) for name, student in students.items()}
+    rows = [_row(titles[n], metric, difference, s) for n, s in known.items()]
     size = size_shown(metric, difference)
-    lost = [students[name]["title"] for name in found if name not in known]
-    baseline = students[suite["baseline"]]["title"]
+    lost = [titles[name] for name in found if name not in known]
+    baseline = titles[suite["baseline"]]
     parts = [
         f"# {METRICS[metric].title}: what shows a difference of {size}",
         f"To {baseline}. {_MEANING}",

@@ -7,13 +7,13 @@ from typing import Any
 
 from ddmd_bench.reporting.runfiles import real_in, trained_in
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.scorers.metrics import headline_of
 from ddmd_bench.suite.schema import Suite
 
 
 def headline_metric(suite: Suite, kind: str) -> str | None:
     """The suite's first metric of a kind that has a better direction."""
-    rows = [m for m in suite.metrics if METRICS[m].kind == kind]
-    return next((m for m in rows if METRICS[m].better != "reference"), None)
+    return headline_of(suite.metrics, kind)
 
 
 Table = dict[str, dict[str, dict[str, dict[str, Any]]]]  # student, metric, group -> cell
@@ -43,7 +43,11 @@ def best_students(suite: Suite, table: Table) -> dict[str, str | None]:
     to the real scenes."""
     real, names = real_in(suite), trained_in(suite)
     targets = {m: value_of(table, real, m) if real else None for m in suite.metrics}
-    return {metric: _best(names, table, metric, target) for metric, target in targets.items()}
+    best = {metric: _best(names, table, metric, target) for metric, target in targets.items()}
+    if suite.until_settled is None:
+        return best
+    # Of other numbers of images distances of sets tell nothing of who is ahead.
+    return {m: None if METRICS[m].kind == "distribution" else name for m, name in best.items()}
 
 
 def challenger_of(suite: Suite, table: Table) -> str | None:

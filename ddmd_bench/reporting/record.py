@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.files.records import SCHEMA, finite_or_none
-from ddmd_bench.measuring.aggregates import counted, values_of
+from ddmd_bench.measuring.aggregates import counted, in_group, values_of
+from ddmd_bench.measuring.few_images import told_of_few
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.agreement import agreement
 from ddmd_bench.reporting.claims import judged
@@ -22,6 +23,7 @@ from ddmd_bench.reporting.pictures import chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
+from ddmd_bench.reporting.sequential import sequential
 from ddmd_bench.reporting.spreads import numbered, shared_prompts
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts
@@ -48,7 +50,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
     real = real_in(suite)
     metric = headline_metric(suite, "image")
     signs = make_compare(run, resampled=False)  # all that the shares of wins need
-    table = {name: _cells(suite, files) for name, files in run.students.items()}
+    table = {name: _cells(run, files) for name, files in run.students.items()}
     trained = _frames(run, "diagnostics")
     scenes = _frames(run, "per_image").get(real or "", {})
     students = {name: _student(suite, name, f) for name, f in run.students.items()}
@@ -76,6 +78,8 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }
+    if found := sequential(run):
+        record["sequential"] = found
     if suite.literature:
         record["literature"] = literature_beside(suite, run.protocol, table, students)
     result: dict[str, Any] = plain(record)
@@ -115,6 +119,7 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         if key in one.done.get(stage, {})
     }
     best = {"best": _best(files)} if student.weights == "best" else {}
+    repeats = max(one.repeats for one in files.values())
     return {
         **best,
         "title": titles_of(suite)[name],
@@ -124,6 +129,7 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         "missing": joined_reason({seed: one.missing for seed, one in files.items()}),
         "not_scored": _counted(files, "missing"),
         "truncated_prompts": _counted(files, "truncated_prompts"),
+        **({"equal_images": repeats} if repeats else {}),
         "facts": facts,
     }
 
@@ -142,8 +148,9 @@ def _counted(files: dict[int, StudentFiles], key: str) -> dict[str, Any]:
     return noted if len(files) > 1 else next(iter(noted.values()), {})
 
 
-def _cells(suite: Suite, files: dict[int, StudentFiles]) -> dict[str, dict[str, Any]]:
+def _cells(run: RunFiles, files: dict[int, StudentFiles]) -> dict[str, dict[str, Any]]:
     """The student's aggregates over the seeds; what is not there is an empty cell, and counted."""
+    suite = run.suite
     groups = {"all": list(suite.prompts.values())} | {n: [p] for n, p in suite.prompts.items()}
 
     def empty(metric: str, group: str) -> dict[str, Any]:
@@ -165,10 +172,34 @@ def _cells(suite: Suite, files: dict[int, StudentFiles]) -> dict[str, dict[str, 
                 _of_prompts(suite, files, metric, group),
                 METRICS[metric].bounds,
             )
+            | _told_of_few(run, files, metric, group)
             for group in groups
         }
         for metric in suite.metrics
     }
+
+
+def _told_of_few(
+    run: RunFiles, files: dict[int, StudentFiles], metric: str, group: str
+) -> dict[str, str]:
+    """Why a distance is missing, or what its images, those of one seed, are too few for."""
+    extractor = METRICS[metric].extractor
+    real = run.reference.get(extractor or "")
+    scored = [
+        f
+        for f in files.values()
+        if extractor in f.features and group in f.aggregates.get(metric, {})
+    ]
+    if real is None or extractor is None or not scored:
+        return {}
+    num_real = len(real.features)
+    if real.fixed is None:  # those of the group's prompts
+        table = scored[0].per_image
+        assert table is not None, "of what has features"
+        prompts = table["prompt_id"][in_group(table["prompt_set"].to_numpy(), group)]
+        num_real = int(np.isin(real.groups.astype(str), prompts.to_numpy(str)).sum())
+    n = min(f.aggregates[metric][group]["n"] for f in scored)
+    return told_of_few(metric, n, scored[0].features[extractor].shape[1], num_real)
 
 
 def _of_prompts(suite: Suite, files: dict[int, StudentFiles], metric: str, group: str) -> OfPrompts:

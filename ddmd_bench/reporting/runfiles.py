@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.errors import BenchError, said_by
-from ddmd_bench.files.made import made_by, refuse_changed, require_made
-from ddmd_bench.files.records import read_done, read_json, read_jsonl
+from ddmd_bench.files.arrays import read_features
+from ddmd_bench.files.forms import MAYBE_NUMBER
+from ddmd_bench.files.made import anew, made_by, refuse_changed, require_made
+from ddmd_bench.files.reading import refuse
+from ddmd_bench.files.records import as_json, read_done, read_jsonl, read_record
+from ddmd_bench.files.tables import Kind, read_parquet
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
@@ -28,7 +31,23 @@ if TYPE_CHECKING:
 STAGES = {"train": "was not trained", "generate": "has no images", "score": "was not scored"}
 
 UNREADABLE = "has files that cannot be read"
+# The columns that a table has, and what all others hold.
+TABLES: dict[str, tuple[dict[str, Kind], Kind | None]] = {
+    "diagnostics": ({"iteration": "whole number"}, "number"),
+    "evaluations": (
+        {"iteration": "whole number", "metric": "text", "value": "number", "n": "whole number"},
+        None,
+    ),
+    "per_image": (
+        {"prompt_id": "text", "prompt_set": "text", "image_index": "whole number"},
+        "number",
+    ),
+}
+CELL = {"value": MAYBE_NUMBER, "low": MAYBE_NUMBER, "high": MAYBE_NUMBER, "n": int}
+AGGREGATES = {...: {...: CELL}}  # by metric and set of prompts
+IMAGE = {"file_name": str, "prompt_id": str, "image_index": int}
 READ = (".parquet", ".npy", ".json")  # what numbers of a report are read from
+STATISTICS = "statistics"  # the folder in a pack that holds those that a suite names
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,7 @@ class StudentFiles:
     diagnostics: pd.DataFrame | None = None
     evaluations: pd.DataFrame | None = None  # iteration, metric, value, n
     images: dict[tuple[str, int], Path] = field(default_factory=dict)  # by prompt id, image index
+    repeats: int = 0  # images that another has byte for byte
 
 
 @dataclass(frozen=True)
@@ -69,14 +89,13 @@ def load_run(plan: Plan) -> RunFiles:
         suite=suite,
         prompts={p.prompt_id: p.text for p in plan.prompts},
         prompt_lists=plan.prompt_lists,
-        # Tuples become lists here, as they will be for whoever reads the record.
-        protocol=json.loads(json.dumps(plan.protocol)),
+        protocol=as_json(plan.protocol),
         fingerprint=plan.fingerprint,
         students={
             name: {seed: load_student(plan, name, seed) for seed in suite.seeds}
             for name in suite.students
         },
-        reference=_reference(suite, plan.shared("reference"), _extractors(suite)),
+        reference=_reference(plan, _extractors(suite)),
     )
 
 
@@ -93,32 +112,38 @@ def load_student(plan: Plan, name: str, seed: int) -> StudentFiles:
 
 
 def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> StudentFiles:
-    import pandas as pd
-
     tasks = {s: task for s in STAGES if (task := plan.find(s, name, seed))}
     whole = {s: task.folder for s, task in tasks.items() if task.complete()}
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
     made: dict[str, Any] = {"done": done}
-    if "generate" in done:
+    if "generate" in done and plan.packed is None:  # a pack says itself what has changed
         refuse_changed(whole["generate"])  # pictures are shown, and no number is made of them here
     for folder in whole.values():
         require_made(folder, [name for name in made_by(folder) if name.endswith(READ)])
     if "train" in done:
-        made["diagnostics"] = pd.read_parquet(whole["train"] / "diagnostics.parquet")
-        evaluations = whole["train"] / "evaluations.parquet"
-        made["evaluations"] = pd.read_parquet(evaluations) if evaluations.is_file() else None
+        made["diagnostics"] = _table(whole["train"], "diagnostics")
+        evaluated = (whole["train"] / "evaluations.parquet").is_file()
+        made["evaluations"] = _table(whole["train"], "evaluations") if evaluated else None
     if "generate" in done:
         made["images"] = _images(whole["generate"] / "images")
+        digests = [v for name, v in made_by(whole["generate"]).items() if name.endswith(".png")]
+        made["repeats"] = len(digests) - len(set(digests))
     if "score" not in done:
         return StudentFiles(_why(plan, tasks[unfinished[0]]), **made)
+    scored, per_image = whole["score"], _table(whole["score"], "per_image")
     return StudentFiles(
         missing="",
-        per_image=pd.read_parquet(whole["score"] / "per_image.parquet"),
-        aggregates=read_json(whole["score"] / "aggregates.json"),
-        features=_features(whole["score"], extractors),
+        per_image=per_image,
+        aggregates=read_record(scored / "aggregates.json", AGGREGATES, anew(scored)),
+        features=_features(scored, extractors, len(per_image)),
         **made,
     )
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    columns, others = TABLES[name]
+    return read_parquet(folder / f"{name}.parquet", columns, others, anew(folder))
 
 
 def _why(plan: Plan, task: Task) -> str:
@@ -136,25 +161,41 @@ def failed_before(plan: Plan, task: Task) -> Task | None:
     return task if task.failure() is not None else None
 
 
-def _features(folder: Path, extractors: list[str]) -> dict[str, np.ndarray]:
+def _features(folder: Path, extractors: list[str], num: int) -> dict[str, np.ndarray]:
+    """Each extractor's features of so many images, where it has any."""
     paths = {e: folder / f"features_{e}.npy" for e in extractors}
-    return {e: np.load(path, allow_pickle=False) for e, path in paths.items() if path.is_file()}
+    found = {e: read_features(p, anew(folder)) for e, p in paths.items() if p.is_file()}
+    for extractor, features in found.items():
+        if len(features) != num:
+            of = f"features of {len(features)} images"
+            raise refuse(paths[extractor], of, f"of {num}", anew(folder))
+    return found
 
 
-def _reference(suite: Suite, task: Task | None, extractors: list[str]) -> dict[str, RealFeatures]:
-    if suite.reference.statistics is not None:
-        kept = find_statistics(suite.reference.statistics)
+def statistics_of(plan: Plan) -> Path | None:
+    """Where the statistics of real images lie that the suite names, where it names some."""
+    if (name := plan.suite.reference.statistics) is None:
+        return None
+    return plan.packed.folder / STATISTICS if plan.packed else find_statistics(name)
+
+
+def _reference(plan: Plan, extractors: list[str]) -> dict[str, RealFeatures]:
+    if (kept := statistics_of(plan)) is not None:
         return {extractor: load_reference(kept, extractor) for extractor in extractors}
+    task = plan.shared("reference")
     if task is None or not task.complete():
         return {}
     folder = task.folder
     require_made(folder)
-    prompt_ids = np.array([row["prompt_id"] for row in read_jsonl(folder / "metadata.jsonl")])
-    return {e: RealFeatures(f, prompt_ids) for e, f in _features(folder, extractors).items()}
+    rows = read_jsonl(folder / "metadata.jsonl", {"prompt_id": str}, anew(folder))
+    prompt_ids, found = np.array([row["prompt_id"] for row in rows]), {}
+    for extractor, features in _features(folder, extractors, len(rows)).items():
+        found[extractor] = RealFeatures(features, prompt_ids)
+    return found
 
 
 def _images(folder: Path) -> dict[tuple[str, int], Path]:
-    rows = read_jsonl(folder / "metadata.jsonl")
+    rows = read_jsonl(folder / "metadata.jsonl", IMAGE, anew(folder.parent))
     return {(r["prompt_id"], r["image_index"]): folder / r["file_name"] for r in rows}
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from ddmd_bench.reporting.claims import ALIKE, TOO_FEW
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
+from ddmd_bench.reporting.sequential import sentence
 from ddmd_bench.scorers import METRICS
 
 
 def summary(record: dict[str, Any]) -> list[str]:
     """Who leads, by how much over the baseline, what the claims came to, what is missing."""
-    sentences = [*_leader(record), *_claims(record)]
+    sentences = [*_leader(record), *filter(None, [sentence(record)]), *_claims(record)]
     lost = [f"{s['title']} {s['missing']}" for s in record["students"].values() if s["missing"]]
     if lost:
         sentences.append("Missing: " + "; ".join(lost) + ".")
@@ -42,7 +43,8 @@ def _leader(record: dict[str, Any]) -> list[str]:
     rival = best if best != baseline else record["pictures"]["challenger"]
     rows = [d for d in record["differences"] if (d["student"], d["metric"]) == (rival, metric)]
     if rows and rows[0]["value"] is not None:
-        sentences.append(_against_baseline(students, best, baseline, rows[0], seeds))
+        told = _sure_in_sequence if "sequential" in record else _sure
+        sentences.append(_against_baseline(students, best, baseline, rows[0], told(rows[0], seeds)))
     return sentences
 
 
@@ -53,25 +55,36 @@ def _seeds(record: dict[str, Any]) -> str:
 
 
 def _against_baseline(
-    students: dict[str, Any], best: str, baseline: str, row: dict[str, Any], seeds: str
+    students: dict[str, Any], best: str, baseline: str, row: dict[str, Any], tail: str
 ) -> str:
     metric, value = row["metric"], row["value"]
     amount = metric_shown(metric, abs(value)) + unit_of(metric, difference=True)
     word = "more" if value > 0 else "less"
     interval = interval_shown(metric, row["low"], row["high"], sign=True)
-    sure = row["outcome"] in ("better", "worse")
-    tail = (
-        "and the difference holds after correction for all comparisons"
-        if sure
-        else f"which the {seeds or 'prompts'} of this run do not tell from chance after correction "
-        "for all comparisons"
-    )
     title, other = students[row["student"]]["title"], students[baseline]["title"]
     if best == baseline:
         head = f"{other} is the baseline itself; the next, {title}, has {amount} {word}"
     else:
         head = f"That is {amount} {word} than the baseline, {other}"
     return f"{head} (difference {interval}), {tail}."
+
+
+def _sure(row: dict[str, Any], seeds: str) -> str:
+    if row["outcome"] in ("better", "worse"):
+        return "and the difference holds after correction for all comparisons"
+    return (
+        f"which the {seeds or 'prompts'} of this run do not tell from chance after correction "
+        "for all comparisons"
+    )
+
+
+def _sure_in_sequence(row: dict[str, Any], seeds: str) -> str:
+    """Where drawing ended when comparisons were settled; one seed."""
+    if row["outcome"] in ("better", "worse"):
+        return "and the difference was settled as its images were drawn"
+    if row["outcome"] == "alike":
+        return "alike within the margin, as was settled while images were drawn"
+    return "which was not settled"
 
 
 def _claims(record: dict[str, Any]) -> list[str]:

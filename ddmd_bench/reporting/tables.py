@@ -10,6 +10,7 @@ from typing import Any
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
+from ddmd_bench.reporting.escaping import all_in_markdown, in_markdown, visible
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (
     MISSING,
@@ -20,6 +21,8 @@ from ddmd_bench.reporting.numbers import (
     shown,
 )
 from ddmd_bench.reporting.seeds import fewer_than_expected, shortfall
+from ddmd_bench.reporting.sequential import TITLE, limits, said
+from ddmd_bench.reporting.sequential import rows as rows_settled
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.view import claim_result
 from ddmd_bench.scorers import METRICS
@@ -46,6 +49,10 @@ def csv_text(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
+# Their wide forms too, which a spreadsheet takes for them where those are in use.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 def _no_formula(value: Any) -> Any:
     """A text that a spreadsheet would compute stands behind an apostrophe (OWASP: CSV injection).
 
@@ -53,8 +60,8 @@ def _no_formula(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    one_row = value.replace("\r", " ")
-    return f"'{one_row}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else one_row
+    one_row = visible(value.replace("\r", " "))
+    return f"'{one_row}" if value.startswith(_FORMULA) else one_row
 
 
 def table_csv(record: dict[str, Any]) -> str:
@@ -92,7 +99,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(metric: str, cell: dict[str, Any]) -> str:
     if cell.get("value") is None:
-        return MISSING
+        return f"{MISSING} ({why})" if (why := cell.get("missing")) else MISSING
     interval = interval_shown(metric, cell["low"], cell["high"])
     counted = f", {fewer}" if (fewer := fewer_than_expected(cell)) else ""
     text = metric_shown(metric, cell["value"])
@@ -105,6 +112,12 @@ def _agreement(record: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     return ["## Agreement of the metrics", RULE, markdown_table(header, rows), *sentences(record)]
+
+
+def _settled(record: dict[str, Any]) -> list[str]:
+    """The parts of the section on what was drawn; none where all was."""
+    header, rows = rows_settled(record)
+    return [f"## {TITLE}", markdown_table(header, rows)] if rows else []
 
 
 def _literature(record: dict[str, Any]) -> list[str]:
@@ -137,8 +150,19 @@ def _with_note(text: str, note: str) -> str:
     return f"{text} ({note})" if note else text
 
 
+def _for_markdown(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with what people have written as Markdown shows it."""
+    suite = record["suite"]
+    title, description = " ".join(suite["title"].split()), suite["description"]
+    texts = {"title": in_markdown(title), "description": in_markdown(description)}
+    parts = ("students", "claims", "differences")
+    told = {part: all_in_markdown(record[part]) for part in parts}
+    return {**record, **told, "suite": {**suite, **texts}}
+
+
 def markdown(record: dict[str, Any]) -> str:
     """The report to read in a terminal or a pull request."""
+    record = _for_markdown(record)
     students, suite = record["students"], record["suite"]
     commit = record["provenance"]["common"].get("commit")
     metrics, num_seeds = suite["metrics"], len(suite["seeds"])
@@ -168,14 +192,14 @@ def markdown(record: dict[str, Any]) -> str:
         [c["verdict"], c["text"], claim_result(c, num_seeds), c["paper"]] for c in record["claims"]
     ]
     rules = rules_of({c["claim"] for c in record["claims"]}, num_seeds)
-    limits = notes.limits(record)
-    above = f"{notes.differences(num_seeds)} {notes.COULD_SHOW} {notes.family(record)}"
+    told = said(record)
+    above = " ".join(filter(None, [told["differences"], told["could_show"], told["family"]]))
     parts = [
         f"# {suite['title']}",
         suite["description"],
         " ".join(summary(record)),
         "## Values",
-        f"{notes.values(num_seeds)} {notes.directions(suite)}",
+        f"{told['values']} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
         above + " Wins: % of prompts with the larger value.",
@@ -183,14 +207,15 @@ def markdown(record: dict[str, Any]) -> str:
             _DIFFERENCES,
             differences,
         ),
+        *_settled(record),
         *_agreement(record),
         "## Claims",
         markdown_table(["verdict", "claim", "result", "paper"], claims),
         "\n".join(f"- `{kind}`: {rule}" for kind, rule in rules.items()),
-        f"{notes.CLAIM} {notes.gating(suite)}" if claims else notes.gating(suite),
+        f"{told['claim']} {notes.gating(suite)}" if claims else notes.gating(suite),
         *_literature(record),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in limits),
+        "\n".join(f"- {limit}" for limit in limits(record)),
         "## Provenance",
         f"Fingerprint `{record['fingerprint']}`, commit `{commit}`; the rest is in `report.json`.",
     ]

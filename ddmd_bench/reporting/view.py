@@ -17,6 +17,8 @@ from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
+from ddmd_bench.reporting.sequential import TITLE, limits, said
+from ddmd_bench.reporting.sequential import rows as rows_settled
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
@@ -45,15 +47,11 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "several": len(suite.seeds) > 1,
         "has_real": real_in(suite) is not None,
         "notes": {
-            "claim": notes.CLAIM,
+            **said(record),
             "agreement": RULE,
             "bands": notes.BANDS,
-            "could_show": notes.COULD_SHOW,
-            "values": notes.values(len(suite.seeds)),
-            "family": notes.family(record),
             "gating": notes.gating(record["suite"]),
-            "differences": notes.differences(len(suite.seeds)),
-            "limits": notes.limits(record),
+            "limits": limits(record),
             "literature": notes.LITERATURE,
         },
         "prompts": run.prompts,
@@ -68,6 +66,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "bars": {name: _share_bar(record["table"][name], marked) for name in run.students},
         "groups": ["all", *suite.prompts],
         "differences": {m: _differences(record, m) for m in suite.metrics},
+        "settled": (TITLE, *rows_settled(record)),
         "agreement": (*correlation_table(record), sentences(record)),
         "claims": [
             {**claim, "result": claim_result(claim, len(suite.seeds))} for claim in record["claims"]

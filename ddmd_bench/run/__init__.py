@@ -1,4 +1,4 @@
 """Order and processes: each task as soon as what it needs is done, students side by side.
 
-Imports: errors, files, planning.
+Imports: errors, files, measuring, planning.
 """

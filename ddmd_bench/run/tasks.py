@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from ddmd_bench.files.records import remove_cut
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.task import Task
@@ -27,6 +28,11 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
     """Finish the tasks of the stages. What fails stops only what needs it."""
     wanted = {*stages}
     todo = [t for t in plan.tasks.values() if t.stage in wanted and not t.complete()]
+    return run_these(plan, todo, on_event, workers)
+
+
+def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int = 0) -> Outcome:
+    """Do these tasks of the plan; what they need beside each other is there."""
     if not todo:
         return Outcome(0, [])
     schedule = Schedule(todo, relative_effort(plan.suite))
@@ -36,7 +42,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
         while schedule.unfinished:
             for worker in crew:
                 if worker.task is None and (task := schedule.next(worker.stage)) is not None:
-                    _forget_failure(task)
+                    forget_failure(task)
                     worker.begin(task)
                     schedule.begin(task)
                 elif worker.task is None and not schedule.has_waiting(worker.stage):
@@ -57,7 +63,7 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
                             num_done += 1
                         case Ended():
                             schedule.fail(task)
-                            problems.append(_kept_failure(task, message))
+                            problems.append(kept_failure(task, message))
                             on_event(Note(str(task), f"failed: {message.problem}"))
             on_event(schedule.standing(len(crew)))
     finally:
@@ -67,14 +73,15 @@ def run_tasks(plan: Plan, stages: Iterable[str], on_event: OnEvent, workers: int
     return Outcome(num_done, problems)
 
 
-def _forget_failure(task: Task) -> None:
-    """What an earlier try left of its failure is no news of this one."""
+def forget_failure(task: Task) -> None:
+    """What an earlier try left of its failure, and of what it was writing, is no news of this."""
+    remove_cut(task.folder)
     for file in (task.failure_file, task.folder / TRACEBACK):
         with suppress(OSError):  # what is wrong with the folder is the task's own to find
             file.unlink(missing_ok=True)
 
 
-def _kept_failure(task: Task, ended: Ended) -> str:
+def kept_failure(task: Task, ended: Ended) -> str:
     """Note in its folder why a task failed, for the report; the same in words for a terminal."""
     assert ended.problem is not None
     with suppress(OSError):  # the disk may be what failed: the others go on

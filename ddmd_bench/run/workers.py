@@ -16,13 +16,14 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.errors import BenchError, files_told, said_by
 from ddmd_bench.files import stopping
 from ddmd_bench.files.device import visible_gpus
 from ddmd_bench.files.memory import FewerAtOnce, return_memory
@@ -92,6 +93,12 @@ class Ended(NamedTuple):
     problem: str | None
     traceback: str = ""  # the file that says where an error came from, if one does
 
+    def __str__(self) -> str:
+        return self.problem or "done"
+
+
+Message = Progress | Said | Ended
+
 
 class Worker:
     """One place, and the process in it."""
@@ -133,7 +140,7 @@ class Worker:
         """What becomes ready when the worker has something to say."""
         return [] if self.task is None else [self._connection, self._process.sentinel]
 
-    def messages(self) -> Iterator[Progress | Said | Ended]:
+    def messages(self) -> Iterator[Message]:
         """What it has said since; its own end among it."""
         assert self._connection is not None
         try:
@@ -208,21 +215,25 @@ def _serve(
     try:
         while True:
             name: TaskName = connection.recv()
-            _tell(connection, _done(plan.tasks[name], plan, connection))
+            tell = partial(_tell, connection)
+            tell(done(plan.tasks[name], plan, tell))
     except EOFError:
         return
     except stopping.Stopped:
         raise SystemExit(stopping.EXIT_CODE) from None
 
 
-def _tell(connection: Connection, message: Progress | Said | Ended) -> None:
+def _tell(connection: Connection, message: Message) -> None:
     """Where nobody listens any more, what is under way still ends as it should."""
     with suppress(OSError):
         connection.send(message)
 
 
-def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
-    """Do a task; what went wrong, in words, whatever was thrown and by whom."""
+def done(task: Task, plan: Plan, tell: Callable[[Message], None], *, leads: bool = True) -> Ended:
+    """Do a task in this process; what went wrong, in words, whatever was thrown and by whom.
+
+    leads: whether no other process leads, of those that do it together.
+    """
     said = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -230,14 +241,15 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
         now = time.monotonic()
         if done >= total or now - said >= PROGRESS_EVERY_S:
             said = now
-            _tell(connection, Progress(done, total))
+            tell(Progress(done, total))
 
     try:
         # A stage is the function of its own name in the module of its own name.
         stage = getattr(import_module(f"ddmd_bench.stages.{task.stage}"), task.stage)
-        with numerics(), _fewer_told(connection):
+        with files_told(), numerics(), _fewer_told(tell):
+            if leads:
+                remember_asked(task)  # first: nothing can fail once the task is done
             stage(plan, task, progress)
-        remember_asked(task)
         return Ended(None)
     except BenchError as error:
         ended = Ended(said_by(error))
@@ -252,7 +264,7 @@ def _done(task: Task, plan: Plan, connection: Connection) -> Ended:
 
 
 @contextmanager
-def _fewer_told(connection: Connection) -> Iterator[None]:
+def _fewer_told(tell: Callable[[Message], None]) -> Iterator[None]:
     """Where memory ran out and work goes on with less at once, the run says so."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", FewerAtOnce)
@@ -260,7 +272,7 @@ def _fewer_told(connection: Connection) -> Iterator[None]:
 
         def show(message: Any, category: Any, *where: Any, **options: Any) -> None:
             if issubclass(category, FewerAtOnce):
-                _tell(connection, Said(str(message)))
+                tell(Said(str(message)))
             else:
                 otherwise(message, category, *where, **options)
 
@@ -273,7 +285,7 @@ def _kept_traceback(task: Task) -> str:
     file = task.folder / TRACEBACK
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(traceback.format_exc(), errors="backslashreplace")
+        file.write_text(traceback.format_exc(), "utf-8", "backslashreplace")
     except OSError:  # the disk may be what failed
         return ""
     return str(file)

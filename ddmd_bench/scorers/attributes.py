@@ -12,6 +12,7 @@ from torch import Tensor
 from ddmd_bench.backends.shapes import networks
 from ddmd_bench.backends.shapes.scenes import ATTRIBUTES, IMAGE_SIZE, TEMPLATE, labels_of
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.tensors import read_safetensors
 from ddmd_bench.scorers import Scored
 from ddmd_bench.scorers.pixels import levels, signed
 from ddmd_bench.scorers.weights import attribute_weights
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
 
 def load_network(path: Path) -> networks.AttributeNetwork:
     """The network with a file's weights, every key matched, in float32 and evaluation mode."""
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise BenchError(
             f"{path}: the attribute network's weights are missing. "
             "Make them: python -m ddmd_bench.recipes.shapes attributes"
         )
     network = networks.AttributeNetwork()
-    stored = {key: value.float() for key, value in load_file(path).items()}
+    stored = {key: value.float() for key, value in read_safetensors(path).items()}
     try:
         network.load_state_dict(stored)
     except RuntimeError as error:  # torch lists every missing, unexpected and misshapen key

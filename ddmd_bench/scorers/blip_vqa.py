@@ -6,8 +6,6 @@ list of answers by likelihood too, and of two answers of one token it is the fir
 
 from __future__ import annotations
 
-import json
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import read_record
+from ddmd_bench.files.tensors import read_torch
+from ddmd_bench.scorers.checkpoints import FETCH
 from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.weights import Weights, require
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import BlipForQuestionAnswering, PreTrainedTokenizerFast
 
+# What is read of preprocessor_config.json.
+FORMAT = {"size": {"width": int, "height": int}, "image_mean": [float], "image_std": [float]}
 MAX_TOKENS = 35  # of a question: what the authors train and evaluate with
 QUESTIONS_AT_ONCE = 128  # each with its image's tokens
 
@@ -125,7 +128,7 @@ def load(weights: Weights, device: str, dtype: torch.dtype) -> BlipVqa:
     files = require(weights)
     network: Any = load_network(files["pytorch_model.bin"], files["config.json"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(files["tokenizer.json"]))
-    image_format = json.loads(files["preprocessor_config.json"].read_text(encoding="utf-8"))
+    image_format = read_record(files["preprocessor_config.json"], FORMAT, FETCH)
     return BlipVqa(network.to(device, dtype), tokenizer, image_format)
 
 
@@ -133,12 +136,7 @@ def load_network(path: Path, config: Path) -> BlipForQuestionAnswering:
     """The network of a configuration with a file's weights, in float32 and evaluation mode."""
     from transformers import BlipConfig, BlipForQuestionAnswering
 
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise BenchError(
-            f"{path}: not a file of weights ({type(error).__name__}). Delete it and fetch it again"
-        ) from error
+    stored = read_torch(path, remedy=FETCH)
     read: Any = BlipForQuestionAnswering.from_pretrained
     network, seen = read(
         None,

@@ -6,16 +6,17 @@ as they lie there, so that a billion parameters are ready as fast as the disk gi
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.reading import refuse
+from ddmd_bench.files.tensors import SUFFIX, read_safetensors, read_torch
 
+FETCH = "Delete it and fetch it again"
 Shape = tuple[int, ...]
 _SHOWN = 5  # keys of a kind that an error names
 
@@ -25,25 +26,20 @@ def read_tensors(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
     `key` names the entry of a pickled dict that holds them. A pickle is read as data only.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # Only torch's format since 1.6, a zip file, can be mapped.
-        mapped = zipfile.is_zipfile(path)
-        stored = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise BenchError(
-            f"{path}: not a file of weights ({str(error).splitlines()[0]}). "
-            "Delete it and fetch it again"
-        ) from error
+    if path.suffix == SUFFIX:
+        return read_safetensors(path, FETCH)
+    stored = read_torch(path, mapped=True, remedy=FETCH)
     if key is not None:
-        if key not in stored:
-            raise BenchError(f"{path}: no entry {key!r}, found {_some(stored)}")
+        if not isinstance(stored, dict) or key not in stored:
+            raise refuse(path, _told(stored), f"an entry {key!r}", FETCH)
         stored = stored[key]
+    if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
+        raise refuse(path, _told(stored), "tensors by name", FETCH)
     return dict(stored)
+
+
+def _told(stored: Any) -> str:
+    return f"it holds {_some(map(str, stored)) if isinstance(stored, dict) else type(stored)}"
 
 
 def empty(build: Callable[[], nn.Module]) -> nn.Module:
@@ -95,6 +91,7 @@ def misfit(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
     return "; ".join(f"{len(v)} {kind}: {_some(v)}" for kind, v in wrong.items() if v)
 
 
-def _some(names: Collection[str]) -> str:
-    shown = sorted(names)[:_SHOWN]
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    shown = names[:_SHOWN]
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")

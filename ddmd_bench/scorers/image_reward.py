@@ -8,7 +8,6 @@ BLIP with the published checkpoint's weights; what is computed is what the packa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from torchvision import transforms
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import read_record
 from ddmd_bench.scorers import SCORERS, Scored
-from ddmd_bench.scorers.checkpoints import Shape, read_tensors, refuse_misfit, shapes_of
+from ddmd_bench.scorers.checkpoints import FETCH, Shape, read_tensors, refuse_misfit, shapes_of
 from ddmd_bench.scorers.interface import on_device
 from ddmd_bench.scorers.pixels import CLIP_MEAN, CLIP_STD
 from ddmd_bench.scorers.weights import require
@@ -128,7 +128,7 @@ class RewardNetwork(nn.Module):
 
 def text_settings(path: Path) -> dict[str, Any]:
     """What the text encoder is, from med_config.json; a setting left out has no safe default."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = read_record(path, remedy=FETCH)
     absent = [name for name in TEXT if name not in stored]
     if absent or not stored.get("add_cross_attention"):
         raise BenchError(

@@ -26,7 +26,8 @@ from torchvision.models.inception import (
 )
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers.checkpoints import misfit, shapes_of
+from ddmd_bench.files.tensors import read_torch
+from ddmd_bench.scorers.checkpoints import FETCH, misfit, shapes_of
 
 INPUT_SIZE = 299
 NUM_FEATURES = 2048
@@ -193,7 +194,7 @@ def _stored(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore", FutureWarning)
             script = torch.jit.load(str(path), map_location="cpu")
         return {NVIDIA_NAMES.get(key, key): value for key, value in script.state_dict().items()}
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = read_torch(path, remedy=FETCH)
     return {key: value for key, value in stored.items() if not key.endswith("num_batches_tracked")}
 
 
@@ -211,7 +212,7 @@ def load_network(path: Path) -> Inception3:
     if wrong := misfit(shapes_of(expected), shapes_of(stored)):
         raise BenchError(
             f"{path}: not the Inception-v3 of 2015-12-05. {wrong}; of {len(expected)} tensors. "
-            "Delete it and fetch it again"
+            f"{FETCH}"
         )
     network.load_state_dict(stored, strict=False)  # all but the batch norms' counters, see above
     for module in list(network.modules()):

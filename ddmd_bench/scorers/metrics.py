@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,6 +31,8 @@ class Metric:
     # Of kind distribution: a row of `ddmd_bench.stats.distances.DISTANCES`, over the extractor's
     # features.
     distance: str | None = None
+    # Images of each published value, at least; 0: where none is published.
+    published_n: int = 0
     # Between which an image's values lie, where they come near: intervals stay inside, and between
     # two finite ones are those of a share.
     bounds: tuple[float, float] | None = None
@@ -138,13 +140,13 @@ METRICS = {
         "FID", "distribution", "lower", "inception", 1, "", 2,
         "Fréchet Inception distance to the reference's real images (Heusel et al. 2017) with "
         "clean-fid's resize. Its bias depends on the number of images: compare equal numbers only.",
-        distance="frechet_wide",
+        distance="frechet_wide", published_n=30_000,
     ),
     "fid_dmd2": Metric(
         "FID (DMD2's COCO protocol)", "distribution", "lower", "inception_dmd2", 1, "", 2,
         "FID as DMD2 evaluates on COCO 2014: the centre square resized to 512 pixels with Lanczos' "
         "filter, then clean-fid's resize. Comparable with its table at 10,000 images.",
-        distance="frechet_wide",
+        distance="frechet_wide", published_n=10_000,
         facts={
             "resize": "centre crop to the shorter side, PIL Lanczos to 512",
             "version": "clean-fid's Inception",
@@ -154,7 +156,7 @@ METRICS = {
         "Patch FID", "distribution", "lower", "inception_patch", 1, "", 2,
         "FID of the centre's 299 x 299 pixels at full resolution (SDXL-Lightning, DMD2): fine "
         "detail, which a resize would hide. Images below that size are resized whole.",
-        distance="frechet_wide",
+        distance="frechet_wide", published_n=10_000,
         facts={
             "resize": "none; centre crop of 299 pixels",
             "version": "clean-fid's Inception",
@@ -164,7 +166,7 @@ METRICS = {
         "FID at infinity", "distribution", "lower", "inception", 1, "", 2,
         "FID extrapolated to infinitely many of the student's images (Chong and Forsyth 2020); "
         "needs more than twice as many images as features.",
-        distance="frechet_infinity",
+        distance="frechet_infinity", published_n=50_000,
     ),
     "kid": Metric(
         "KID", "distribution", "lower", "inception", 1_000, "10⁻³", 2,
@@ -175,23 +177,27 @@ METRICS = {
     "precision": Metric(
         "Precision", "distribution", "higher", "inception", 100, "%", 1,
         "Share of the student's images that lie among real ones (Kynkäänniemi et al. 2019, k = 3) "
-        "in FID's features: how real they look.", distance="precision", bounds=SHARE,
+        "in FID's features: how real they look.",
+        distance="precision", published_n=50_000, bounds=SHARE,
     ),
     "recall": Metric(
         "Recall", "distribution", "higher", "inception", 100, "%", 1,
         "Share of real images that lie among the student's (Kynkäänniemi et al. 2019, k = 3) in "
-        "FID's features: how much of the variety there is.", distance="recall", bounds=SHARE,
+        "FID's features: how much of the variety there is.",
+        distance="recall", published_n=50_000, bounds=SHARE,
     ),
     "density": Metric(
         "Density", "distribution", "higher", "inception", 1, "", 3,
         "How densely real images surround the student's (Naeem et al. 2020, k = 5) in FID's "
         "features: as precision, without trust in outliers; 1 is expected of real images, and "
-        "students that crowd where real images do exceed it.", distance="density", bounds=POSITIVE,
+        "students that crowd where real images do exceed it.",
+        distance="density", published_n=10_000, bounds=POSITIVE,
     ),
     "coverage": Metric(
         "Coverage", "distribution", "higher", "inception", 100, "%", 1,
         "Share of real images with an image of the student's nearby (Naeem et al. 2020, k = 5) in "
-        "FID's features: as recall, without trust in outliers.", distance="coverage", bounds=SHARE,
+        "FID's features: as recall, without trust in outliers.",
+        distance="coverage", published_n=10_000, bounds=SHARE,
     ),
 }  # fmt: skip
 
@@ -205,3 +211,9 @@ METRICS |= {
     )
     for category in CATEGORIES
 }  # fmt: skip
+
+
+def headline_of(metrics: Iterable[str], kind: str) -> str | None:
+    """The first of a kind that has a better direction."""
+    rows = [name for name in metrics if name in METRICS and METRICS[name].kind == kind]
+    return next((name for name in rows if METRICS[name].better != "reference"), None)

@@ -51,8 +51,10 @@ INCEPTION = Weights(
     ("inception-2015-12-05.pt",),
     url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
     "inception-2015-12-05.pt",
-    # clean-fid keeps it in /tmp, where anyone may put a file, and to load TorchScript may run code.
-    elsewhere=_TORCH_HUB,
+    # To load TorchScript may run code, so that no other file is loaded. As k-diffusion and other
+    # public projects that fetch it state it.
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    elsewhere=_TORCH_HUB,  # not where clean-fid keeps it: anyone may put a file into /tmp
     instead=Weights(
         "FID's Inception-v3",
         ("weights-inception-2015-12-05-6726825d.pth",),

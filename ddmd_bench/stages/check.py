@@ -6,28 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.errors import BenchError, NotRun
-from ddmd_bench.files.records import read_record
 from ddmd_bench.reporting import gate
 from ddmd_bench.reporting.baselines import Baseline, load_baseline
 from ddmd_bench.reporting.checked import Checked
 from ddmd_bench.reporting.drift import against_expected
-from ddmd_bench.reporting.expected import find_expected
+from ddmd_bench.reporting.expected import find_expected, read_expected
 from ddmd_bench.reporting.runfiles import load_run
+from ddmd_bench.reporting.saved import read_report
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
-
-EXPECTED = ("schema", "protocol", "settings", "seeds", "first_updates", "values")
 
 
 def check(plan: Plan, expected_path: Path | None = None) -> Checked:
     """Compare the report of a finished run with an expectation, the suite's own by default."""
     refuse_failed(plan)
     expected_path = expected_path or find_expected(plan.suite.name)
-    if not expected_path.is_file():
-        raise BenchError(f"{expected_path}: no such file of expected values")
-    record = finished_report(plan)
-    return against_expected(record, read_record(expected_path, *EXPECTED))
+    expected = read_expected(expected_path)
+    return against_expected(finished_report(plan), expected)
 
 
 def check_models(
@@ -50,7 +46,7 @@ def finished_report(plan: Plan) -> dict[str, Any]:
         raise NotRun(
             f"nothing to check yet: {path} is missing or was made from another run. {again} first"
         )
-    return read_record(path, "suite", "protocol", "table", "first_updates")
+    return read_report(path)
 
 
 def refuse_failed(plan: Plan) -> None:

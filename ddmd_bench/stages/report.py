@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.files.records import write_json, write_whole
-from ddmd_bench.reporting.agreement import COLUMNS as AGREEMENT_COLUMNS
+from ddmd_bench.files.records import remove_cut, write_whole
 from ddmd_bench.reporting.baselines import folders_of
-from ddmd_bench.reporting.latex import latex
 from ddmd_bench.reporting.pages import html
+from ddmd_bench.reporting.pictures import shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
-from ddmd_bench.reporting.tables import (
-    CLAIM_COLUMNS,
-    DIFFERENCE_COLUMNS,
-    csv_text,
-    markdown,
-    table_csv,
-)
+from ddmd_bench.reporting.texts import PAGE, texts_of
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -28,18 +21,14 @@ if TYPE_CHECKING:
 
 def report(plan: Plan) -> dict[str, Any]:
     """Write the report of whatever stages are finished, and return its record."""
+    if plan.packed is not None:
+        plan.packed.refuse_changed()
     run = load_run(plan)
     record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
-    folder = plan.report_folder
-    # The record last: where it stands, the pages beside it are its own.
-    write_whole(folder / "index.html", html(record, run))
-    write_whole(folder / "report.md", markdown(record))
-    write_whole(folder / "table.csv", table_csv(record))
-    write_whole(folder / "table.tex", latex(record))
-    differences = csv_text(DIFFERENCE_COLUMNS, record["differences"])
-    write_whole(folder / "differences.csv", differences)
-    pairs = record["agreement"].get("pairs", [])
-    write_whole(folder / "agreement.csv", csv_text(AGREEMENT_COLUMNS, pairs))
-    write_whole(folder / "claims.csv", csv_text(CLAIM_COLUMNS, record["claims"]))
-    write_json(folder / "report.json", record)
+    remove_cut(plan.report_folder)
+    if plan.packed is not None:
+        plan.packed.fetch(shown_files(record["pictures"], run))
+    write_whole(plan.report_folder / PAGE, html(record, run))
+    for name, text in texts_of(record).items():
+        write_whole(plan.report_folder / name, text)
     return record

@@ -1,24 +1,31 @@
-"""Score one student's images: one pass over the files, then intervals over prompts."""
+"""Score one student's images: one pass over the files, then intervals over prompts.
+
+While its drawing goes on, the table of its images so far.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from ddmd_bench.data.images import image_ids
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.arrays import write_npy, write_parquet
+from ddmd_bench.files.arrays import read_features, write_npy
 from ddmd_bench.files.decoding import Undecodable, decoded, upright
 from ddmd_bench.files.device import default_device
-from ddmd_bench.files.made import require_made
-from ddmd_bench.files.records import mark_done, read_jsonl, seed_of, write_json
+from ddmd_bench.files.forms import MAYBE_NUMBER
+from ddmd_bench.files.made import anew, require_made
+from ddmd_bench.files.records import SO_FAR, mark_done, read_done, read_jsonl, seed_of, write_json
+from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
+from ddmd_bench.measuring.looks import rule_of
 from ddmd_bench.measuring.measure import Images, KeptAnswers, Measured, Row, measure
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
@@ -31,15 +38,24 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.task import Task
 
 
+# What is read of metadata.jsonl, of a student's images and of the reference's.
+IMAGE_ROW = {
+    "file_name": str, "prompt_id": str, "prompt_set": str, "prompt": str, "image_index": int,
+    "out_of_range": MAYBE_NUMBER,
+}  # fmt: skip
+REAL_ROW = {"prompt_id": str, "prompt_set": str}
+
+
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's per-image metrics, features and aggregates; `done.json` last."""
     metrics = plan.suite.metrics
-    start = time.perf_counter()
-    source = plan.task("generate", task.student, task.seed).folder
-    rows = _image_rows(plan, source)
+    start, before = time.perf_counter(), _seconds_before(task.folder)
+    drawing = plan.task("generate", task.student, task.seed)
+    source = drawing.folder
+    rows = _image_rows(plan, task.student, source)
     kept = KeptAnswers(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
     dtype = getattr(torch, plan.suite.scoring.dtype)
-    images = _images(source, rows)
+    images = replace(_images(source, rows), ends=_ends(plan))
     measured = measure(
         images,
         metrics,
@@ -50,9 +66,14 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
         device=default_device(),
         dtype=dtype,
     )
+    write_parquet(task.folder / "per_image.parquet", measured.table)
+    if plan.suite.until_settled is not None and not drawing.complete():
+        seconds = time.perf_counter() - start + before
+        so_far = {"key": task.key, "n": len(rows), "seconds": seconds}
+        mark_done(task.folder, so_far, ["per_image.parquet"], SO_FAR)
+        return
     reference = plan.shared("reference")
     aggregates = {name: _aggregates(name, plan, task, measured, reference) for name in metrics}
-    write_parquet(task.folder / "per_image.parquet", measured.table)
     for name, features in measured.features.items():
         write_npy(task.folder / f"features_{name}.npy", features)
     write_json(task.folder / "aggregates.json", aggregates)
@@ -60,7 +81,7 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
         "key": task.key,
         "n": len(rows),
         "n_expected": len(rows),
-        "seconds": time.perf_counter() - start,
+        "seconds": time.perf_counter() - start + before,
         "weights_sha256": weights_sha256(needed_scorers(metrics)),
         **shortcomings(measured),
     }
@@ -69,14 +90,28 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     mark_done(task.folder, record, files)
 
 
-def _image_rows(plan: Plan, folder: Path) -> list[Row]:
+def _seconds_before(folder: Path) -> float:
+    """What scoring took of earlier blocks of prompts."""
+    return float((read_done(folder, SO_FAR) or {}).get("seconds", 0.0))
+
+
+def _ends(plan: Plan) -> tuple[int, ...]:
+    """Images after each block of prompts: what was said of one stays as more are drawn."""
+    rule = rule_of(plan.suite)
+    if rule is None:
+        return ()
+    per_prompt = next(iter(plan.suite.images_per_prompt().values()))  # the same of all sets
+    return tuple(range(0, len(plan.prompts) * per_prompt, rule.block * per_prompt))
+
+
+def _image_rows(plan: Plan, student: str, folder: Path) -> list[Row]:
     """The metadata of every image of the suite, in its one order: comparisons pair by row."""
     path = folder / "images" / "metadata.jsonl"
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
     require_made(folder)
-    rows = read_jsonl(path)
-    images = image_ids(plan.prompts, plan.suite.images_per_prompt())
+    rows = read_jsonl(path, IMAGE_ROW, anew(folder))
+    images = plan.images_of(student)
     expected = [(i.prompt.prompt_id, i.image_index) for i in images]
     found = [(row["prompt_id"], row["image_index"]) for row in rows]
     if found != expected:
@@ -119,9 +154,10 @@ def _aggregates(
 ) -> dict[str, dict[str, Any]]:
     """The metric over all images and over each prompt set."""
     extractor, result = METRICS[metric].extractor, {}
+    drawn = measured.table["prompt_id"].unique()
     for group in ("all", *plan.suite.prompts):
         inside = counted(metric, measured.table, group, plan.suite.metrics_of())
-        real = _real_features(plan, reference, extractor, group) if extractor else None
+        real = _real_features(plan, reference, extractor, group, drawn) if extractor else None
         # No student in the seed: all students are resampled alike.
         resampled = plan.suite.intervals_over == "prompts"
         seed = seed_of("score", task.seed, metric, group) if resampled else None
@@ -131,9 +167,10 @@ def _aggregates(
 
 
 def _real_features(
-    plan: Plan, reference: Task | None, extractor: str, group: str
+    plan: Plan, reference: Task | None, extractor: str, group: str, drawn: NDArray[Any]
 ) -> RealFeatures | None:
-    """The suite's statistics, the same for every group, or the real scenes of a group's prompts."""
+    """The suite's statistics, the same for every group, or the real scenes of a group's prompts,
+    those that the student was drawn of."""
     if plan.suite.reference.statistics is not None:
         return load_reference(find_statistics(plan.suite.reference.statistics), extractor)
     if reference is None:
@@ -143,12 +180,14 @@ def _real_features(
     if not path.is_file():
         raise BenchError(f"{path}: missing. Delete {folder} and run again")
     require_made(folder, [path.name, "metadata.jsonl"])
-    features = np.load(path, allow_pickle=False)
-    rows = read_jsonl(folder / "metadata.jsonl")
-    if features.ndim != 2 or len(rows) != len(features) or not np.isfinite(features).all():
+    features = read_features(path, anew(folder))
+    rows = read_jsonl(folder / "metadata.jsonl", REAL_ROW, anew(folder))
+    if len(rows) != len(features) or not np.isfinite(features).all():
         raise BenchError(
             f"{path}: expected finite features [{len(rows)}, d] beside metadata.jsonl, found "
             f"shape {features.shape}. Delete {folder} and run again"
         )
+    prompts = np.array([row["prompt_id"] for row in rows])
     inside = in_group(np.array([row["prompt_set"] for row in rows]), group)
-    return RealFeatures(features[inside], np.array([row["prompt_id"] for row in rows])[inside])
+    inside &= np.isin(prompts, drawn.astype(str))
+    return RealFeatures(features[inside], prompts[inside])

@@ -1,4 +1,7 @@
-"""Train one student of a plan; an interrupted training goes on from its last checkpoint."""
+"""Train one student of a plan; an interrupted training goes on from its last checkpoint.
+
+All ranks update; the first alone evaluates, logs and writes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddmd_bench.files import ranks
 from ddmd_bench.files.device import default_device, memory_shown
 from ddmd_bench.files.memory import refusing_out_of_memory
 from ddmd_bench.files.provenance import reset_peak_memory
@@ -36,29 +40,40 @@ def train(plan: Plan, task: Task, progress: Progress) -> None:
 def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) -> None:
     suite = plan.suite
     method = METHODS[suite.students[task.student].method or ""]
-    backend = plan.prepared().opened(task.student)
-    task.folder.mkdir(parents=True, exist_ok=True)
-    (task.folder / FAILED).unlink(missing_ok=True)
     reset_peak_memory()
-    training = Training(backend, method, settings, task.seed, default_device())
-    evaluator = _evaluator(plan, task, training)
-    course = Course(task.folder, task.key, training, evaluator)
-    course.resume()
+    with ranks.together():
+        if ranks.is_first():
+            task.folder.mkdir(parents=True, exist_ok=True)
+            (task.folder / FAILED).unlink(missing_ok=True)
+        backend = plan.prepared().opened(task.student)
+        training = Training(backend, method, settings, task.seed, default_device())
+        course = Course(task.folder, task.key, training, _evaluator(plan, task, training))
+        course.resume()
+    course.require_one_state()
     config = {"method": suite.students[task.student].method, **settings.model_dump()}
     folder = task.folder / "tracking"
-    tracking = tracked(suite.trackers, folder, suite.name, task.label, config)
+    trackers = suite.trackers if ranks.is_first() else []
+    tracking = tracked(trackers, folder, suite.name, task.label, config)
     with stops_when_it_may() as stop_asked, tracking as log:
         if not course.rows and not course.history:
-            log(course.evaluate(), 0)
+            with ranks.together():
+                if ranks.is_first():
+                    log(course.evaluate(), 0)
         for iteration in range(len(course.rows) + 1, settings.num_iterations + 1):
             row = course.advance()
-            log({**row, **course.evaluate()}, iteration)
-            progress(iteration, settings.num_iterations)
+            with ranks.together():
+                if ranks.is_first():
+                    log({**row, **course.evaluate()}, iteration)
+                    progress(iteration, settings.num_iterations)
+            stops = ranks.anyone(stop_asked())
             if iteration == settings.num_iterations:
                 break
-            if stop_asked() or iteration % settings.checkpoint_every == 0:
-                course.save()
-            if stop_asked():
+            if stops or iteration % settings.checkpoint_every == 0:
+                course.require_one_state()
+                with ranks.together():
+                    if ranks.is_first():
+                        course.save()
+            if stops:
                 raise Stopped
     course.finish()
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.backends.weight_files import CONFIG
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
+from ddmd_bench.files.tensors import SUFFIX, open_safetensors
 from ddmd_bench.hub import Layout, Remote, folder_of, remote_identity, variant_of
 from ddmd_bench.students.catalogue import (
     SDXL_BASE,
@@ -111,8 +113,6 @@ def weights_of(row: StudentWeights, backend: Backend) -> tuple[Path | None, Lora
 
 def reads_guidance(row: StudentWeights, backend: Backend) -> bool | None:
     """Whether a network is told its guidance; None where its file is not here, or a pickle."""
-    from safetensors import SafetensorError, safe_open
-
     from ddmd_bench.backends.stable_diffusion.formats import GUIDANCE_INPUT
 
     try:
@@ -120,12 +120,12 @@ def reads_guidance(row: StudentWeights, backend: Backend) -> bool | None:
         if path is None:
             return False
         if path.is_dir():
-            return read_json(path / CONFIG).get("time_cond_proj_dim") is not None
-        if path.suffix != ".safetensors":
+            return read_record(path / CONFIG).get("time_cond_proj_dim") is not None
+        if path.suffix != SUFFIX:
             return None
-        with safe_open(path, "np") as file:
+        with open_safetensors(path, "np") as file:
             return GUIDANCE_INPUT in file.keys()  # noqa: SIM118, it is no dict
-    except (BenchError, SafetensorError, OSError, ValueError):
+    except BenchError:
         return None  # absent or damaged: said with all other downloads
 
 
@@ -148,7 +148,7 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
     folder, told = folder_of(whole), {"variant": variant_of(whole)}
     if base is None or row.component is None:
         return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told)
-    named = read_json(folder / "model_index.json").get(row.component)
+    named = read_record(folder / "model_index.json", remedy=FETCH_AGAIN).get(row.component)
     if not named or named[0] != "diffusers":
         raise BenchError(
             f"{row.title}: {folder} names no class of diffusers for {row.component}, found {named}"

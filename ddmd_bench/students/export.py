@@ -17,7 +17,8 @@ from ddmd_bench.backends.schedulers import SCHEDULERS, new_scheduler
 from ddmd_bench.data.images import image_ids, image_seed
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.provenance import commit
-from ddmd_bench.files.records import read_done, write_whole
+from ddmd_bench.files.records import naming, read_done, write_whole
+from ddmd_bench.files.saving import disk_errors
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import SeededStudent, trained_folder, weights_file
@@ -47,7 +48,8 @@ def export(student: SeededStudent, suite: Suite, backend: Backend, folder: Path)
         raise BenchError(f"{folder} is not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     save = _save_pipeline if student.settings.lora_rank is None else _save_lora
-    save(backend, backend.pipeline, student.settings, trained_weights(student), folder)
+    with naming(folder), disk_errors():
+        save(backend, backend.pipeline, student.settings, trained_weights(student), folder)
     write_whole(folder / "README.md", _card(student, student.settings, suite, backend.pipeline))
     return folder
 

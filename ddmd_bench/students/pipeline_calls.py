@@ -13,7 +13,8 @@ from typing import Any
 
 from ddmd_bench.backends.schedulers import explicit_steps, make_scheduler, new_scheduler
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.reading import FETCH_AGAIN
+from ddmd_bench.files.records import read_record
 from ddmd_bench.hub.cache import find
 from ddmd_bench.students.catalogue import Sampling, StudentWeights
 from ddmd_bench.students.checkpoints import base_remote, remote_of
@@ -43,7 +44,7 @@ def read_files(row: StudentWeights) -> PipelineFiles | None:
         return None
     if not (folder / INDEX).is_file():
         raise BenchError(f"{remote.place} has no {INDEX}: no pipeline in diffusers' format")
-    index = read_json(folder / INDEX)
+    index = read_record(folder / INDEX, remedy=FETCH_AGAIN)
     network_name = row.component or next((n for n in NETWORKS if n in index), NETWORKS[0])
     network = folder / network_name
     if row.component is not None:
@@ -61,7 +62,7 @@ def read_files(row: StudentWeights) -> PipelineFiles | None:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+    found: Mapping[str, Any] = read_record(path, remedy=FETCH_AGAIN) if path.is_file() else {}
     return found
 
 

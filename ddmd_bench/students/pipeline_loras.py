@@ -2,20 +2,24 @@
 
 A network of a class that the backends know is given its LoRAs as theirs are. All else goes through
 the pipeline's own loader, which passes over what it does not know with a warning: each tensor of a
-file must be found again in one of the pipeline's parts.
+file must be found again in one of the pipeline's parts. It also gives layers another alpha than
+their own where a file states several: what is loaded must be as large as what the file states.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ddmd_bench.backends.loras import fuse_lora, read_lora
+from ddmd_bench.backends.lora_files import LoraFile, read_lora_file
+from ddmd_bench.backends.loras import ENDS, fuse_lora, read_lora
 from ddmd_bench.backends.lumina2.backend import TRANSFORMER
 from ddmd_bench.backends.stable_diffusion.formats import UNET
 from ddmd_bench.backends.weight_files import lora_file
@@ -101,6 +105,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            # What that makes of the weights is looked at.
+            warnings.filterwarnings("ignore", "The following alpha_pattern keys")
             yield
     finally:
         logging.set_verbosity(level)
@@ -129,6 +135,61 @@ def _load(pipeline: Any, path: Path, name: str) -> None:
             f"{path}: {type(pipeline).__name__} uses {len(loaded)} of its "
             f"{len(state) - num_alphas} tensors, not {', '.join(unknown[:3])}"
         )
+    _require_sizes(pipeline, path, state, name)
+
+
+def _require_sizes(pipeline: Any, path: Path, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse where alpha / rank * up @ down of the layers are not as large as the file states them.
+
+    A loader renames layers and may scale a factor by alpha: neither changes that. Where it splits
+    some, all must have one alpha / rank for their sum to tell anything.
+    """
+    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    layers: list[Any] = [layer for part in parts for layer in part.modules()]
+    loaded = [
+        (layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+        for layer in layers
+        if name in getattr(layer, "scaling", ())
+    ]
+    stated = list(_stated(pipeline.components, path, state))
+    found, meant = (sorted(_squared(*one) for one in both) for both in (loaded, stated))
+    if len(found) != len(meant) and len({scaling for _, _, scaling in stated}) == 1:
+        found, meant = [sum(found)], [sum(meant)]
+    tolerance = max(torch.finfo(down.dtype).eps for down, _, _ in loaded)
+    alike = (
+        math.isclose(*both, rel_tol=max(tolerance, 1e-4))
+        for both in zip(found, meant, strict=False)
+    )
+    if len(found) != len(meant) or not all(alike):
+        raise BenchError(
+            f"{path}: {type(pipeline).__name__} does not scale each layer by its own alpha / rank. "
+            "Save the pipeline with its LoRAs fused by what made them, and name that"
+        )
+
+
+def _stated(
+    components: Collection[str], path: Path, state: Mapping[str, Tensor]
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Both factors of each layer of a file, and what their product is multiplied with."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        if end := next((end for end in ENDS if key.endswith(end)), ""):
+            layers.setdefault(key.removesuffix(end), {})[ENDS[end]] = tensor
+    files: dict[str, LoraFile] = {}
+    for layer, sides in layers.items():
+        component = part if (part := layer.partition(".")[0]) in components else ""
+        if component not in files:
+            files[component] = read_lora_file(path, component)
+        down, alpha = sides["down"], sides.get("alpha")
+        own = None if alpha is None else float(alpha)
+        scaling = files[component].scaling(layer.removeprefix(f"{component}."), len(down), own)
+        yield down, sides["up"], scaling
+
+
+def _squared(down: Tensor, up: Tensor, scaling: float) -> float:
+    """The sum of squares of scaling * up @ down, without the product."""
+    a, b = down.detach().flatten(1).double(), up.detach().flatten(1).double()
+    return float(scaling**2 * ((b.T @ b) * (a @ a.T)).sum())
 
 
 def _unet_config(pipeline: Any) -> dict[str, Any]:

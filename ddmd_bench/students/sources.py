@@ -18,7 +18,8 @@ from ddmd_bench.backends import Backend, twice_guided
 from ddmd_bench.backends.schedulers import class_of, make_scheduler
 from ddmd_bench.data.image_folders import read_image, read_listing
 from ddmd_bench.data.images import ImageId, image_generator
-from ddmd_bench.files.made import require_made
+from ddmd_bench.files.made import anew, require_made
+from ddmd_bench.files.tensors import read_safetensors
 from ddmd_bench.objective.process import guided
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.students.catalogue import PIPELINE, StudentWeights
@@ -46,11 +47,9 @@ def _ready(network: nn.Module, backend: Backend, device: str) -> nn.Module:
 
 def trained_weights(student: SeededStudent) -> dict[str, Tensor]:
     """The tensors that the student's training left for it."""
-    from safetensors.torch import load_file
-
     path = weights_file(student)
     require_made(path.parent, [path.name])
-    return load_file(path)
+    return read_safetensors(path, anew(path.parent))
 
 
 def _trained(student: SeededStudent, backend: Backend, device: str) -> ImageSource:

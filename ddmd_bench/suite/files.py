@@ -122,5 +122,5 @@ def _explain(item: Any) -> str:
         return f"{where}: is missing"
     message = item["msg"].removeprefix("Value error, ")
     found = item["input"]
-    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+    shown = f" (found {found!r})" if isinstance(found, str | int | float | list) else ""
     return f"{where}: {message}{shown}"

@@ -31,6 +31,7 @@ from ddmd_bench.suite.settings import (
     TrainSettings,
 )
 from ddmd_bench.suite.students import Student
+from ddmd_bench.suite.until_settled import UntilSettled
 
 
 class PromptSet(DataSource):
@@ -125,6 +126,8 @@ class Suite(Strict):
     literature: tuple[LiteratureRows, ...] = ()
     # What `check --baseline` lets each metric lose; none: all that have a better direction.
     gate: dict[str, Margin] = Field(default_factory=dict)
+    # As few images as the comparisons need; None: those of all prompts.
+    until_settled: UntilSettled | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -133,6 +136,8 @@ class Suite(Strict):
         for name in ("literature", "scoring", "gate"):
             if name not in self.model_fields_set:
                 data.pop(name, None)
+        if self.until_settled is None:
+            data.pop("until_settled", None)
         if self.reference.statistics is None and "reference" in data:
             data["reference"].pop("statistics", None)
         return data
@@ -170,6 +175,8 @@ class Suite(Strict):
         for metric in self.gate:
             if metric not in self.metrics:
                 raise ValueError("gate: " + unknown("metric", metric, self.metrics))
+        if self.until_settled is not None:
+            self._check_until_settled(self.until_settled)
         tables = [beside.table for beside in self.literature]
         for k, beside in enumerate(self.literature):
             where = f"literature[{k}]"
@@ -182,6 +189,17 @@ class Suite(Strict):
             if self.students[name].source == "train":
                 self._check_evaluation(name, self.train_settings(name).num_iterations)
         return self
+
+    def _check_until_settled(self, settling: UntilSettled) -> None:
+        for metric in settling.metrics or ():
+            if metric not in self.metrics:
+                raise ValueError(
+                    "until_settled.metrics: " + unknown("metric", metric, self.metrics)
+                )
+        for metric in settling.margins:
+            known = settling.metrics or self.metrics
+            if metric not in known:
+                raise ValueError("until_settled.margins: " + unknown("metric", metric, known))
 
     def _check_evaluation(self, student: str, num_iterations: int) -> None:
         keeps_best = self.evaluation is not None and self.evaluation.keep_best is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from typing import Annotated, Any, Literal, get_args
@@ -23,6 +24,8 @@ DEVICES = {"con", "prn", "aux", "nul"} | PORTS
 
 def _plain(name: Any) -> Any:
     """Refuse what would leave the run's folder on some system, or read as another name."""
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
     if not isinstance(name, str):
         return name
     for character in name:
@@ -53,8 +56,19 @@ Rate = Annotated[float, Field(gt=0, le=1e6)]
 Guidance = Annotated[float, Field(ge=1, le=1e4)]
 
 
-def _takes_bools(annotation: Any) -> bool:
-    return annotation in (bool, Any) or any(map(_takes_bools, get_args(annotation)))
+# A number as JSON writes it. Python's int() would also take 010, 1_000 and full-width digits.
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*|(0|[1-9][0-9]*)?\.[0-9]+)([eE][-+]?[0-9]+)?")
+
+
+def _takes(kinds: tuple[Any, ...], annotation: Any) -> bool:
+    """Whether a value of one of these kinds, or a word, may stand in a field, or in its list."""
+    words = any(isinstance(one, str) for one in get_args(annotation))  # of a Literal
+    inside = (part for part in get_args(annotation) if not isinstance(part, str))
+    return (
+        annotation in (*kinds, Any)
+        or (str in kinds and words)
+        or any(_takes(kinds, part) for part in inside)
+    )
 
 
 class Strict(BaseModel):
@@ -64,18 +78,31 @@ class Strict(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bools(cls, value: Any, info: ValidationInfo) -> Any:
-        """To Python True is 1, and to YAML `no`, `off`, `yes` and `on` are truth values."""
-        items = value if isinstance(value, list | tuple) else (value,)
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """A word is no number and a number no truth value; where a text stands, a number is one."""
         assert info.field_name is not None, "of a field"
-        if any(isinstance(item, bool) for item in items) and not _takes_bools(
-            cls.model_fields[info.field_name].annotation
-        ):
-            raise ValueError(
-                "expected no truth value; YAML reads no, off, yes, on, true and false as one: "
-                "write a number, or text in quotes"
-            )
-        return value
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, list | tuple):
+            return [_one_as_written(item, annotation) for item in value]
+        return _one_as_written(value, annotation)
+
+
+def _one_as_written(value: Any, annotation: Any) -> Any:
+    truth, text, number = (_takes(kinds, annotation) for kinds in ((bool,), (str,), (int, float)))
+    if isinstance(value, bool):
+        if not truth:
+            raise ValueError("expected no truth value: write a number, or text in quotes")
+    elif isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("holds half of a character (a lone surrogate), which no file can hold")
+        if number and not (text or _NUMBER.fullmatch(value)):
+            raise ValueError("expected a number such as 20, 0.5 or 5e-5")
+    elif isinstance(value, int) and not number:
+        if truth:
+            raise ValueError("expected true or false")
+        if text:  # a year, or a category's number
+            return str(value)
+    return value
 
 
 class Model(Strict):

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
-import torch
-from safetensors.torch import save_file
 
-from ddmd_bench.errors import BenchError, said_by
-from ddmd_bench.files.arrays import write_parquet
+from ddmd_bench.errors import BenchError, Unreadable, said_by
+from ddmd_bench.files import ranks
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
-from ddmd_bench.files.records import FAILED, mark_done, put_in_place, write_json
+from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json
+from ddmd_bench.files.saving import save_checkpoint, save_tensors
+from ddmd_bench.files.tables import write_parquet
+from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
@@ -27,10 +26,11 @@ from ddmd_bench.training.finite import NotFinite, require_finite_weights
 from ddmd_bench.training.update import Training
 
 CHECKPOINT = "checkpoint.pt"
+REMEDY = "Put a whole one of this training in its place, or delete it to begin anew"
 DIAGNOSTICS, EVALUATIONS = "diagnostics.parquet", "evaluations.parquet"
-# What a file raises that is damaged or was made by something else. No RuntimeError: a GPU's own
+# What a state raises that was made by something else. No RuntimeError: a GPU's own
 # failure is one, for which nobody should delete anything.
-UNFIT = (BadZipFile, UnpicklingError, KeyError, TypeError, ValueError, AttributeError, BenchError)
+UNFIT = (KeyError, TypeError, ValueError, AttributeError, BenchError)
 
 
 @dataclass
@@ -47,17 +47,27 @@ class Course:
 
     def resume(self) -> None:
         """Go on from the checkpoint, where there is one."""
-        for cut in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
-            cut.unlink()
+        if ranks.is_first():
+            remove_cut(self.folder)
         path = self.folder / CHECKPOINT
         if path.is_file():
             with _told_if_unfit(path):
-                saved = _mapped(path)
+                saved = read_torch(path, mapped=True, whole=True, remedy=REMEDY)
                 if (key := saved.get("key", self.key)) != self.key:
                     raise BenchError(f"it is of a training with key {key}, this one has {self.key}")
                 self.training.load_state(saved["state"])
                 self.rows, self.history = saved["rows"], saved["history"]
             self.saved_at = len(self.rows)
+
+    def require_one_state(self) -> None:
+        """Raise BenchError if a rank has gone on from another checkpoint, or with other weights."""
+        if ranks.num() > 1:
+            ranks.require_equal("the iteration of their checkpoint", len(self.rows))
+            sums = {
+                role: repr(float(sum(value.double().sum() for value in network.state().values())))
+                for role, network in self.training.networks.items()
+            }
+            ranks.require_equal(f"their weights after iteration {len(self.rows)}", sums)
 
     def save(self) -> None:
         """Write a checkpoint, whole, of weights that are all finite.
@@ -66,11 +76,8 @@ class Course:
         """
         with self._recorded(len(self.rows)):
             require_finite_weights(self.training.networks)
-        path = self.folder / CHECKPOINT
-        temporary = path.with_suffix(".tmp")
         held = {"state": self.training.state(), "rows": self.rows, "history": self.history}
-        torch.save({"key": self.key, **held}, temporary)
-        put_in_place(temporary, path)
+        save_checkpoint(self.folder / CHECKPOINT, {"key": self.key, **held})
         self.saved_at = len(self.rows)
 
     def advance(self) -> dict[str, float]:
@@ -95,7 +102,8 @@ class Course:
         total = self.training.settings.num_iterations
         reason = f"at iteration {iteration} of {total}: {error}"
         facts = {"key": self.key, "message": reason, "iteration": iteration}
-        write_json(self.folder / FAILED, {**facts, "term": error.term})
+        if ranks.is_first():
+            write_json(self.folder / FAILED, {**facts, "term": error.term})
         return BenchError(
             f"training stopped {reason}. Last finite checkpoint: {last}. "
             "Lower train.learning_rate or train.guidance_scale, or set train.max_grad_norm"
@@ -125,7 +133,17 @@ class Course:
         return best_row(self.history, metric) if metric is not None else None
 
     def finish(self) -> None:
-        """Write weights, tables and the record of the cost; the checkpoint has served."""
+        """Write weights, tables and the record of the cost; the checkpoint has served.
+
+        The first rank does, when all have come to the end with the same weights.
+        """
+        self.require_one_state()
+        peaks = ranks.gathered(peak_memory_gib())
+        with ranks.together():
+            if ranks.is_first():
+                self._write(max(peaks))
+
+    def _write(self, peak_memory: float) -> None:
         self.save()
         training, folder, settings = self.training, self.folder, self.training.settings
         save_weights(training, folder / WEIGHTS)
@@ -142,32 +160,21 @@ class Course:
             "forwards": cost["forward"],
             "backwards": cost["backward"],
             "seconds": float(frame["seconds"].sum()),
-            "peak_memory_gib": peak_memory_gib(),
+            "peak_memory_gib": peak_memory,  # of the rank that took most
+            "ranks": ranks.num(),
             "best": self.best(),
             "provenance": provenance(settings.precision),
         }
         names = (WEIGHTS, BEST, DIAGNOSTICS, EVALUATIONS)
         mark_done(folder, record, [name for name in names if (folder / name).is_file()])
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        with suppress(OSError):  # it costs room, nothing else
+            (folder / CHECKPOINT).unlink()
 
 
 def save_weights(training: Training, path: Path) -> None:
     """The student's weights in safetensors, written whole."""
     state = {k: v.contiguous().cpu() for k, v in training.result().state().items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(state, temporary)
-    put_in_place(temporary, path)
-
-
-def _mapped(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, mapped into memory: a tensor is read when it is copied."""
-    with ZipFile(path) as archive:
-        damaged = archive.testzip()  # checksums, which no map looks at
-        foreign = not any(name.endswith("/data.pkl") for name in archive.namelist())
-    if damaged is not None or foreign:
-        raise BadZipFile(f"{damaged} is not what was written" if damaged else "not of torch")
-    saved: dict[str, Any] = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
-    return saved
+    save_tensors(path, state)
 
 
 @contextmanager
@@ -175,8 +182,8 @@ def _told_if_unfit(checkpoint: Path) -> Iterator[None]:
     """Say what to do with a checkpoint that cannot be read, or fits no such training."""
     try:
         yield
+    except Unreadable:
+        raise
     except UNFIT as error:
-        raise BenchError(
-            f"{checkpoint}: no training can go on from it: {said_by(error)}. Put a whole one of "
-            "this training in its place, or delete it to begin anew"
-        ) from error
+        told = f"{checkpoint}: no training can go on from it: {said_by(error)}. {REMEDY}"
+        raise BenchError(told) from error

@@ -18,6 +18,9 @@ class NotFinite(BenchError):
         super().__init__(f"{term} is not finite")
         self.term = term
 
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[str]]:
+        return NotFinite, (self.term,)  # as another process raises it
+
 
 def culprit(x0: Tensor, direction: Direction, losses: Mapping[str, Tensor]) -> str:
     """Which part of the student's loss is not finite, the first in the order of computation."""

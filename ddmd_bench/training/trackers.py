@@ -40,4 +40,6 @@ def tracked(
     try:
         yield log
     finally:
-        accelerator.end_training()
+        # Not `end_training`, which ends the group of processes too: other trainings follow.
+        for tracker in accelerator.trackers:
+            tracker.finish()

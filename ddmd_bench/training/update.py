@@ -1,4 +1,4 @@
-"""The one update of every method (Alg. 1)."""
+"""The one update of every method (Alg. 1), its samples shared among the ranks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddmd_bench.backends import Backend
+from ddmd_bench.files import ranks
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.objective.diagnostics import Array, joined, sample_diagnostics, update_diagnostics
 from ddmd_bench.objective.methods import Method
@@ -34,6 +35,7 @@ from ddmd_bench.training.finite import NotFinite, culprit
 from ddmd_bench.training.optimizers import Stepper
 
 Row = dict[str, float]
+Cost = dict[str, dict[str, int]]  # samples by way (forward, backward) and network
 Made = TypeVar("Made")
 
 
@@ -46,6 +48,13 @@ class Samples(NamedTuple):
     def rows(self, rows: slice) -> Samples:
         """Some of them."""
         return Samples(self.x0[rows], rows_of(self.fake_cond, rows))
+
+
+class FakeScoreUpdate(NamedTuple):
+    """What an update of the fake score told."""
+
+    losses: dict[str, Array]  # of this rank's samples
+    grad_norm: float  # of all
 
 
 class Training:
@@ -78,32 +87,45 @@ class Training:
     def update(self, iteration: int) -> Row:
         """One update of the student and `fake_score_updates` of the fake score; its diagnostics.
 
+        All ranks call it and have the same weights, before and after, and the same diagnostics.
         Raises NotFinite before the values that caused it reach any weight.
         """
+        before = self.cost()
         numbers = self.batches.numbers(iteration - 1)
         self.steppers["student"].start(iteration)
         made = self._accumulated("student", numbers, self._student_backward)
-        found = joined([found for found, _ in made])
-        size = math.prod(self.backend.latent_shape)
         row = {"iteration": float(iteration)}
-        row |= update_diagnostics(found, len(self.settings.t_list), size)
-        row["grad_norm_student"] = self._step("student")
+        norm = self._step("student")
         self._update_average()
+        losses = list[FakeScoreUpdate]()
         if "fake_score" in self.steppers:
-            row |= self._update_fake_score(iteration, _joined_samples([one for _, one in made]))
-        return row
+            samples = _joined_samples([one for _, one in made])
+            losses = self._update_fake_score(iteration, samples)
+        here = joined([found for found, _ in made]), [one.losses for one in losses]
+        told = ranks.gathered((*here, self.cost()))
+        self._load_cost(_summed(before, [cost for *_, cost in told]))
+        found, size = joined([found for found, *_ in told]), math.prod(self.backend.latent_shape)
+        row |= update_diagnostics(found, len(self.settings.t_list), size)
+        row["grad_norm_student"] = norm
+        return row | _means(losses, [theirs for _, theirs, _ in told])
 
     def _accumulated(
         self, name: str, numbers: Sequence[int], backward: Callable[[Sequence[int]], Made]
     ) -> list[Made]:
-        """The gradients of all samples, as many at once as memory holds; what each part gave."""
-        cost = self.cost()
+        """The gradients of all samples on all ranks; what each part of this rank's own gave.
+
+        A rank has as many samples at once as its memory holds.
+        """
+        cost, stepper = self.cost(), self.steppers[name]
 
         def start() -> None:
-            self.steppers[name].clear()
+            stepper.clear()
             self._load_cost(cost)
 
-        return self.at_once.of_all(numbers, backward, start)
+        with ranks.together():
+            made = self.at_once.of_all(ranks.share(numbers), backward, start)
+        ranks.sum_gradients(stepper.parameters)
+        return made
 
     def _student_backward(self, numbers: Sequence[int]) -> tuple[dict[str, Array], Samples]:
         """Gradients of some samples' share of the student's loss."""
@@ -152,23 +174,26 @@ class Training:
             losses["loss_gan_student"] = settings.weight_gan * gan_student_loss(logits)
         return losses
 
-    def _update_fake_score(self, iteration: int, samples: Samples) -> Row:
-        """The fake score's updates, on the student's samples or on fresh ones; mean losses."""
+    def _update_fake_score(self, iteration: int, samples: Samples) -> list[FakeScoreUpdate]:
+        """The fake score's updates, on the student's samples of this rank or on fresh ones."""
         num_updates = self.settings.fake_score_updates
-        rows = []
+        done = []
         for update in range((iteration - 1) * num_updates, iteration * num_updates):
             self.steppers["fake_score"].start(update + 1)
             numbers = self.batches.numbers(update)
-            backward = partial(self._fake_score_backward, samples)
+            backward = partial(self._fake_score_backward, samples, ranks.share(numbers)[0])
             losses = joined(self._accumulated("fake_score", numbers, backward))
-            rows.append({name: float(values.mean()) for name, values in losses.items()})
-            rows[-1]["grad_norm_fake_score"] = self._step("fake_score")
-        return {name: sum(row[name] for row in rows) / num_updates for name in rows[0]}
+            done.append(FakeScoreUpdate(losses, self._step("fake_score")))
+        return done
 
-    def _fake_score_backward(self, same: Samples, numbers: Sequence[int]) -> dict[str, Array]:
-        """Gradients of some samples: denoising for DM, telling real from made for a GAN."""
-        num = self.settings.batch_size
-        first = numbers[0] % num
+    def _fake_score_backward(
+        self, same: Samples, start: int, numbers: Sequence[int]
+    ) -> dict[str, Array]:
+        """Gradients of some samples: denoising for DM, telling real from made for a GAN.
+
+        start: the number of the sample that the student's first one serves as.
+        """
+        num, first = self.settings.batch_size, numbers[0] - start
         fresh = self.settings.fake_score_samples == "fresh"
         samples = self._fresh(numbers) if fresh else same.rows(slice(first, first + len(numbers)))
         generators = self.batches.generators("fake_score", numbers)
@@ -252,8 +277,8 @@ class Training:
         }
         return counted | ({"discriminator": self.discriminator} if self.discriminator else {})
 
-    def cost(self) -> dict[str, dict[str, int]]:
-        """Samples through each network so far, forward and backward.
+    def cost(self) -> Cost:
+        """Samples of all ranks through each network so far, forward and backward.
 
         The discriminator's pass runs through the fake score up to its bottleneck and its head.
         """
@@ -263,7 +288,7 @@ class Training:
             "backward": {name: n.backward_samples for name, n in counted.items()},
         }
 
-    def _load_cost(self, cost: dict[str, dict[str, int]]) -> None:
+    def _load_cost(self, cost: Cost) -> None:
         for name, counted in self._counted().items():
             counted.forward_samples = cost["forward"][name]
             counted.backward_samples = cost["backward"][name]
@@ -283,6 +308,26 @@ def _groups(
         (others + head, settings.fake_score_learning_rate),
         (list(embedding.values()), settings.step_embedding_learning_rate),
     ]
+
+
+def _means(updates: Sequence[FakeScoreUpdate], losses: Sequence[list[dict[str, Array]]]) -> Row:
+    """Mean losses and gradient norm over the fake score's updates; losses: by rank and update."""
+    rows = []
+    for update, of_ranks in zip(updates, zip(*losses, strict=True), strict=True):
+        rows.append({name: float(values.mean()) for name, values in joined(of_ranks).items()})
+        rows[-1]["grad_norm_fake_score"] = update.grad_norm
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
+
+
+def _summed(before: Cost, of_ranks: Sequence[Cost]) -> Cost:
+    """What all ranks together have spent, who each began at `before`."""
+    return {
+        way: {
+            name: num + sum(cost[way][name] - num for cost in of_ranks)
+            for name, num in networks.items()
+        }
+        for way, networks in before.items()
+    }
 
 
 def _joined_samples(parts: Sequence[Samples]) -> Samples:

@@ -34,6 +34,7 @@ from ddmd_bench.backends.skeleton import Skeleton
 from ddmd_bench.backends.unets import LORA_TARGETS, add_step_embedding, step_labels
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import file_sha256
+from ddmd_bench.files.tensors import read_safetensors
 from ddmd_bench.objective.process import flow_level, velocity_weight, x0_from_velocity
 from ddmd_bench.objective.sampler import ode_sample
 from ddmd_bench.objective.terms import Cond
@@ -76,9 +77,7 @@ def _teacher_sha256() -> str:
 
 @cache
 def _teacher_state() -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return {key: value.float() for key, value in load_file(_teacher_file()).items()}
+    return {key: value.float() for key, value in read_safetensors(_teacher_file()).items()}
 
 
 def _part(prefix: str) -> dict[str, Tensor]:

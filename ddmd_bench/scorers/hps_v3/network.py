@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
@@ -29,8 +28,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VLTextModel,
 )
 
-from ddmd_bench.errors import BenchError
-from ddmd_bench.scorers.checkpoints import Shape, refuse_misfit, shapes_of
+from ddmd_bench.files.tensors import open_safetensors
+from ddmd_bench.scorers.checkpoints import FETCH, Shape, refuse_misfit, shapes_of
 
 NUM_OUTPUTS = 2  # the mean of the score, and a number that its spread is made of
 VISION_THETA = 10_000.0
@@ -177,19 +176,16 @@ def load_network(
 ) -> RewardNetwork:
     """The network with a checkpoint's weights, every key matched, read tensor by tensor."""
     network = _on_meta(architecture)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stored:
-            keys = list(stored.keys())
-            shapes = {key: tuple(stored.get_slice(key).get_shape()) for key in keys}
-            refuse_misfit(path, expected_state(architecture), shapes)
-            state = {
-                key: stored.get_tensor(published_key(key)).to(
-                    device, torch.float32 if key.startswith("rm_head.") else dtype
-                )
-                for key in network.state_dict()
-            }
-    except SafetensorError as error:
-        raise BenchError(f"{path}: not a safetensors file, or cut short. {error}") from error
+    with open_safetensors(path, remedy=FETCH) as stored:
+        keys = list(stored.keys())
+        shapes = {key: tuple(stored.get_slice(key).get_shape()) for key in keys}
+        refuse_misfit(path, expected_state(architecture), shapes)
+        state = {
+            key: stored.get_tensor(published_key(key)).to(
+                device, torch.float32 if key.startswith("rm_head.") else dtype
+            )
+            for key in network.state_dict()
+        }
     network.load_state_dict(state, assign=True)
     network.make_rotary(device)
     return network.requires_grad_(False).eval()

@@ -1,0 +1,121 @@
+"""What two processes gain over one, each with one thread: drawing, and an update.
+
+    python -m benchmarks.ranks [--processes 2] [--rounds 5] [--method decoupled_hybrid]
+
+torchrun starts one process, then several, in turn; each draws its share of the same images and
+does its share of the same updates of the embedded world. Beside it stands how long of an update
+goes into summing the gradients, waiting for the slower process among it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.table import Table, as_text
+from ddmd_bench.backends.shapes.backend import make_backend
+from ddmd_bench.data.images import ImageId
+from ddmd_bench.data.prompts import Prompt
+from ddmd_bench.files import ranks
+from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.files.threads import limit_threads
+from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.students.drawing import few_step_draw, iter_drawn
+from ddmd_bench.suite.settings import TrainSettings
+from ddmd_bench.training.update import Training
+
+NUM_IMAGES = 128
+WORK = ("draw", "update", "sum")
+
+
+def measured(method: str, rounds: int) -> dict[str, float]:
+    """Median seconds of this rank's share, from a common start to a common end."""
+    backend, settings = make_backend(), TrainSettings()
+    training = Training(backend, METHODS[method], settings, 0, "cpu")
+    prompts = backend.draw_prompt
+    texts = [prompts(torch.Generator().manual_seed(k)) for k in range(NUM_IMAGES)]
+    images = [ImageId(Prompt(str(k), "seen", text), 0) for k, text in enumerate(texts)]
+    draw = few_step_draw(training.result(), backend, settings.t_list, 0, "cpu")
+    seconds: dict[str, list[float]] = {name: [] for name in WORK}
+    summed, sum_gradients = [0.0], ranks.sum_gradients
+
+    def timed_sum(parameters: object) -> None:
+        start = time.perf_counter()
+        sum_gradients(parameters)  # type: ignore[arg-type]
+        summed[0] += time.perf_counter() - start
+
+    def together(work: Callable[[], object]) -> float:
+        ranks.gathered(None)
+        start = time.perf_counter()
+        work()
+        ranks.gathered(None)
+        return time.perf_counter() - start
+
+    def draw_share() -> None:
+        with torch.no_grad():
+            for _ in iter_drawn(draw, ranks.share(images), AtOnce(32, "images")):
+                pass
+
+    ranks.sum_gradients = timed_sum  # type: ignore[assignment]
+    for k in range(rounds + 1):  # the first warms up
+        seconds["draw"].append(together(draw_share))
+        summed[0] = 0.0
+        seconds["update"].append(together(lambda k=k: training.update(k + 1)))  # type: ignore[misc]
+        seconds["sum"].append(summed[0])
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def started(num: int, method: str, rounds: int) -> dict[str, float]:
+    """What the first of so many processes measured."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num)]
+    command += ["--standalone", "-m", "benchmarks.ranks", "--worker", "--method", method]
+    run = subprocess.run(
+        [*command, "--rounds", str(rounds)], capture_output=True, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def results(num: int = 2, method: str = "decoupled_hybrid", rounds: int = 5) -> Table:
+    """One process and several, in turn, twice."""
+    turns = [(started(1, method, rounds), started(num, method, rounds)) for _ in range(2)]
+    rows = []
+    for name, what in (("draw", f"drawing {NUM_IMAGES} images"), ("update", f"update, {method}")):
+        one, several = (min(turn[k][name] for turn in turns) for k in (0, 1))
+        rows.append((what, f"{one:.2f}", f"{several:.2f}", f"{one / several:.2f}"))
+    part = min(several["sum"] / several["update"] for _, several in turns)
+    return Table(
+        f"{num} processes of one thread each beside one, on the embedded world.",
+        ("what", "one, s", f"{num}, s", "times as fast"),
+        rows,
+        (f"Of an update of {num} processes {part:.0%} goes into summing gradients.",),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--method", default="decoupled_hybrid", choices=sorted(METHODS))
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.worker:
+        print(as_text(results(options.processes, options.method, options.rounds)))
+        return
+    limit_threads(1)
+    ranks.join()
+    found = measured(options.method, options.rounds)
+    if ranks.is_first():
+        print(json.dumps(found))
+    ranks.part()
+
+
+if __name__ == "__main__":
+    main()

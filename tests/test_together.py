@@ -1,0 +1,218 @@
+"""A command that a launcher started several times: one run, whose work its processes share."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY
+from on_ranks import Ended, on_ranks
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from ddmd_bench.commands.cli import app
+from ddmd_bench.files import ranks
+from ddmd_bench.files.records import read_done
+from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.run import together
+from ddmd_bench.suite.files import load_suite
+from ddmd_bench.training.course import Course
+
+Planner = Callable[[Path], Plan]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    data = copy.deepcopy(TINY)
+    data["students"].pop("ca_only")
+    data["train"] |= {"fake_score_updates": 1, "t_list": [1.0, 0.5], "batch_size": 4}
+    path = tmp_path_factory.mktemp("suite") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def planned(suite: str) -> Planner:
+    def make(runs: Path) -> Plan:
+        return make_plan(load_suite(suite, []), runs, Path(f"{runs}_reports"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(planned: Planner, suite: str, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """The whole run of one process."""
+    runs = tmp_path_factory.mktemp("alone") / "runs"
+    assert CliRunner().invoke(app, arguments(suite, runs)).exit_code == 0
+    return planned(runs)
+
+
+def arguments(suite: str, folder: Path, *more: str) -> list[str]:
+    runs, reports = str(folder), f"{folder}_reports"
+    return ["run", suite, "--runs", runs, "--reports", reports, *more]
+
+
+def invoked(given: list[list[str]]) -> tuple[int, str, str]:
+    """Exit code, output and errors of a rank's command."""
+    result = CliRunner().invoke(app, given[ranks.number() % len(given)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_torchrun_does_one_run_with_two_processes(
+    planned: Planner, alone: Plan, suite: str, tmp_path: Path
+) -> None:
+    """What is drawn from given weights is equal to the byte, what is trained to rounding."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "-m", "ddmd_bench", *arguments(suite, tmp_path / "two")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
+    one, two = alone, planned(tmp_path / "two")
+    assert run.stdout.count(f"tiny: {len(two.tasks)} tasks done, 0 were complete") == 1
+    assert all(task.complete() for task in two.tasks.values())
+    for student in ("real", "teacher_2"):
+        pairs = [plan.task("generate", student, 0).folder / "images" for plan in (one, two)]
+        names = [sorted(path.name for path in folder.iterdir()) for folder in pairs]
+        assert names[0] == names[1]
+        for name in names[0]:
+            assert (pairs[0] / name).read_bytes() == (pairs[1] / name).read_bytes(), name
+        tables = [
+            plan.task("score", student, 0).folder / "per_image.parquet" for plan in (one, two)
+        ]
+        assert tables[0].read_bytes() == tables[1].read_bytes()
+    weights = [weights_of(plan) for plan in (one, two)]
+    assert (weights[0] - weights[1]).abs().mean() < 1e-5
+    records = [read_done(plan.task("train", "dmd", 0).folder) for plan in (one, two)]
+    assert [record["ranks"] for record in records] == [1, 2]
+    assert records[0]["forwards"] == records[1]["forwards"]
+    assert not list((tmp_path / "two").rglob("drawn*.jsonl"))
+
+
+def weights_of(plan: Plan) -> torch.Tensor:
+    state = load_file(plan.task("train", "dmd", 0).folder / "student.safetensors")
+    return torch.cat([state[name].flatten() for name in sorted(state)])
+
+
+def killed_on_the_way(given: list[str]) -> tuple[int, str, str]:
+    """The last rank is killed after three updates, when a checkpoint of two is there."""
+    advance = Course.advance
+
+    def counted(course: Course) -> dict[str, float]:
+        if len(course.rows) == 3 and ranks.number() == ranks.num() - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return advance(course)
+
+    Course.advance = counted  # type: ignore[method-assign]
+    (code, out, err) = invoked([given])
+    Path(given[given.index("--runs") + 1], f"said{ranks.number()}.json").write_text(
+        json.dumps([code, out, err])
+    )
+    return code, out, err
+
+
+def test_a_rank_that_is_killed_ends_all_and_any_number_goes_on(
+    planned: Planner, alone: Plan, suite: str, tmp_path: Path
+) -> None:
+    given = arguments(suite, tmp_path / "killed")
+    with pytest.raises(Ended) as ended:
+        on_ranks(2, killed_on_the_way, given)
+    assert ended.value.codes == [0, -signal.SIGKILL]
+    code, _, err = json.loads((tmp_path / "killed" / "said0.json").read_text())
+    assert code != 0
+    assert "lost another process of this command" in err
+    assert "run again to go on" in err
+    plan = planned(tmp_path / "killed")
+    assert (plan.task("train", "dmd", 0).folder / "checkpoint.pt").is_file()
+
+    three = on_ranks(3, invoked, [given])
+    assert [code for code, *_ in three] == [0, 0, 0], three
+    assert "tasks done" in three[0][1]
+    assert three[1][1:] == three[2][1:] == ("", "")
+    assert (weights_of(plan) - weights_of(alone)).abs().mean() < 1e-5
+
+
+def test_a_failure_on_one_rank_is_the_tasks(suite: str, tmp_path: Path) -> None:
+    found = on_ranks(2, failing, arguments(suite, tmp_path / "runs"))
+    assert [code for code, *_ in found] == [3, 0]
+    assert "train dmd" in found[0][2]
+    assert "OSError: the disk is gone (where: " in found[0][2]
+    assert "has left this task" not in found[0][2]
+    assert "generate dmd" not in found[0][1]
+    assert "score teacher_2" in found[0][1]  # the others went on
+    assert found[1][1:] == ("", "")
+
+
+def failing(given: list[str]) -> tuple[int, str, str]:
+    """The second rank meets an error in its third update, outside of any agreement."""
+    advance = Course.advance
+
+    def counted(course: Course) -> dict[str, float]:
+        if len(course.rows) == 2 and ranks.number() == 1:
+            raise OSError("the disk is gone")
+        return advance(course)
+
+    Course.advance = counted  # type: ignore[method-assign]
+    return invoked([given])
+
+
+def refused(suite: str, folder: Path) -> dict[str, list[tuple[int, str, str]]]:
+    """What ranks are told that cannot work together."""
+    given = arguments(suite, folder)
+    differing = invoked([given, [*given, "--set", "train.learning_rate=0.5"]])
+    version = together.version
+    together.version = lambda name: f"{name} {ranks.number()}"  # type: ignore[assignment]
+    packages = invoked([given])
+    together.version = version
+    return {
+        "few": invoked([[*given, "--set", "train.batch_size=2"]]),
+        "workers": invoked([[*given, "--workers", "2"]]),
+        "differing": differing,
+        "packages": packages,
+        "one lacks": invoked([given, [*given[:1], str(folder / "none.yaml"), *given[2:]]]),
+    }
+
+
+def test_what_cannot_be_shared_is_refused_before_any_work(suite: str, tmp_path: Path) -> None:
+    found = on_ranks(3, refused, suite, tmp_path / "runs")
+    expected = {
+        "few": "train.batch_size of dmd is 2: fewer samples than the 3 processes",
+        "workers": "--workers 2: a launcher started this command 3 times",
+        "differing": "the processes differ in the keys of the suite's tasks: rank 1 on",
+        "packages": "the processes differ in their packages: rank 1 on",
+        "one lacks": "rank 1 on ",
+    }
+    for key, text in expected.items():
+        assert [answers[key][0] for answers in found] == [2, 2, 2], key
+        said = [answers[key][2] for answers in found]
+        # The first speaks for all; whoever met it alone may say it too.
+        assert text in said[0], said
+        if key != "one lacks":
+            assert said[1:] == ["", ""]
+    assert "none.yaml" in found[0]["one lacks"][2]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_images_are_dealt_in_the_batches_that_one_rank_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ddmd_bench.stages.generate import _own
+
+    missing = [*range(3), *range(6, 20)]
+    whole = [missing[k : k + 3] for k in range(0, len(missing), 3)]
+    dealt: list[list[int]] = []
+    for rank in range(4):
+        monkeypatch.setattr(ranks._Here, "number", rank)
+        monkeypatch.setattr(ranks._Here, "num", 4)
+        own = _own(missing, 3)
+        dealt += [own[k : k + 3] for k in range(0, len(own), 3)]
+    assert sorted(dealt) == whole
+    assert np.concatenate(dealt).size == len(missing)
