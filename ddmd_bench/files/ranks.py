@@ -213,13 +213,29 @@ def require_equal(what: str, value: object) -> None:
             raise _Here.shared
 
 
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Inside the ranks pass through networks together: what one raises alone ends all.
+
+    The others wait in the middle of a pass, and would not hear of it. Raises Parted.
+    """
+    try:
+        yield
+    except Exception as error:
+        if error is _Here.shared:
+            raise
+        atexit.unregister(part)  # which would wait for the others
+        raise Parted(f"{_this_rank()} ends, and the others with it: {said_by(error)}") from error
+
+
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace each gradient by its sum over the ranks, the same bits on each of them."""
     if _Here.num == 1:
         return
     import torch
 
-    trained = [p for p in parameters if p.requires_grad]
+    # What is kept in parts was summed in the backward pass.
+    trained = [p for p in parameters if p.requires_grad and type(p.data) is torch.Tensor]
     # A parameter that no sample of this rank reached still takes part in the sum.
     here = torch.tensor([p.grad is not None for p in trained], dtype=torch.uint8)
     with _met():

@@ -56,23 +56,22 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
     tracking = tracked(trackers, folder, suite.name, task.label, config)
     with stops_when_it_may() as stop_asked, tracking as log:
         if not course.rows and not course.history:
+            values = course.evaluate()
             with ranks.together():
                 if ranks.is_first():
-                    log(course.evaluate(), 0)
+                    log(values, 0)
         for iteration in range(len(course.rows) + 1, settings.num_iterations + 1):
-            row = course.advance()
+            row = {**course.advance(), **course.evaluate()}
             with ranks.together():
                 if ranks.is_first():
-                    log({**row, **course.evaluate()}, iteration)
+                    log(row, iteration)
                     progress(iteration, settings.num_iterations)
             stops = ranks.anyone(stop_asked())
             if iteration == settings.num_iterations:
                 break
             if stops or iteration % settings.checkpoint_every == 0:
                 course.require_one_state()
-                with ranks.together():
-                    if ranks.is_first():
-                        course.save()
+                course.save()
             if stops:
                 raise Stopped
     course.finish()

@@ -20,6 +20,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import seed_of
 from ddmd_bench.objective.terms import Cond
 from ddmd_bench.students.adapters import Adapters
+from ddmd_bench.students.sharding import as_forward, keep_in_parts, part_of
 from ddmd_bench.suite.settings import TrainSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -91,7 +92,7 @@ class Network:
                 f"unexpected {unexpected[:3]} ({len(unexpected)} in all)"
             )
         for name, parameter in self.parameters.items():
-            parameter.copy_(state[name])
+            parameter.copy_(part_of(state[name], parameter))
 
 
 class _Reached(Exception):
@@ -109,17 +110,20 @@ def bottleneck_features(
     def stop(module: nn.Module, inputs: object, output: Tensor) -> NoReturn:
         raise _Reached(output)
 
-    network.select()
-    handle = bottleneck.register_forward_hook(stop)
-    try:
-        with network.autocast():
+    def features(module: nn.Module, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        handle = bottleneck.register_forward_hook(stop)
+        try:
             # Not `module(...)`: a compiled call would not stop at the hook.
-            network.module.forward(x_t, t, cond)
-    except _Reached as reached:
-        return reached.features
-    finally:
-        handle.remove()
-    raise AssertionError("the bottleneck is no part of the network's forward pass")
+            module.forward(x_t, t, cond)
+        except _Reached as reached:
+            return reached.features
+        finally:
+            handle.remove()
+        raise AssertionError("the bottleneck is no part of the network's forward pass")
+
+    network.select()
+    with network.autocast():
+        return as_forward(network.module, features)(x_t, t, cond)
 
 
 def make_networks(
@@ -134,6 +138,8 @@ def make_networks(
     if settings.compile:
         for module in {id(n.module): n.module for n in networks.values()}.values():
             module.compile()
+    if settings.sharding == "weights":
+        keep_in_parts(networks.values())
     return networks
 
 
@@ -234,7 +240,7 @@ def load_student(
     """
     # What concerns training alone, or would round a base before its LoRA is added.
     plain = {"gradient_checkpointing": False, "compile": False, "precision": "float32"}
-    settings = settings.model_copy(update=plain)
+    settings = settings.model_copy(update={**plain, "sharding": "none"})
     network = make_networks(backend, settings, ["student"], 0, "cpu")["student"]
     network.load_state(state)
     network.select()

@@ -207,6 +207,9 @@ class TrainSettings(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
+    # What several ranks keep in parts: nothing, the optimizer's states, or weights and gradients
+    # too; auto: the first of them by which it fits (docs/scale.md).
+    sharding: Literal["auto", "none", "optimizer", "weights"] = "auto"
 
     checkpoint_every: Positive = 50
 

@@ -67,6 +67,7 @@ USES: Mapping[str, Uses] = {
     "samples_at_once": _never,
     "gradient_checkpointing": _never,
     "compile": _never,
+    "sharding": _never,
     "checkpoint_every": _never,
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from ddmd_bench.errors import BenchError, Unreadable, said_by
 from ddmd_bench.files import ranks
@@ -72,12 +73,15 @@ class Course:
     def save(self) -> None:
         """Write a checkpoint, whole, of weights that are all finite.
 
-        It is written from the live tensors, one of them on the CPU at a time.
+        All ranks call it and the first writes, from the live tensors, one of them on the CPU at a
+        time; where ranks keep parts, all that it writes is on its CPU first.
         """
         with self._recorded(len(self.rows)):
             require_finite_weights(self.training.networks)
         held = {"state": self.training.state(), "rows": self.rows, "history": self.history}
-        save_checkpoint(self.folder / CHECKPOINT, {"key": self.key, **held})
+        with ranks.together():
+            if ranks.is_first():
+                save_checkpoint(self.folder / CHECKPOINT, {"key": self.key, **held})
         self.saved_at = len(self.rows)
 
     def advance(self) -> dict[str, float]:
@@ -110,21 +114,27 @@ class Course:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Evaluate where the suite asks for it now, and keep the best weights so far."""
-        iteration = len(self.rows)
-        if self.evaluator is None or iteration not in self.evaluator.settings.at:
+        """Evaluate where the suite asks for it now, and keep the best weights so far.
+
+        All ranks call it; the first one evaluates and has the values.
+        """
+        if self.evaluator is None or len(self.rows) not in self.evaluator.settings.at:
             return {}
-        training = self.training
-        state = training.result().state()
+        state = self.training.result_state()
+        with ranks.together():
+            return self._evaluated(self.evaluator, state) if ranks.is_first() else {}
+
+    def _evaluated(self, evaluator: Evaluator, state: dict[str, Tensor]) -> dict[str, float]:
+        iteration, training = len(self.rows), self.training
         # Loaded as for its images: the one in training computes in another precision, unfused.
-        values = self.evaluator(
+        values = evaluator(
             load_student(training.backend, training.settings, state, training.device)
         )
         return_memory()
         self.history += history_rows(iteration, values)
         best = self.best()
         if best is not None and best["iteration"] == iteration:
-            save_weights(self.training, self.folder / BEST)
+            save_weights(state, self.folder / BEST)
         return {f"evaluation/{name}": value.value for name, value in values.items()}
 
     def best(self) -> dict[str, Any] | None:
@@ -139,14 +149,15 @@ class Course:
         """
         self.require_one_state()
         peaks = ranks.gathered(peak_memory_gib())
+        self.save()
+        state = self.training.result_state()
         with ranks.together():
             if ranks.is_first():
-                self._write(max(peaks))
+                self._write(state, max(peaks))
 
-    def _write(self, peak_memory: float) -> None:
-        self.save()
+    def _write(self, state: dict[str, Tensor], peak_memory: float) -> None:
         training, folder, settings = self.training, self.folder, self.training.settings
-        save_weights(training, folder / WEIGHTS)
+        save_weights(state, folder / WEIGHTS)
         frame = pd.DataFrame(self.rows).astype({"iteration": int})
         write_parquet(folder / DIAGNOSTICS, frame)
         if self.history:
@@ -162,6 +173,7 @@ class Course:
             "seconds": float(frame["seconds"].sum()),
             "peak_memory_gib": peak_memory,  # of the rank that took most
             "ranks": ranks.num(),
+            "sharding": settings.sharding,
             "best": self.best(),
             "provenance": provenance(settings.precision),
         }
@@ -171,10 +183,9 @@ class Course:
             (folder / CHECKPOINT).unlink()
 
 
-def save_weights(training: Training, path: Path) -> None:
-    """The student's weights in safetensors, written whole."""
-    state = {k: v.contiguous().cpu() for k, v in training.result().state().items()}
-    save_tensors(path, state)
+def save_weights(state: dict[str, Tensor], path: Path) -> None:
+    """A student's weights in safetensors, written whole."""
+    save_tensors(path, {k: v.contiguous().cpu() for k, v in state.items()})
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from ddmd_bench.objective.process import NoiseLevel, renoise
 from ddmd_bench.objective.regularizers import DiscriminatorHead
 from ddmd_bench.objective.terms import Cond, Renoising
 from ddmd_bench.students.networks import Network, bottleneck_features
+from ddmd_bench.students.sharding import is_part, keep_module_in_parts, part_of
 
 
 class Discriminator:
@@ -31,7 +32,16 @@ class Discriminator:
             shape = bottleneck_features(trunk, self.bottleneck, x_t, t, cond).shape
             torch.manual_seed(seed_of("train", seed, "discriminator"))
             self.head = DiscriminatorHead(shape[1], shape[2]).to(device)
+        # One optimizer has both, and takes parameters of one kind.
+        if any(map(is_part, trunk.parameters.values())):
+            keep_module_in_parts(self.head)
         self.parameters: dict[str, nn.Parameter] = dict(self.head.named_parameters())
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Of the head, from what its `state_dict` gave."""
+        parts = {name: part_of(state[name], p) for name, p in self.head.state_dict().items()}
+        self.head.load_state_dict(parts)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ddmd_bench.files import ranks
+from ddmd_bench.students.sharding import is_part, part_of, whole
 from ddmd_bench.suite.settings import TrainSettings
 
 
 def _adamw(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, betas=settings.betas, fused=True)
+    options: dict[str, Any] = {"betas": settings.betas, "fused": True}
+    if settings.sharding != "optimizer":
+        return torch.optim.AdamW(groups, **options)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    # Each rank steps some of the parameters, and tells the others their new values.
+    return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, **options)
 
 
 def _adamw_8bit(groups: list[dict[str, Any]], settings: TrainSettings) -> torch.optim.Optimizer:
@@ -58,12 +66,50 @@ class Stepper:
 
     def gradient_norm(self) -> float:
         """L2 norm over all gradients, before they are clipped to `max_grad_norm`."""
-        limit = self.settings.max_grad_norm
-        if limit is not None:
-            return float(nn.utils.clip_grad_norm_(self.parameters, limit))
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
+        # Of what is kept in parts and what is not, apart: no operation takes both at once.
+        kinds = [[p for p in self.parameters if is_part(p) == parts] for parts in (False, True)]
+        norms = [
+            _whole_norm(nn.utils.get_total_norm(gradients))
+            for kind in kinds
+            if (gradients := [p.grad for p in kind if p.grad is not None])
+        ]
+        total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        if (limit := self.settings.max_grad_norm) is not None:
+            for kind in kinds:
+                nn.utils.clip_grads_with_norm_(kind, limit, total)
+        return float(total)
 
     def step(self) -> None:
         """Apply the gradients."""
         self.optimizer.step()
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's states, whole on the first rank; all ranks call it."""
+        consolidate = getattr(self.optimizer, "consolidate_state_dict", None)
+        if consolidate is None:
+            state: dict[str, Any] = whole(self.optimizer.state_dict())
+            return state
+        consolidate()
+        return self.optimizer.state_dict() if ranks.is_first() else {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`, of whole states that all ranks have."""
+        states = dict(enumerate(self.parameters))
+        found = {
+            index: {
+                name: part_of(value, states[index]) if _is_of(value, states[index]) else value
+                for name, value in values.items()
+            }
+            for index, values in state["state"].items()
+        }
+        self.optimizer.load_state_dict({**state, "state": found})
+
+
+def _whole_norm(norm: Tensor) -> Tensor:
+    found: Any = norm
+    return found.full_tensor() if is_part(norm) else norm
+
+
+def _is_of(value: object, parameter: Tensor) -> bool:
+    """Whether a state holds a value for each of the parameter's, not one number."""
+    return isinstance(value, Tensor) and value.shape == parameter.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +27,7 @@ from ddmd_bench.objective.regularizers import (
 from ddmd_bench.objective.sampler import rows_of
 from ddmd_bench.objective.terms import Cond, student_direction, student_loss
 from ddmd_bench.students.networks import Network, make_networks
+from ddmd_bench.students.sharding import whole
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.suite.used import has_fake_score
 from ddmd_bench.training.batches import Batch, Batches, Generators
@@ -82,6 +83,8 @@ class Training:
                 head = list(self.discriminator.parameters.values())
             self.steppers["fake_score"] = Stepper(_groups(fake_score, head, settings), settings)
         self.at_once = AtOnce(settings.samples_at_once or settings.batch_size, "samples")
+        # Whether no rank passes through a network without the others.
+        self.in_step = settings.sharding == "weights"
         self.targets = settings.mean_variance_targets or backend.real_moments
 
     def update(self, iteration: int) -> Row:
@@ -114,7 +117,8 @@ class Training:
     ) -> list[Made]:
         """The gradients of all samples on all ranks; what each part of this rank's own gave.
 
-        A rank has as many samples at once as its memory holds.
+        A rank has as many samples at once as its memory holds, all the same number where the weights
+        are kept in parts.
         """
         cost, stepper = self.cost(), self.steppers[name]
 
@@ -122,10 +126,21 @@ class Training:
             stepper.clear()
             self._load_cost(cost)
 
-        with ranks.together():
-            made = self.at_once.of_all(ranks.share(numbers), backward, start)
+        own = ranks.share(numbers)
+        if self.in_step:
+            size = self.at_once.size
+            start()
+            with ranks.in_step():
+                made = [backward(own[k : k + size]) for k in range(0, len(own), size)]
+        else:
+            with ranks.together():
+                made = self.at_once.of_all(own, backward, start)
         ranks.sum_gradients(stepper.parameters)
         return made
+
+    def _refusing(self) -> AbstractContextManager[None]:
+        """What one rank refuses inside, all do, where they go through a backward pass together."""
+        return ranks.together() if self.in_step else nullcontext()
 
     def _student_backward(self, numbers: Sequence[int]) -> tuple[dict[str, Array], Samples]:
         """Gradients of some samples' share of the student's loss."""
@@ -154,8 +169,9 @@ class Training:
                 **self._regularizers(x0, batch, numbers),
             }
             loss = torch.stack(list(losses.values())).sum(0)
-            if not loss.isfinite().all():
-                raise NotFinite(culprit(x0, direction, losses))
+            with self._refusing():
+                if not loss.isfinite().all():
+                    raise NotFinite(culprit(x0, direction, losses))
             (loss.sum() / settings.batch_size).backward()
         x0, told = x0.detach(), {"loss_student": loss, **losses}
         found = sample_diagnostics(x0, batch.step, direction, renoisings, told)
@@ -205,9 +221,10 @@ class Training:
             losses["loss_gan_fake_score"] = weight * self._gan_loss(samples, generators)
         table = torch.stack(list(losses.values()))
         found = dict(zip(losses, table.detach().double().cpu().numpy(), strict=True))
-        for name, values in found.items():
-            if not np.isfinite(values).all():
-                raise NotFinite(name)
+        with self._refusing():
+            for name, values in found.items():
+                if not np.isfinite(values).all():
+                    raise NotFinite(name)
         (table.sum() / num).backward()
         return found
 
@@ -252,12 +269,15 @@ class Training:
             get_ema_multi_avg_fn(self.settings.ema)(mean, value, None)
 
     def state(self) -> dict[str, Any]:
-        """All that an exact continuation needs beside the iteration."""
-        head = self.discriminator.head.state_dict() if self.discriminator else None
+        """All that an exact continuation needs beside the iteration.
+
+        All ranks call it; what they keep in parts is whole on the first one.
+        """
+        head = whole(self.discriminator.head.state_dict()) if self.discriminator else None
         return {
-            "networks": {k: n.state() for k, n in self.networks.items() if n.parameters},
+            "networks": {k: whole(n.state()) for k, n in self.networks.items() if n.parameters},
             "discriminator": head,
-            "optimizers": {k: s.optimizer.state_dict() for k, s in self.steppers.items()},
+            "optimizers": {k: s.state() for k, s in self.steppers.items()},
             "cost": self.cost(),
         }
 
@@ -266,9 +286,9 @@ class Training:
         for role, values in state["networks"].items():
             self.networks[role].load_state(values)
         if self.discriminator is not None:
-            self.discriminator.head.load_state_dict(state["discriminator"])
+            self.discriminator.load_state(state["discriminator"])
         for name, stepper in self.steppers.items():
-            stepper.optimizer.load_state_dict(state["optimizers"][name])
+            stepper.load_state(state["optimizers"][name])
         self._load_cost(state["cost"])
 
     def _counted(self) -> dict[str, Network | Discriminator]:
@@ -296,6 +316,11 @@ class Training:
     def result(self) -> Network:
         """The student to sample from: the average where there is one."""
         return self.networks.get("average", self.networks["student"])
+
+    def result_state(self) -> dict[str, Tensor]:
+        """Its weights, whole on the first rank; all ranks call it."""
+        state: dict[str, Tensor] = whole(self.result().state())
+        return state
 
 
 def _groups(
