@@ -9,6 +9,7 @@ import json
 import random
 import struct
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import yaml
@@ -45,7 +46,7 @@ def _value(data: Any, random: random.Random) -> Any:
     elif way == 4 and isinstance(place[key], int | float):
         place[key] = random.choice([-place[key], place[key] + 1, place[key] * 1e6, str(place[key])])
     else:
-        place[key] = random.choice(ODD)
+        place[key] = deepcopy(random.choice(ODD))  # which later damage would reach into
     return whole[0]
 
 

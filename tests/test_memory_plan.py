@@ -49,7 +49,7 @@ def test_the_estimate_is_what_is_held(
         stepper.step()
     told = training_bytes(facts_of(backend), METHODS[method], settings, backend.lora_targets)
     # An optimizer also counts its steps, a number for each tensor.
-    assert told.memory == pytest.approx(held_bytes(training), rel=0.01)
+    assert told.memory.each() == pytest.approx(held_bytes(training), rel=0.01)
 
 
 def facts_of(backend: Backend) -> Facts:
@@ -74,8 +74,8 @@ def suite(**train: object) -> Suite:
 def test_what_cannot_fit_is_refused_with_a_way_out(backend: Backend) -> None:
     told = training_bytes(facts_of(backend), METHODS["dmd"], TrainSettings(), backend.lora_targets)
     outlook = Outlook(Asked(suite(), backend, {}))
-    assert memory_problems(outlook, told.memory) == []
-    (problem,) = memory_problems(outlook, told.memory - 1)
+    assert memory_problems(outlook, told.memory.each()) == []
+    (problem,) = memory_problems(outlook, told.memory.each() - 1)
     assert "students.dmd" in problem
     assert "train.lora_rank" in problem
     assert len(memory_lines(outlook)) == 1

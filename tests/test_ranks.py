@@ -16,6 +16,7 @@ from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files import ranks
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.students.sharding import is_part
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.finite import NotFinite
 from ddmd_bench.training.trackers import tracked
@@ -42,24 +43,32 @@ def make_training(method: str, **options: Any) -> Training:
 
 
 def weights_of(training: Training) -> Tensor:
-    networks = training.networks.values()
-    return torch.cat([v.flatten() for network in networks for v in network.state().values()])
+    """All of them, on every rank."""
+    values: list[Any] = [v for n in training.networks.values() for v in n.state().values()]
+    return torch.cat([(v.full_tensor() if is_part(v) else v).flatten() for v in values])
 
 
-def trained(names: list[str], num_updates: int) -> Found:
+def trained(names: list[str], num_updates: int, sharding: str = "none") -> Found:
     """Rows, cost and weights of a few updates of each case."""
     found = {}
     for name in names:
-        training = make_training(**CASES[name])
+        training = make_training(**CASES[name], sharding=sharding)
         rows = [training.update(k + 1) for k in range(num_updates)]
         found[name] = rows, training.cost(), weights_of(training)
     return found
 
 
-@pytest.mark.parametrize(("num", "names"), [(2, ["clipped, in parts"]), (3, [*CASES])])
-def test_one_update_of_every_method_is_that_of_one_process(num: int, names: list[str]) -> None:
-    of_ranks = on_ranks(num, trained, names, 1)
-    for name, (rows, cost, weights) in trained(names, 1).items():
+@pytest.fixture(scope="module")
+def alone() -> Found:
+    return trained([*CASES], 1)
+
+
+@pytest.mark.parametrize(("num", "sharding"), [(3, "none"), (2, "optimizer"), (2, "weights")])
+def test_one_update_of_every_method_is_that_of_one_process(
+    num: int, sharding: str, alone: Found
+) -> None:
+    of_ranks = on_ranks(num, trained, [*CASES], 1, sharding)
+    for name, (rows, cost, weights) in alone.items():
         for found in of_ranks:
             its_rows, its_cost, its_weights = found[name]
             assert its_rows[0] == pytest.approx(rows[0], rel=1e-5, abs=1e-6, nan_ok=True), name
@@ -77,9 +86,11 @@ def test_ten_updates_stay_together() -> None:
     assert (found[2] - weights).abs().mean() < 1e-5
 
 
-def poisoned() -> tuple[str, bool]:
+def poisoned(num_before: int, sharding: str) -> tuple[str, bool]:
     """What a rank raises when a sample of the last one is no number, and whether it has moved."""
-    training = make_training("dmd")
+    training = make_training("dmd", sharding=sharding)
+    for k in range(num_before):
+        training.update(k + 1)
     before = weights_of(training)
     noise = training.batches.noise
 
@@ -89,12 +100,16 @@ def poisoned() -> tuple[str, bool]:
 
     training.batches.noise = one_bad  # type: ignore[method-assign]
     with pytest.raises(NotFinite) as raised:
-        training.update(1)
+        training.update(num_before + 1)
     return raised.value.term, torch.equal(before, weights_of(training))
 
 
-def test_what_is_not_finite_on_one_rank_stops_all_before_a_weight_moves() -> None:
-    assert on_ranks(3, poisoned) == [("the student's x0", True)] * 3
+@pytest.mark.parametrize(("num", "sharding"), [(3, "none"), (2, "weights")])
+def test_what_is_not_finite_on_one_rank_stops_all_before_a_weight_moves(
+    num: int, sharding: str
+) -> None:
+    num_before = 1 if sharding == "weights" else 0
+    assert on_ranks(num, poisoned, num_before, sharding) == [("the student's x0", True)] * num
 
 
 def agree_on(error: Exception | None) -> None:

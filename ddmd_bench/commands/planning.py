@@ -70,6 +70,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     )
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.plan import make_plan, suite_downloads
+    from ddmd_bench.planning.scale import scale_lines
     from ddmd_bench.planning.superseded import superseded, superseded_lines
     from ddmd_bench.run.workers import slots
 
@@ -100,6 +101,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     _print(memory_lines(outlook))
     _print(disk_lines(outlook))
     _print(work_lines(outlook))
+    _print(scale_lines(outlook))
     raise_problems(list(dict.fromkeys(problems)))
 
 

@@ -128,7 +128,7 @@ def _require_ready(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool
     outlook = Outlook(Asked.of(plan.suite), plan, at_once)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
-        problems += gpu_problems(outlook)
+        problems += gpu_problems(outlook, ranks.num())
     raise_problems(problems)
 
 

@@ -27,6 +27,15 @@ def visible_gpus() -> list[str]:
     return (given.split(",") if given else [str(k) for k in range(num)])[:num]
 
 
+def gpu_memory() -> int | None:
+    """Bytes of this process's GPU in all, None where there is none."""
+    if not visible_gpus():
+        return None
+    import torch
+
+    return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+
+
 def default_device() -> str:
     """'cuda' or 'cpu', as torch names it."""
     import torch

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from ddmd_bench.backends.facts import Facts
 from ddmd_bench.backends.flops import Flops
-from ddmd_bench.files.device import visible_gpus
+from ddmd_bench.files.device import gpu_memory
 from ddmd_bench.files.records import read_done
 from ddmd_bench.planning.part import Asked, Cost, TaskKind, Work
 from ddmd_bench.planning.parts import PARTS
 from ddmd_bench.planning.plan import Plan
+from ddmd_bench.planning.sharding import sharding_of
 from ddmd_bench.planning.sizes import gigabytes
 from ddmd_bench.planning.training import shared_trainings
 from ddmd_bench.suite.schema import Suite
@@ -128,34 +129,36 @@ def _existing(folder: Path) -> Path:
 def memory_lines(outlook: Outlook) -> list[str]:
     """One line for each training."""
     return [
-        f"memory of {kind[1]}: {gigabytes(cost.memory)}, activations on top"
+        f"memory of {kind[1]}: {gigabytes(cost.memory.each())}, activations on top"
         for kind, cost in outlook.costs.items()
         if cost.memory and kind not in outlook.repeated
     ]
 
 
-def memory_problems(outlook: Outlook, available: int) -> list[str]:
-    """Trainings that cannot fit into so many bytes of a GPU, whatever the batch."""
+def memory_problems(outlook: Outlook, available: int, num_ranks: int = 1) -> list[str]:
+    """Trainings that cannot fit into so many bytes of each GPU, whatever the batch."""
     problems = []
     for (_, student), cost in outlook.costs.items():
-        if cost.memory > available:
-            lora = outlook.asked.suite.train_settings(student).lora_rank is None
+        if cost.memory is None:
+            continue
+        settings = outlook.asked.suite.train_settings(student)
+        sharding = sharding_of(settings, cost.memory, num_ranks, available)
+        if (needed := cost.memory.each(sharding, num_ranks)) > available:
+            lora = settings.lora_rank is None
             todo = "set train.lora_rank (64)" if lora else "take a GPU with more memory"
+            more = ", start more processes (docs/scale.md)" if sharding != "none" or lora else ""
             problems.append(
                 f"students.{student}: weights, gradients and optimizer states take "
-                f"{cost.memory / 1e9:.1f} GB, the GPU has {available / 1e9:.1f} GB; {todo}, or set "
-                "train.optimizer to adamw_8bit"
+                f"{needed / 1e9:.1f} GB, the GPU has {available / 1e9:.1f} GB; {todo}{more}, or "
+                "set train.optimizer to adamw_8bit"
             )
     return problems
 
 
-def gpu_problems(outlook: Outlook) -> list[str]:
+def gpu_problems(outlook: Outlook, num_ranks: int = 1) -> list[str]:
     """Trainings that cannot fit into this machine's GPU; without one there is no limit."""
-    if not visible_gpus():
-        return []
-    import torch
-
-    return memory_problems(outlook, torch.cuda.get_device_properties(0).total_memory)
+    available = gpu_memory()
+    return [] if available is None else memory_problems(outlook, available, num_ranks)
 
 
 def work_lines(outlook: Outlook) -> list[str]:

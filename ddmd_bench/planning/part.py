@@ -16,6 +16,7 @@ from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.data.training import data_identity
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.hub import Remote
+from ddmd_bench.planning.sizes import TrainingMemory
 from ddmd_bench.planning.task import Tasks
 from ddmd_bench.scorers.weights import Weights
 from ddmd_bench.students.catalogue import PIPELINE
@@ -102,7 +103,7 @@ class Cost(NamedTuple):
 
     disk: int = 0  # that it leaves
     disk_running: int = 0  # beside that, until it ends
-    memory: int = 0  # of a training's weights, gradients and optimizer states
+    memory: TrainingMemory | None = None  # of a training
 
 
 class Work(NamedTuple):

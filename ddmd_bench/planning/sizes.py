@@ -39,14 +39,35 @@ def adapter_parameters(shapes: Shapes, rank: int, targets: Iterable[str]) -> int
     return sum(rank * (prod(shape[1:]) + shape[0]) for shape in joined)
 
 
+class TrainingMemory(NamedTuple):
+    """Bytes that a training holds beside activations, which depend on kernels and checkpointing."""
+
+    frozen: int  # weights that are not trained
+    trained: int  # weights that are, their gradients, and the average of the student's
+    states: int  # of the optimizers
+    gradients: int  # of one network
+    adapters: bool = False  # what is trained is no network's own, and never kept in parts
+
+    def each(self, sharding: str = "none", num_ranks: int = 1) -> int:
+        """Of each rank; blocks whose weights are gathered while they run come on top."""
+        frozen, trained, states = (-(-size // num_ranks) for size in self[:3])
+        match sharding:
+            case "weights" if not self.adapters:
+                return frozen + trained + states
+            case "weights":
+                return frozen + self.trained + self.states
+            case "optimizer":
+                return self.frozen + self.trained + states
+        return self.frozen + self.trained + self.states
+
+
 class TrainingBytes(NamedTuple):
     """Bytes of one training.
 
-    The discriminator's head and the step's embedding are not counted: they are small. Nor is what
-    activations take, which depends on kernels and checkpointing.
+    The discriminator's head and the step's embedding are not counted: they are small.
     """
 
-    memory: int  # of all networks, with gradients and optimizer states
+    memory: TrainingMemory
     checkpoint: int  # under way
     weights: int  # of the student, that it leaves
 
@@ -66,7 +87,13 @@ def training_bytes(
     trained = 1 + (method.tau_dm is not None or method.gan)
     states, average = STATES[settings.optimizer], FLOAT32 * bool(settings.ema)
     return TrainingBytes(
-        memory=frozen + own * (trained * (2 * FLOAT32 + states) + average),
+        memory=TrainingMemory(
+            frozen,
+            own * (trained * 2 * FLOAT32 + average),
+            own * trained * states,
+            own * FLOAT32,
+            adapters=settings.lora_rank is not None,
+        ),
         checkpoint=own * (trained * (FLOAT32 + states) + average),
         weights=own * FLOAT32,
     )

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from importlib.metadata import version
 
 from ddmd_bench.files import ranks
-from ddmd_bench.files.device import default_device
+from ddmd_bench.files.device import default_device, gpu_memory
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.threads import limit_threads, num_cores
 from ddmd_bench.planning.outlook import relative_effort
 from ddmd_bench.planning.plan import Plan
+from ddmd_bench.planning.sharding import settings_on_ranks, sharding_problems
 from ddmd_bench.planning.task import Task
 from ddmd_bench.run.events import Event, Note, OnEvent
 from ddmd_bench.run.schedule import Schedule
@@ -32,14 +33,21 @@ def sharing_problems(plan: Plan, stages: Iterable[str]) -> list[str]:
     ranks.require_equal("their packages", {name: version(name) for name in PACKAGES})
     ranks.require_equal("their kind of device", default_device())
     ranks.require_equal("the keys of the suite's tasks", [t.key for t in plan.tasks.values()])
-    found = {
-        f"train.batch_size of {task.student} is {batch}: fewer samples than the {ranks.num()} "
-        f"processes that share them. Start at most {batch}"
-        for task in plan.of_stage("train")
-        if "train" in {*stages} and not task.complete()
-        if (batch := plan.suite.train_settings(task.student).batch_size) < ranks.num()
-    }
-    return sorted(found)
+    todo = {task.student for task in plan.of_stage("train") if not task.complete()}
+    memory = [found for found in ranks.gathered(gpu_memory()) if found is not None]
+    problems = list[str]()
+    for student in sorted(todo) if "train" in {*stages} else []:
+        available = min(memory, default=None)
+        settings = settings_on_ranks(plan.suite, student, ranks.num(), available)
+        if (batch := settings.batch_size) < ranks.num():
+            problems.append(
+                f"train.batch_size of {student} is {batch}: fewer samples than the {ranks.num()} "
+                f"processes that share them. Start at most {batch}"
+            )
+        else:
+            found = sharding_problems(settings, settings.sharding, ranks.num())
+            problems += [f"students.{student}: {problem}" for problem in found]
+    return problems
 
 
 def run_together(plan: Plan, stages: Iterable[str], on_event: OnEvent) -> Outcome:

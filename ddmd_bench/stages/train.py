@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddmd_bench.files import ranks
-from ddmd_bench.files.device import default_device, memory_shown
+from ddmd_bench.files.device import default_device, gpu_memory, memory_shown
 from ddmd_bench.files.memory import refusing_out_of_memory
 from ddmd_bench.files.provenance import reset_peak_memory
 from ddmd_bench.files.records import FAILED
 from ddmd_bench.files.stopping import Stopped, stops_when_it_may
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.planning.sharding import settings_on_ranks
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.course import CHECKPOINT, Course
 from ddmd_bench.training.evaluation import Evaluator
@@ -32,7 +33,9 @@ Progress = Callable[[int, int], None]
 
 def train(plan: Plan, task: Task, progress: Progress) -> None:
     """Train a student into its folder: weights, a row of diagnostics per iteration, the cost."""
-    settings = plan.suite.train_settings(task.student)
+    memory = [found for found in ranks.gathered(gpu_memory()) if found is not None]
+    available = min(memory, default=None)
+    settings = settings_on_ranks(plan.suite, task.student, ranks.num(), available)
     with refusing_out_of_memory(partial(_too_large, settings, task.folder / CHECKPOINT)):
         _train(plan, task, settings, progress)
 

@@ -4,9 +4,9 @@ keep_in_parts(networks)              # each rank keeps a part, and computes with
 state = whole(network.state())       # on the first rank, called by all
 parameter.copy_(part_of(value, parameter))
 
-What a network computes stays what it was: a block's weights are gathered before it runs, in their own
-dtype, and its gradients are summed over the ranks. Forward and backward passes are made by all ranks,
-in the same order and number.
+What a network computes stays what it was: a block's weights are gathered before it runs, in their
+own dtype, and its gradients are summed over the ranks. Forward and backward passes are made by all
+ranks, in the same order and number.
 """
 
 from __future__ import annotations
@@ -15,17 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ddmd_bench.files import ranks
 
 if TYPE_CHECKING:
     from ddmd_bench.students.networks import Network
-
-# How a training is kept by several ranks: each has all of it; all but the optimizer's states, of
-# which it has a part; a part of everything.
-WAYS = ("none", "optimizer", "weights")
 
 
 def keep_in_parts(networks: Iterable[Network]) -> None:
@@ -71,7 +66,7 @@ def _units(module: nn.Module) -> list[nn.Module]:
 
 
 def as_forward(module: nn.Module, method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of a module, which gathers its weights as its forward pass does where it has parts."""
+    """A function of a module; where that is kept in parts, it gathers them as `forward` does."""
     bound = MethodType(method, module)
     if ranks.num() == 1:
         return bound
@@ -117,5 +112,3 @@ def whole(state: Any) -> Any:
         return state
     value = state.full_tensor()
     return value.cpu() if ranks.is_first() else None
-
-

@@ -94,12 +94,9 @@ class Stepper:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`, of whole states that all ranks have."""
-        states = dict(enumerate(self.parameters))
+        parameters = self.parameters
         found = {
-            index: {
-                name: part_of(value, states[index]) if _is_of(value, states[index]) else value
-                for name, value in values.items()
-            }
+            index: {name: _beside(value, parameters[index]) for name, value in values.items()}
             for index, values in state["state"].items()
         }
         self.optimizer.load_state_dict({**state, "state": found})
@@ -110,6 +107,12 @@ def _whole_norm(norm: Tensor) -> Tensor:
     return found.full_tensor() if is_part(norm) else norm
 
 
-def _is_of(value: object, parameter: Tensor) -> bool:
-    """Whether a state holds a value for each of the parameter's, not one number."""
-    return isinstance(value, Tensor) and value.shape == parameter.shape
+def _beside(value: Any, parameter: Tensor) -> Any:
+    """A state as the parameter's step takes it: this rank's part, its bytes in the same order."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    value = part_of(value, parameter)
+    if value.stride() == parameter.stride():
+        return value
+    # A fused step goes through both as they lie in memory, whatever order either is in.
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -117,7 +117,7 @@ class Training:
     ) -> list[Made]:
         """The gradients of all samples on all ranks; what each part of this rank's own gave.
 
-        A rank has as many samples at once as its memory holds, all the same number where the weights
+        A rank has as many samples at once as its memory holds, all the same number where weights
         are kept in parts.
         """
         cost, stepper = self.cost(), self.steppers[name]
