@@ -74,6 +74,7 @@ class Writes:
         self.folder, self.fault, self.chosen = str(folder), fault, chosen
         self.made: list[Write] = []
         self.failed: Write | None = None  # the first that did
+        self.harmless = False  # it was a file that nothing was written to while the disk was full
         self._lock = threading.Lock()
         self._patches: list[Any] = []
 
@@ -129,7 +130,7 @@ class Writes:
         error = self._error("reopen" if "+" in mode or "a" in mode else "open", file)
         if error in (0, errno.ENOSPC):  # a full disk takes a file's name, and not its bytes
             made = opened(file, mode, *given, **named)
-            return Full(made) if error else made
+            return Full(made, self) if error else made
         raise OSError(error, os.strerror(error), os.fsdecode(file))
 
     def _os_open(self, opened: Any) -> Any:
@@ -172,8 +173,9 @@ class Writes:
 class Full:
     """A file on a full disk: half of what it is given is written."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, writes: Writes) -> None:
+        self._file, self._writes = file, writes
+        writes.harmless = True
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +187,7 @@ class Full:
         return getattr(self._file, name)
 
     def write(self, data: Any) -> int:
+        self._writes.harmless = False
         self._file.write(bytes(data)[: len(data) // 2] if not isinstance(data, str) else data[:9])
         self._file.flush()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -182,7 +182,9 @@ def failing(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Write | N
         assert ".tmp" not in result.output, told
     elif writes.failed:
         failed = Path(writes.failed.path)  # what is in the cache is found out again
-        assert failed.name in NOT_NEEDED or failed.parts[0] == "cache" or fault.signal, told
+        name = failed.name.removeprefix(".").removesuffix(".tmp")
+        needed = name not in NOT_NEEDED and failed.parts[0] != "cache"
+        assert not needed or writes.harmless or fault.signal, told
     require_kept(folder, before)
     for path in folder.rglob("*"):
         # An image is there once the journal beside its folder names it.
@@ -233,17 +235,21 @@ def test_every_write_fails_and_the_end_is_the_same(
         ways, every = [[*FAULTS]], 8
     for names in ways:
         folder, chosen, turns = world("-".join(names)), Chosen(every), cycle(names)
-        failed = Counter[str]()
+        failed, wrong = Counter[str](), list[str]()
         for stage in STAGES:
             while True:
                 name = next(turns)
                 do = killed if name == "killed" else failing
-                if do(folder, stage, FAULTS[name], chosen) is None:
-                    break
+                try:
+                    if do(folder, stage, FAULTS[name], chosen) is None:
+                        break
+                except AssertionError as error:  # all of them at once: a whole run takes long
+                    wrong.append(str(error))
                 failed[name] += 1
             assert (result := command(stage)).exit_code == 0, result.output
         assert contents(folder) == expected
         sys.stdout.write(f"of {len(chosen.seen)} writes failed {dict(failed)}\n")
+        assert not wrong, "\n".join(wrong)
         assert failed.total() >= len(chosen.seen) // every // 2
 
 

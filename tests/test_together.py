@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from typer.testing import CliRunner
 from ddmd_bench.commands.cli import app
 from ddmd_bench.files import ranks
 from ddmd_bench.files.records import read_done
+from ddmd_bench.measuring import measure
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.run import together
 from ddmd_bench.suite.files import load_suite
@@ -36,6 +39,12 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
     data = copy.deepcopy(TINY)
     data["students"].pop("ca_only")
     data["train"] |= {"fake_score_updates": 1, "t_list": [1.0, 0.5], "batch_size": 4}
+    data["evaluation"] = {
+        "at": [1, 6],
+        "num_prompts": 1,
+        "metrics": ["prompt_accuracy"],
+        "keep_best": "prompt_accuracy",
+    }
     path = tmp_path_factory.mktemp("suite") / "tiny.yaml"
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     return str(path)
@@ -122,13 +131,14 @@ def killed_on_the_way(given: list[str]) -> tuple[int, str, str]:
 def test_a_rank_that_is_killed_ends_all_and_any_number_goes_on(
     planned: Planner, alone: Plan, suite: str, tmp_path: Path
 ) -> None:
+    """Two that keep their weights in parts, and three that do not."""
     given = arguments(suite, tmp_path / "killed")
     with pytest.raises(Ended) as ended:
-        on_ranks(2, killed_on_the_way, given)
+        on_ranks(2, killed_on_the_way, [*given, "--set", "train.sharding=weights"])
     assert ended.value.codes == [0, -signal.SIGKILL]
     code, _, err = json.loads((tmp_path / "killed" / "said0.json").read_text())
     assert code != 0
-    assert "lost another process of this command" in err
+    assert "ended in the middle of a pass, and the others with it" in err
     assert "run again to go on" in err
     plan = planned(tmp_path / "killed")
     assert (plan.task("train", "dmd", 0).folder / "checkpoint.pt").is_file()
@@ -162,6 +172,37 @@ def failing(given: list[str]) -> tuple[int, str, str]:
 
     Course.advance = counted  # type: ignore[method-assign]
     return invoked([given])
+
+
+def scored_in_small_parts(given: list[str]) -> tuple[int, int]:
+    """Exit code, and how many parts of images this rank has scored."""
+    num_parts = 0
+    write_part = measure.write_part
+
+    def counted(*of_part: Any) -> None:
+        nonlocal num_parts
+        num_parts += 1
+        write_part(*of_part)
+
+    measure.PART_SIZE, measure.write_part = 2, counted  # type: ignore[attr-defined]
+    code, *_ = invoked([given])
+    return code, num_parts
+
+
+def test_the_parts_of_a_scoring_are_dealt(
+    planned: Planner, alone: Plan, suite: str, tmp_path: Path
+) -> None:
+    shutil.copytree(alone.runs, tmp_path / "runs")
+    for folder in ("score", "answers"):
+        shutil.rmtree(tmp_path / "runs" / "tiny" / folder)
+    found = on_ranks(3, scored_in_small_parts, arguments(suite, tmp_path / "runs"))
+    assert [code for code, _ in found] == [0, 0, 0]
+    assert all(num_parts > 0 for _, num_parts in found)
+    plans = alone, planned(tmp_path / "runs")
+    for student in alone.suite.students:
+        folders = [plan.task("score", student, 0).folder for plan in plans]
+        tables = [(folder / "per_image.parquet").read_bytes() for folder in folders]
+        assert tables[0] == tables[1]
 
 
 def refused(suite: str, folder: Path) -> dict[str, list[tuple[int, str, str]]]:

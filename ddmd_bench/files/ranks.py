@@ -225,7 +225,8 @@ def in_step() -> Iterator[None]:
         if error is _Here.shared:
             raise
         atexit.unregister(part)  # which would wait for the others
-        raise Parted(f"{_this_rank()} ends, and the others with it: {said_by(error)}") from error
+        told = f"{_this_rank()} ended in the middle of a pass, and the others with it"
+        raise Parted(f"{told}: {said_by(error)}") from error
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from ddmd_bench.files import ranks
 from ddmd_bench.files.decoding import Unusable
 from ddmd_bench.files.locks import locked
 from ddmd_bench.files.records import content_key, file_sha256
@@ -157,13 +158,10 @@ def measure(
     `asked` names the metrics of each prompt set; without it all are for all. What one scorer has
     said is kept even where another fails.
     """
-    scorers = needed_scorers(metrics)
-    wanted = {
-        prompt_set: frozenset(needed_scorers(asked[prompt_set])) if asked else frozenset(scorers)
-        for prompt_set in {row["prompt_set"] for row in images.rows}
-    }
+    scorers, wanted = needed_scorers(metrics), _wanted(images, metrics, asked)
+    ranges = [*_kept_together(images)]
     with locked(kept.answers) if kept else nullcontext():
-        parts = _all_parts(images, scorers, wanted, kept, progress, device, dtype)
+        parts = _all_parts(images, ranges, scorers, wanted, kept, progress, device, dtype)
     answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
     for name, answer in answers.items():
         refuse_no_answer(name, student, answer)
@@ -172,8 +170,36 @@ def measure(
     return Measured(_table(images.rows, metrics, answers), features, answers)
 
 
+def answer_own(
+    images: Images,
+    metrics: Sequence[str],
+    kept: KeptAnswers,
+    *,
+    asked: MetricsOf | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Keep what the scorers say of this rank's parts: when all ranks have, `measure` finds all."""
+    ranges = ranks.dealt([*_kept_together(images)])
+    wanted = _wanted(images, metrics, asked)
+    with locked(kept.answers) if ranks.is_first() else nullcontext():
+        _all_parts(images, ranges, needed_scorers(metrics), wanted, kept, progress, device, dtype)
+
+
+def _wanted(
+    images: Images, metrics: Sequence[str], asked: MetricsOf | None
+) -> dict[str, frozenset[str]]:
+    """The scorers of each prompt set."""
+    return {
+        prompt_set: frozenset(needed_scorers(asked[prompt_set] if asked else metrics))
+        for prompt_set in {row["prompt_set"] for row in images.rows}
+    }
+
+
 def _all_parts(
     images: Images,
+    ranges: Sequence[slice],
     scorers: Sequence[str],
     wanted: Mapping[str, frozenset[str]],
     kept: KeptAnswers | None,
@@ -181,16 +207,15 @@ def _all_parts(
     device: str,
     dtype: torch.dtype,
 ) -> list[_Part]:
-    """Every part with every scorer's answers: those that are kept, and the others' now."""
+    """Parts of these rows with every scorer's answers: those that are kept, and the others' now."""
     keys = {name: scorer_key(name, dtype) for name in scorers}
     encoded = partial(_encoded_prompts_folder, kept.encoded_prompts, keys) if kept else None
     digests = images.sha256() if kept else []
-    ranges = _kept_together(images)
     parts = [_part(images, rows, kept, keys, wanted, digests[rows]) for rows in ranges]
     lacking: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
     for part in parts:
         lacking[tuple(name for name in scorers if name not in part.answers)].append(part)
-    told = _Progress(len(images.rows), len(scorers), progress)
+    told = _Progress(sum(part.num_images for part in parts), len(scorers), progress)
     for names, of_parts in lacking.items():
         told.add(sum(part.num_images for part in of_parts), len(scorers) - len(names))
         for one_pass in turns(names, device, dtype, encoded):

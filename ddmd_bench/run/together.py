@@ -1,6 +1,6 @@
 """Every unfinished task of a plan, by all ranks of one command.
 
-A training or a drawing is one task of all ranks; of the others each rank does one.
+A training, a drawing or a scoring is one task of all ranks; of the others each rank does one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ddmd_bench.run.schedule import Schedule
 from ddmd_bench.run.tasks import Outcome, forget_failure, kept_failure
 from ddmd_bench.run.workers import Ended, Message, Progress, Said, done
 
-SHARED = ("train", "generate")  # stages whose one task all ranks do together
+SHARED = ("train", "generate", "score")  # stages whose one task all ranks do together
 PACKAGES = ("ddmd_bench", "torch", "diffusers")
 
 

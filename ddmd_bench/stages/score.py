@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files import ranks
 from ddmd_bench.files.arrays import read_features, write_npy
 from ddmd_bench.files.decoding import Undecodable, decoded, upright
 from ddmd_bench.files.device import default_device
@@ -26,7 +27,14 @@ from ddmd_bench.files.records import SO_FAR, mark_done, read_done, read_jsonl, s
 from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
 from ddmd_bench.measuring.looks import rule_of
-from ddmd_bench.measuring.measure import Images, KeptAnswers, Measured, Row, measure
+from ddmd_bench.measuring.measure import (
+    Images,
+    KeptAnswers,
+    Measured,
+    Row,
+    answer_own,
+    measure,
+)
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 from ddmd_bench.stats.frechet import RealFeatures
@@ -47,7 +55,10 @@ REAL_ROW = {"prompt_id": str, "prompt_set": str}
 
 
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
-    """Write a student's per-image metrics, features and aggregates; `done.json` last."""
+    """Write a student's per-image metrics, features and aggregates; `done.json` last.
+
+    Ranks share the images; the first one joins what all of them have kept, and writes.
+    """
     metrics = plan.suite.metrics
     start, before = time.perf_counter(), _seconds_before(task.folder)
     drawing = plan.task("generate", task.student, task.seed)
@@ -56,16 +67,18 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     kept = KeptAnswers(task.folder.parents[1] / "answers" / source.name, plan.embeddings)
     dtype = getattr(torch, plan.suite.scoring.dtype)
     images = replace(_images(source, rows), ends=_ends(plan))
-    measured = measure(
-        images,
-        metrics,
-        task.label,
-        kept=kept,
-        asked=plan.suite.metrics_of(),
-        progress=progress,
-        device=default_device(),
-        dtype=dtype,
-    )
+    how: dict[str, Any] = {
+        "asked": plan.suite.metrics_of(),
+        "progress": progress,
+        "device": default_device(),
+        "dtype": dtype,
+    }
+    if ranks.num() > 1:
+        with ranks.together():
+            answer_own(images, metrics, kept, **how)
+        if not ranks.is_first():
+            return
+    measured = measure(images, metrics, task.label, kept=kept, **how)
     write_parquet(task.folder / "per_image.parquet", measured.table)
     if plan.suite.until_settled is not None and not drawing.complete():
         seconds = time.perf_counter() - start + before

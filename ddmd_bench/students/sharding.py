@@ -88,6 +88,12 @@ def is_part(value: object) -> bool:
     return isinstance(value, DTensor)
 
 
+def own_part(value: Tensor) -> Tensor:
+    """What this rank has of a tensor."""
+    spread: Any = value
+    return spread.to_local() if is_part(value) else value
+
+
 def part_of(value: Tensor, like: Tensor) -> Tensor:
     """This rank's part of a whole tensor that all ranks have, where `like` is one in parts."""
     if not is_part(like):

@@ -22,6 +22,7 @@ from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
+from ddmd_bench.students.sharding import is_part
 from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
 from ddmd_bench.training.finite import NotFinite, require_finite_weights
 from ddmd_bench.training.update import Training
@@ -64,9 +65,13 @@ class Course:
         """Raise BenchError if a rank has gone on from another checkpoint, or with other weights."""
         if ranks.num() > 1:
             ranks.require_equal("the iteration of their checkpoint", len(self.rows))
-            sums = {
-                role: repr(float(sum(value.double().sum() for value in network.state().values())))
+            kept_whole = {
+                role: [value for value in network.state().values() if not is_part(value)]
                 for role, network in self.training.networks.items()
+            }
+            sums = {
+                role: repr(float(sum(value.double().sum() for value in values)))
+                for role, values in kept_whole.items()
             }
             ranks.require_equal(f"their weights after iteration {len(self.rows)}", sums)
 
@@ -76,7 +81,7 @@ class Course:
         All ranks call it and the first writes, from the live tensors, one of them on the CPU at a
         time; where ranks keep parts, all that it writes is on its CPU first.
         """
-        with self._recorded(len(self.rows)):
+        with self._recorded(len(self.rows)), ranks.together():
             require_finite_weights(self.training.networks)
         held = {"state": self.training.state(), "rows": self.rows, "history": self.history}
         with ranks.together():

@@ -9,6 +9,7 @@ from torch import Tensor
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.terms import Direction
 from ddmd_bench.students.networks import Network
+from ddmd_bench.students.sharding import own_part
 
 
 class NotFinite(BenchError):
@@ -35,8 +36,8 @@ def culprit(x0: Tensor, direction: Direction, losses: Mapping[str, Tensor]) -> s
 
 
 def require_finite_weights(networks: Mapping[str, Network]) -> None:
-    """Raise NotFinite if a step left a weight that is no number."""
+    """Raise NotFinite if a step left a weight that is no number, of those that this rank has."""
     for role, network in networks.items():
         for name, value in network.state().items():
-            if not value.isfinite().all():
+            if not own_part(value).isfinite().all():
                 raise NotFinite(f"{name} of the {role}")
