@@ -16,6 +16,7 @@ from ddmd_bench.commands.options import (
     Redo,
     Reports,
     Runs,
+    RunsAnywhere,
     SuiteName,
     Workers,
     console,
@@ -24,6 +25,7 @@ from ddmd_bench.commands.options import (
 )
 from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
 from ddmd_bench.errors import BenchError, NotRun, files_told
+from ddmd_bench.files.elsewhere import here
 from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
 
@@ -51,11 +53,11 @@ class CheckCommand(TyperCommand):
 def check(
     suite: SuiteName,
     set_: Overrides = None,
-    runs: Runs = Path("runs"),
+    runs: RunsAnywhere = "runs",
     reports: Reports = Path("reports"),
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
     baseline: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Hold students against those of this report, pack or folder of runs."),
     ] = None,
     student: Annotated[str | None, typer.Option(help="This one alone.")] = None,
@@ -86,13 +88,14 @@ def check(
             if pictures is not None:
                 require_folder(pictures, "--pictures")
             if update:
-                _update(suite, set_ or [], runs, expected, why)
+                _update(suite, set_ or [], Path(runs), expected, why)
                 return
             plan = planned(suite, set_, runs, reports)
             if baseline is None and student is None and against is None:
                 found = stage.check(plan, expected)
             else:
-                found = stage.check_models(plan, baseline, student, against)
+                other = None if baseline is None else here(baseline)
+                found = stage.check_models(plan, other, student, against)
             _print_checked(found, plan.suite.name, json_)
             _for_ci(found, plan.suite.name, junit, pictures)
     except BenchError as error:

@@ -9,13 +9,14 @@ import typer
 
 from ddmd_bench.commands.options import console
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.elsewhere import here
 from ddmd_bench.files.places import require_file
 from ddmd_bench.files.records import write_whole
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A report.json, or the folder that holds it.")],
-    second: Annotated[Path, typer.Argument(help="The report to compare it with.")],
+    first: Annotated[str, typer.Argument(help="A report.json, or the folder that holds it.")],
+    second: Annotated[str, typer.Argument(help="The report to compare it with.")],
     pair: Annotated[
         list[str] | None,
         typer.Option(help="student=other: of the first and the second. Default: equal names."),
@@ -28,7 +29,7 @@ def compare(
 
     if output is not None:
         require_file(output, "--output")
-    records = read_report(first), read_report(second)
+    records = read_report(here(first)), read_report(here(second))
     pairs = [_parse_pair(text) for text in pair or []]
     pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
     if not pairs:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ddmd_bench.errors import BenchError, files_told
 from ddmd_bench.files import ranks
+from ddmd_bench.files.elsewhere import is_elsewhere
 from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.stopping import EXIT_CODE, Stopped
 
@@ -28,7 +29,25 @@ SuiteName = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a value: train.num_iterations=20")
 ]
-Runs = Annotated[Path, typer.Option(help="Where the stages keep their files.")]
+
+
+def _folder(given: str | Path) -> Path:
+    if is_elsewhere(str(given)):
+        raise typer.BadParameter(
+            f"{given}: work is done in a folder of this machine, or in a shared one. `pull` brings "
+            "a run from there, `push` takes it back"
+        )
+    return Path(given)
+
+
+Runs = Annotated[
+    Path,
+    typer.Option(help="Where the stages keep their files.", parser=_folder, metavar="PATH"),
+]
+# Of commands that only read: a copy of what is elsewhere is brought up to date first.
+RunsAnywhere = Annotated[
+    str, typer.Option("--runs", help="Where the stages' files are: a folder, or a URL (s3://...).")
+]
 Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
 Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
 Redo = Annotated[

@@ -16,6 +16,7 @@ from ddmd_bench.commands.options import (
     Redo,
     Reports,
     Runs,
+    RunsAnywhere,
     SuiteName,
     UntilSettled,
     Workers,
@@ -25,6 +26,7 @@ from ddmd_bench.commands.options import (
 )
 from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files import ranks, stopping
+from ddmd_bench.files.elsewhere import here, is_elsewhere
 from ddmd_bench.files.places import require_folder
 from ddmd_bench.files.records import read_json
 
@@ -36,18 +38,23 @@ _IN_USE = "Wait for it, end it, or take another folder: --runs"
 ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
 
 
-def planned(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Plan:
-    """The plan of a suite that is named on the command line."""
+def planned(suite: str, overrides: list[str] | None, runs: Path | str, reports: Path) -> Plan:
+    """The plan of a suite that is named on the command line; runs: a URL if they are elsewhere."""
     from ddmd_bench.planning.plan import make_plan
     from ddmd_bench.suite.files import load_suite
 
-    require_folder(runs, "--runs")
+    loaded = load_suite(suite, overrides or [])
+    if is_elsewhere(str(runs)):
+        runs = here(f"{str(runs).rstrip('/')}/{loaded.name}").parent
+    require_folder(Path(runs), "--runs")
     require_folder(reports, "--reports")
-    return make_plan(load_suite(suite, overrides or []), runs, reports)
+    return make_plan(loaded, Path(runs), reports)
 
 
 @contextmanager
-def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) -> Iterator[Plan]:
+def begun(
+    suite: str, overrides: list[str] | None, runs: Path | str, reports: Path
+) -> Iterator[Plan]:
     """Such a plan, of which some task at least is complete; or that of a pack, FILE.tar."""
     from ddmd_bench.reporting.packs import is_pack, opened_pack
 
@@ -55,13 +62,13 @@ def begun(suite: str, overrides: list[str] | None, runs: Path, reports: Path) ->
         if overrides:
             raise BenchError(f"--set: {suite} holds the settings of its own run")
         stopping.obey()  # what was copied out of it goes again
-        with opened_pack(Path(suite)) as plan:
+        with opened_pack(here(suite)) as plan:
             yield plan
         return
     plan = planned(suite, overrides, runs, reports)
     if not any(task.complete() for task in plan.tasks.values()):
         raise NotRun(
-            f"{runs / plan.suite.name}: no task of this suite is complete. Begin with "
+            f"{Path(runs) / plan.suite.name}: no task of this suite is complete. Begin with "
             f"`python -m ddmd_bench run {suite}`, or name the folder: --runs"
         )
     yield plan
@@ -226,7 +233,7 @@ def raise_missing(plan: Plan) -> None:
 def report(
     suite: SuiteName,
     set_: Overrides = None,
-    runs: Runs = Path("runs"),
+    runs: RunsAnywhere = "runs",
     reports: Reports = Path("reports"),
 ) -> None:
     """Write the report of a finished run, or of a packed one: FILE.tar."""

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddmd_bench.commands.options import Overrides, Reports, Runs, SuiteName, console, split_names
+from ddmd_bench.commands.options import (
+    Overrides,
+    Reports,
+    Runs,
+    RunsAnywhere,
+    SuiteName,
+    console,
+    split_names,
+)
 from ddmd_bench.commands.running import begun
 from ddmd_bench.errors import BenchError, unknown
 
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
 def verify(
     suite: SuiteName,
     set_: Overrides = None,
-    runs: Runs = Path("runs"),
+    runs: RunsAnywhere = "runs",
     reports: Reports = Path("reports"),
 ) -> None:
     """Hash every file of a run, or of a pack (FILE.tar), and compute its report again.

@@ -110,7 +110,8 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
+        if error.errno is not None:  # else it says all it knows in words of its own
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -1,0 +1,169 @@
+"""Files on other storage, wherever fsspec reaches: s3://, gs://, hf://, sftp:// and more.
+
+path = here("s3://lab/runs/report.json")        # a copy in the cache
+folder = mirrored("s3://lab/runs/shapes", folder, tell)
+pushed(folder, "s3://lab/runs/shapes", tell)
+
+Only what is not there yet is copied. A copy has its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.files.inside import require_inside
+from ddmd_bench.files.locks import LOCK
+from ddmd_bench.files.records import (
+    DONE,
+    cache_folder,
+    content_key,
+    json_text,
+    read_record,
+    write_json,
+    written_whole,
+)
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://")
+# What a copy was made of, beside it: of each file what its storage said of it.
+COPIED = "copied.json"
+DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # of this machine's own
+Tell = Callable[[int, int], None]  # bytes copied, of so many
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a name is a URL, and no path of this machine."""
+    return _URL.match(name) is not None
+
+
+def here(name: str) -> Path:
+    """A file's or a folder's path: of a URL, that of a copy of it in the cache, brought up to date.
+
+    Raises BenchError where there is nothing, or the storage cannot be reached.
+    """
+    if not is_elsewhere(name):
+        return Path(name)
+    folder = cache_folder() / "elsewhere" / content_key(name.rstrip("/"))
+    return mirrored(name, folder) / name.rstrip("/").rpartition("/")[2]
+
+
+def mirrored(url: str, folder: Path, tell: Tell = lambda done, total: None) -> Path:
+    """Make a folder of this machine hold what is behind a URL, a file or a folder; that folder."""
+    _fetch_all(url, folder, tell, keep=False)
+    return folder
+
+
+def pulled(url: str, folder: Path, tell: Tell) -> None:
+    """Copy the folder behind a URL below one of this machine; files that others made there stay."""
+    _fetch_all(url, folder, tell, keep=True)
+
+
+def _fetch_all(url: str, folder: Path, tell: Tell, *, keep: bool) -> None:
+    name = url.rstrip("/").rpartition("/")[2]
+    record = folder / f"{name}-{COPIED}"
+    before: dict[str, Any] = read_record(record) if record.is_file() else {}
+    with _reached(url) as (storage, root):
+        found = _listed(storage, root)
+        if not found:
+            raise BenchError(f"{url}: nothing is there, neither a file nor a folder with files")
+        places = {
+            require_inside(f"{name}{path.removeprefix(root)}", url): path
+            for path in sorted(found, key=_record_last)
+        }
+        now = {place: content_key(str(found[path])) for place, path in places.items()}
+
+        def is_wanted(place: str) -> bool:
+            there = (folder / place).is_file()
+            others = keep and place not in before
+            return not there or not (others or before.get(place) == now[place])
+
+        def fetch(path: str) -> None:
+            with written_whole(target[path]) as temporary:
+                storage.get_file(path, str(temporary))
+
+        target = {path: folder / place for place, path in places.items()}
+        wanted = [path for place, path in places.items() if is_wanted(place)]
+        _copy({path: int(found[path].get("size") or 0) for path in wanted}, tell, fetch)
+    for place in {*before} - {*now} if not keep else ():
+        with suppress(OSError):  # it is no longer there
+            (folder / place).unlink()
+    write_json(record, now)
+
+
+def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int:
+    """Copy a folder's files to where a URL leads; how many were not there yet."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"), key=lambda path: _record_last(str(path)))
+        if path.is_file() and path.stem != LOCK and not path.name.endswith(".tmp")
+    ]
+    with _reached(url) as (storage, root):
+        record = f"{root}/{COPIED}"
+        sent = json.loads(storage.cat_file(record)) if storage.isfile(record) else {}
+        there = {path.removeprefix(f"{root}/") for path in _listed(storage, root)}
+        places = {str(path): path.relative_to(folder).as_posix() for path in files}
+        stats = {str(path): path.stat() for path in files}
+        now = {places[path]: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+        todo = {
+            path: stat.st_size
+            for path, stat in stats.items()
+            if (place := places[path]) not in there or sent.get(place) != now[place]
+        }
+
+        def put(path: str) -> None:
+            target = f"{root}/{places[path]}"
+            storage.makedirs(target.rpartition("/")[0], exist_ok=True)
+            storage.put_file(path, target)
+
+        _copy(todo, tell, put)
+        if todo:
+            storage.pipe_file(record, json_text(now).encode())
+    return len(todo)
+
+
+def _record_last(path: str) -> tuple[bool, str]:
+    """A task's record comes after its other files: whoever reads meanwhile finds no half of it."""
+    return path.endswith(f"/{DONE}"), path
+
+
+def _copy(sizes: Mapping[str, int], tell: Tell, copy: Callable[[str], None]) -> None:
+    done, total = 0, sum(sizes.values())
+    for path, size in sizes.items():
+        copy(path)
+        done += size
+        tell(done, total)
+
+
+def _listed(storage: Any, root: str) -> dict[str, dict[str, Any]]:
+    """What the storage says of each file, by its path there."""
+    found: dict[str, dict[str, Any]] = storage.find(root, detail=True)
+    return {path: info for path, info in found.items() if not path.endswith(f"/{COPIED}")}
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[tuple[Any, str]]:
+    """A storage and the path of a URL on it; what it raises is a sentence."""
+    import fsspec
+
+    try:
+        storage, root = fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise BenchError(f"{url}: no way to reach it: {said_by(error)}") from error
+    try:
+        storage.invalidate_cache()
+        yield storage, root.rstrip("/")
+    except BenchError:
+        raise
+    except Exception as error:  # each storage's library has errors of its own
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        raise BenchError(
+            f"{url}: {said_by(error)}. Look at the name, at the network, and at the account that "
+            "its storage asks for (fsspec's documentation of it)"
+        ) from error

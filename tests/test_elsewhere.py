@@ -1,0 +1,195 @@
+"""Runs on other storage: copied once, read from there, and whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from conftest import TINY
+from fsspec.implementations.memory import MemoryFileSystem
+from typer.testing import CliRunner, Result
+
+from ddmd_bench.commands.cli import app
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.elsewhere import here, is_elsewhere, mirrored, pulled, pushed
+
+URL = "memory://lab/runs"
+
+
+@pytest.fixture(autouse=True)
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    yield fsspec.filesystem("memory")
+    MemoryFileSystem.store.clear()
+
+
+def quiet(done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith("copied.json")
+    }
+
+
+FILES = {"train/a/done.json": "{}", "train/a/w.bin": "1", "train/a/x/0.png": "2", "b.txt": "3"}
+
+
+def test_only_what_is_new_is_copied(tmp_path: Path, storage: Any) -> None:
+    folder = write(tmp_path / "run", {**FILES, "lock.json": "mine", ".w.bin.7.tmp": "half"})
+    assert pushed(folder, f"{URL}/run", quiet) == 4
+    assert pushed(folder, f"{URL}/run", quiet) == 0
+    (folder / "b.txt").write_text("4")
+    os.utime(folder / "b.txt", ns=(1, 1))
+    assert pushed(folder, f"{URL}/run", quiet) == 1
+    got = []
+    get_file = MemoryFileSystem.get_file
+
+    def counted(self: Any, path: str, *rest: Any, **named: Any) -> None:
+        got.append(path.rpartition("/")[2])
+        get_file(self, path, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "get_file", counted)
+        copy = mirrored(f"{URL}/run", tmp_path / "copy")
+        assert texts(copy / "run") == {**FILES, "b.txt": "4"}
+        assert got[-1] == "done.json"  # a reader finds no half of a task
+        got.clear()
+        storage.pipe_file("/lab/runs/run/train/a/w.bin", b"5")
+        storage.rm_file("/lab/runs/run/b.txt")
+        (copy / "run" / "train/a/x/0.png").unlink()
+        mirrored(f"{URL}/run", copy)
+    assert sorted(got) == ["0.png", "w.bin"]
+    left = {name: text for name, text in FILES.items() if name != "b.txt"}
+    assert texts(copy / "run") == {**left, "train/a/w.bin": "5"}
+
+
+def test_a_file_is_a_copy_in_the_cache(tmp_path: Path, storage: Any) -> None:
+    storage.pipe_file("/lab/report.json", b"{}")
+    path = here("memory://lab/report.json")
+    assert path.name == "report.json"
+    assert path.read_text() == "{}"
+    storage.pipe_file("/lab/report.json", b"[]")
+    assert here("memory://lab/report.json").read_text() == "[]"
+    assert here("some/report.json") == Path("some/report.json")
+    assert [is_elsewhere(name) for name in ("s3://a", "C:/x", "a/b", "/a")] == [True, *[False] * 3]
+
+
+def test_what_is_pulled_leaves_what_others_made(tmp_path: Path, storage: Any) -> None:
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+    runs = write(tmp_path / "runs", {"run/b.txt": "own", "run/c.txt": "own", "other/b.txt": "own"})
+    pulled(f"{URL}/run", runs, quiet)
+    kept = {"run/b.txt": "own", "run/c.txt": "own", "other/b.txt": "own"}
+    assert texts(runs) == {**{f"run/{name}": text for name, text in FILES.items()}, **kept}
+    (runs / "run/train/a/w.bin").write_text("trained on")
+    storage.rm_file("/lab/runs/run/train/a/x/0.png")
+    pulled(f"{URL}/run", runs, quiet)
+    assert texts(runs)["run/train/a/w.bin"] == "trained on"
+    assert "run/train/a/x/0.png" in texts(runs)
+
+
+def test_a_copy_that_breaks_off_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+
+    def broken(self: Any, path: str, target: str, **named: Any) -> None:
+        Path(target).write_bytes(b"ha")
+        raise ConnectionResetError("the line broke")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "get_file", broken)
+        with pytest.raises(BenchError, match=r"memory://lab/runs/run: .*the line broke.* network"):
+            mirrored(f"{URL}/run", tmp_path / "copy")
+    assert texts(tmp_path) == {f"there/{name}": text for name, text in FILES.items()}
+    assert texts(mirrored(f"{URL}/run", tmp_path / "copy") / "run") == FILES
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("memory://lab/none", "nothing is there"),
+        ("nosuch://lab/runs", "no way to reach it.*nosuch"),
+    ],
+)
+def test_what_is_not_there_is_said(url: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=said):
+        mirrored(url, tmp_path)
+
+
+def test_a_name_that_leads_out_is_refused(tmp_path: Path, storage: Any) -> None:
+    storage.pipe_file("/lab/runs/run/a\\..\\b", b"x")
+    with pytest.raises(BenchError, match="no plain path below its folder"):
+        mirrored(f"{URL}/run", tmp_path / "copy")
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_a_run_is_reported_checked_and_verified_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    students = {name: TINY["students"][name] for name in ("real", "teacher_2")}
+    suite = {**TINY, "students": students, "baseline": "teacher_2"}
+    Path("tiny.yaml").write_text(json.dumps(suite))
+    assert command("run", "tiny.yaml", "--workers", 1).exit_code == 0
+    assert command("push", "tiny.yaml", URL).exit_code == 0
+    assert "0 files that were not there" in command("push", "tiny.yaml", URL).output
+    assert command("pack", "tiny.yaml").exit_code == 0
+    storage = fsspec.filesystem("memory")
+    storage.put_file("tiny.tar", "/lab/tiny.tar")
+    storage.put_file("reports/tiny/report.json", "/lab/report.json")
+    Path("runs").rename("away")
+
+    result = command("report", "tiny.yaml", "--runs", URL, "--reports", "again")
+    assert result.exit_code == 0, result.output
+    reports = [json.loads(Path(f, "tiny/report.json").read_text()) for f in ("reports", "again")]
+    assert reports[0]["table"] == reports[1]["table"]
+    result = command("verify", "tiny.yaml", "--runs", URL, "--reports", "again")
+    assert result.exit_code == 0, result.output
+    asked = ["--student", "teacher_2", "--against", "teacher_2"]
+    for baseline in ("memory://lab/report.json", "memory://lab/tiny.tar"):
+        result = command(
+            "check",
+            "tiny.yaml",
+            "--runs",
+            URL,
+            "--reports",
+            "again",
+            "--baseline",
+            baseline,
+            *asked,
+        )
+        assert result.exit_code in (0, 3), result.output
+    assert command("verify", "memory://lab/tiny.tar").exit_code == 0
+    result = command("compare", "memory://lab/report.json", "again/tiny")
+    assert result.exit_code == 0, result.output
+
+    assert command("pull", "tiny.yaml", URL).exit_code == 0
+    result = command("run", "tiny.yaml", "--workers", 1)
+    assert "0 tasks done" in result.output, result.output
+    result = command("run", "tiny.yaml", "--runs", URL)
+    assert result.exit_code == 2
+    assert "pull" in result.output
+    result = command("push", "tiny.yaml", "elsewhere")
+    assert result.exit_code == 2
+    assert "expected a URL" in result.output
