@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from faults import FAULTS, Fault, Write, Writes
+from faults import FAULTS, FREEING, Fault, Write, Writes
 from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
@@ -184,6 +184,7 @@ def failing(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Write | N
         failed = Path(writes.failed.path)  # what is in the cache is found out again
         name = failed.name.removeprefix(".").removesuffix(".tmp")
         needed = name not in NOT_NEEDED and failed.parts[0] != "cache"
+        needed &= writes.failed.call not in FREEING  # what has served costs room, nothing else
         assert not needed or writes.harmless or fault.signal, told
     require_kept(folder, before)
     for path in folder.rglob("*"):

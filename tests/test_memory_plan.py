@@ -8,6 +8,7 @@ import torch
 
 from ddmd_bench.backends import BACKENDS, Backend
 from ddmd_bench.backends.facts import Facts
+from ddmd_bench.files.ranks import Group
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.outlook import Outlook, memory_lines, memory_problems
 from ddmd_bench.planning.part import Asked
@@ -74,8 +75,10 @@ def suite(**train: object) -> Suite:
 def test_what_cannot_fit_is_refused_with_a_way_out(backend: Backend) -> None:
     told = training_bytes(facts_of(backend), METHODS["dmd"], TrainSettings(), backend.lora_targets)
     outlook = Outlook(Asked(suite(), backend, {}))
-    assert memory_problems(outlook, told.memory.each()) == []
-    (problem,) = memory_problems(outlook, told.memory.each() - 1)
+    needed = told.memory.each()
+    assert memory_problems(outlook, Group()) == []
+    assert memory_problems(outlook, Group(gpu_memory=needed)) == []
+    (problem,) = memory_problems(outlook, Group(gpu_memory=needed - 1))
     assert "students.dmd" in problem
     assert "train.lora_rank" in problem
     assert len(memory_lines(outlook)) == 1

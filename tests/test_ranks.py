@@ -135,6 +135,7 @@ def agreements() -> dict[str, Any]:
     with pytest.raises(BenchError) as found:
         ranks.require_equal("their suites", "b" if last else "a")
     told["equal"] = str(found.value)
+    told["inside"] = raised_inside(last)
     # One has met an error outside of any agreement, while the others go on.
     if last:
         told["left"] = ranks.at_end("a full disk")
@@ -145,6 +146,20 @@ def agreements() -> dict[str, Any]:
     told["first's"] = ranks.told(ranks.number())
     told["anyone"] = ranks.anyone(last), ranks.anyone(False)
     return told
+
+
+def raised_inside(last: bool) -> str:
+    """One raises inside while the others still tell each other something there."""
+
+    def told() -> None:
+        with ranks.together():
+            if last:
+                raise BenchError("no disk")
+            ranks.gathered("more")
+
+    with pytest.raises(BenchError) as found:
+        told()
+    return str(found.value)
 
 
 class Unportable(Exception):
@@ -164,6 +179,8 @@ def test_all_ranks_hear_the_same() -> None:
     assert first["odd"].startswith("BenchError: rank 1 on ")
     assert "Unportable" in first["odd"]
     assert "differ in their suites: rank 1 on" in first["equal"]
+    assert first["inside"].endswith("no disk")
+    assert second["inside"] == "no disk"
     assert first["left"] == ["rank 1 has left this task: a full disk", "a full disk"]
     assert first["first's"] == 0
     assert first["anyone"] == (True, False)

@@ -12,7 +12,7 @@ import tiny_lumina2
 import tiny_sdxl
 import torch
 from on_ranks import Ended, on_ranks
-from test_ranks import make_training
+from test_ranks import make_training, trained
 from torch import Tensor
 
 from ddmd_bench.backends import BACKENDS
@@ -137,6 +137,22 @@ def test_a_checkpoint_belongs_to_no_number_of_ranks(sharding: str, tmp_path: Pat
     # Half of everything, or the teacher, two networks and their average whole beside half of the
     # states: 4 + 2 * 2 / 2 of 4 + 2 * 2 networks.
     assert held / one_held == pytest.approx({"weights": 0.5, "optimizer": 0.75}[sharding], abs=0.01)
+
+
+def on_two_machines(names: list[str]) -> Any:
+    """Four ranks that take themselves for two machines with two each."""
+    group = ranks.Group(4, 2)
+    ranks.group = lambda: group  # type: ignore[assignment]
+    return trained(names, 2, "weights")
+
+
+def test_over_machines_weights_are_in_parts_on_each() -> None:
+    names = ["decoupled_hybrid_gan", "adapters"]
+    of_ranks = on_ranks(4, on_two_machines, names)
+    for name, (rows, _, weights) in trained(names, 2).items():
+        for found in of_ranks:
+            assert found[name][0][1] == pytest.approx(rows[1], rel=1e-3, abs=1e-5, nan_ok=True)
+            assert (found[name][2] - weights).abs().mean() < 1e-6, name
 
 
 def failing_alone() -> None:

@@ -16,6 +16,7 @@ from ddmd_bench.commands.options import (
     raise_problems,
 )
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files import ranks
 from ddmd_bench.files.places import require_folder
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
         Outlook,
         disk_lines,
         disk_problems,
-        gpu_problems,
         memory_lines,
+        memory_problems,
         work_lines,
     )
     from ddmd_bench.planning.part import Asked
@@ -93,7 +94,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
     looks = look_at(downloads.remotes)
     # Where nothing answered, a missing file is no problem yet: `fetch` will tell.
     problems += [problem for seen in looks if seen.reached for problem in seen.problems]
-    problems += gpu_problems(outlook)
+    problems += memory_problems(outlook, ranks.group())
     to_come = bytes_to_come(looks)
     problems += disk_problems({runs: sum(outlook.disk().values()), hub_cache(): to_come})
     lines = lines_of(downloads.remotes, looks) + weights_lines(downloads.weights)

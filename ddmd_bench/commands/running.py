@@ -87,8 +87,9 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     complete = all(task.complete() for stage in stages for task in plan.of_stage(stage))
     if not ranks.anyone(not complete):
         return Outcome(0, [])
+    group = ranks.group()
     with ranks.together():
-        _require_ready(plan, stages, workers, redo)
+        _require_ready(plan, stages, workers, redo, group)
     if ranks.num() > 1:
         problems = sharing_problems(plan, stages)
         with ranks.together():
@@ -108,10 +109,12 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
         return run_suite(plan, stages, on_event, workers)
 
 
-def _require_ready(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> None:
+def _require_ready(
+    plan: Plan, stages: tuple[str, ...], workers: int, redo: bool, group: ranks.Group
+) -> None:
     """Raise BenchError if anything is known that would stop the stages later."""
     from ddmd_bench.planning.downloads import require_here
-    from ddmd_bench.planning.outlook import Outlook, disk_problems, gpu_problems
+    from ddmd_bench.planning.outlook import Outlook, disk_problems, memory_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
     from ddmd_bench.run.workers import slots
@@ -135,7 +138,7 @@ def _require_ready(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool
     outlook = Outlook(Asked.of(plan.suite), plan, at_once)
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
-        problems += gpu_problems(outlook, ranks.num())
+        problems += memory_problems(outlook, group)
     raise_problems(problems)
 
 

@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from ddmd_bench.errors import BenchError, said_by
-from ddmd_bench.files.device import is_out_of_memory
+from ddmd_bench.files.device import gpu_memory, is_out_of_memory
 from ddmd_bench.files.launchers import as_torch_reads, launched_by
 from ddmd_bench.files.stopping import Stopped
 
@@ -104,6 +104,24 @@ def num() -> int:
     return _Here.num
 
 
+class Group(NamedTuple):
+    """All of them."""
+
+    num: int = 1
+    per_machine: int = 1  # where each machine has as many, else all
+    gpu_memory: int | None = None  # bytes of the smallest of their GPUs, None on a CPU
+
+
+def group() -> Group:
+    """What the ranks are together; all of them call it."""
+    found = gathered((socket.gethostname(), gpu_memory()))
+    hosts = [host for host, _ in found]
+    counts = {hosts.count(host) for host in hosts}
+    memory = [size for _, size in found if size is not None]
+    per_machine = counts.pop() if len(counts) == 1 else num()
+    return Group(num(), per_machine, min(memory, default=None))
+
+
 def num_here() -> int:
     """How many of them are on this machine."""
     hosts = gathered(socket.gethostname())
@@ -129,13 +147,22 @@ def dealt(items: Sequence[Item]) -> Sequence[Item]:
 def gathered(value: Value) -> list[Value]:
     """Every rank's value, in their order.
 
-    Raises BenchError where another has come to the end of the task instead: it met an error.
+    Raises BenchError where another has met an error instead: it has come to the end of `together`,
+    or of the task.
     """
-    values = _exchanged(_Sent(value, at_end=False))
+    return [sent.value for sent in _heard(_Sent(value))]
+
+
+def _heard(own: _Sent) -> list[_Sent]:
+    """What every rank sent, of ranks that are all at the same place."""
+    values = _exchanged(own)
     for rank, sent in enumerate(values):
         if sent.at_end:
             raise BenchError(f"rank {rank} has left this task: {sent.value}")
-    return [sent.value for sent in values]
+        if sent.raised is not None and not own.together:
+            _Here.shared = sent.raised
+            raise sent.raised
+    return values
 
 
 def at_end(value: Value) -> list[Value]:
@@ -148,7 +175,9 @@ def at_end(value: Value) -> list[Value]:
 
 class _Sent(NamedTuple):
     value: Any
-    at_end: bool
+    at_end: bool = False
+    together: bool = False  # at the end of a `together`
+    raised: Exception | None = None  # inside it
 
 
 def _exchanged(sent: _Sent) -> list[_Sent]:
@@ -183,10 +212,12 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, the others wait
         raised = error
-    met = gathered((_portable(raised), _this_rank()))
-    errors = [error for error, _ in met if error is not None]
+    if raised is not None and raised is _Here.shared:
+        raise raised  # which all have heard of inside
+    met = _heard(_Sent(_this_rank(), together=True, raised=_portable(raised)))
+    errors = [sent.raised for sent in met if sent.raised is not None]
     if errors:
-        first, rank = next((error, rank) for error, rank in met if error is not None)
+        first, rank = next((s.raised, s.value) for s in met if s.raised is not None)
         if raised is not None and len({said_by(error) for error in errors}) == 1:
             first = raised  # the same on all that have one
         elif type(first) is BenchError:

@@ -48,14 +48,19 @@ def backward_simulation(
     cond: Cond,
     noises: Sequence[Tensor],
     level: Level,
+    idle: Denoise | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Training inputs made by the student's own earlier steps: x_t [B, C, H, W] at t [B].
 
-    steps: of each row, how many of its steps the student has made before: 0 stays pure noise.
+    steps: of each row, how many of its steps the student has made before: 0 stays pure noise. idle:
+    what is called where no row makes a step, if a pass is made for each of them whatever the rows.
     """
     x_t, device = noises[0].clone(), noises[0].device
-    for k in range(max(steps)):
+    for k in range(max(steps) if idle is None else len(t_list) - 1):
         rows = torch.tensor([row for row, step in enumerate(steps) if step > k], device=device)
+        if idle is not None and not len(rows):
+            idle(x_t[:1], torch.full((1,), t_list[k], device=device), rows_of(cond, slice(0, 1)))
+            continue
         t_k = torch.full((len(rows),), t_list[k], device=device)
         t_next = torch.full_like(t_k, t_list[k + 1])
         x0 = student(x_t[rows], t_k, rows_of(cond, rows))

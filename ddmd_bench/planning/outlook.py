@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ddmd_bench.backends.facts import Facts
 from ddmd_bench.backends.flops import Flops
-from ddmd_bench.files.device import gpu_memory
+from ddmd_bench.files.ranks import Group
 from ddmd_bench.files.records import read_done
 from ddmd_bench.planning.part import Asked, Cost, TaskKind, Work
 from ddmd_bench.planning.parts import PARTS
@@ -135,15 +135,17 @@ def memory_lines(outlook: Outlook) -> list[str]:
     ]
 
 
-def memory_problems(outlook: Outlook, available: int, num_ranks: int = 1) -> list[str]:
-    """Trainings that cannot fit into so many bytes of each GPU, whatever the batch."""
-    problems = []
+def memory_problems(outlook: Outlook, group: Group) -> list[str]:
+    """Trainings that cannot fit into the GPUs of these ranks, whatever the batch."""
+    problems, available = [], group.gpu_memory
+    if available is None:
+        return []
     for (_, student), cost in outlook.costs.items():
         if cost.memory is None:
             continue
         settings = outlook.asked.suite.train_settings(student)
-        sharding = sharding_of(settings, cost.memory, num_ranks, available)
-        if (needed := cost.memory.each(sharding, num_ranks)) > available:
+        sharding = sharding_of(settings, cost.memory, group)
+        if (needed := cost.memory.each(sharding, group)) > available:
             lora = settings.lora_rank is None
             todo = "set train.lora_rank (64)" if lora else "take a GPU with more memory"
             more = ", start more processes (docs/scale.md)" if sharding != "none" or lora else ""
@@ -153,12 +155,6 @@ def memory_problems(outlook: Outlook, available: int, num_ranks: int = 1) -> lis
                 "set train.optimizer to adamw_8bit"
             )
     return problems
-
-
-def gpu_problems(outlook: Outlook, num_ranks: int = 1) -> list[str]:
-    """Trainings that cannot fit into this machine's GPU; without one there is no limit."""
-    available = gpu_memory()
-    return [] if available is None else memory_problems(outlook, available, num_ranks)
 
 
 def work_lines(outlook: Outlook) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ddmd_bench.files.ranks import Group
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.outlook import RATE, Outlook, duration
 from ddmd_bench.planning.part import TaskKind
@@ -12,6 +13,7 @@ from ddmd_bench.planning.sizes import TrainingMemory, gigabytes
 from ddmd_bench.suite.used import has_fake_score
 
 GPUS = (1, 8, 64)
+PER_MACHINE = 8
 LEAST_S = 3600  # what takes less needs no second GPU
 
 
@@ -80,7 +82,7 @@ def _training_line(outlook: Outlook, student: str, memory: TrainingMemory) -> st
     told = [f"an update sums {gigabytes(updates * memory.gradients)} of gradients over the GPUs"]
     for num in GPUS[1:]:
         sizes = [
-            f"{gigabytes(memory.each(way, num))} ({way})"
+            f"{gigabytes(memory.each(way, Group(num, PER_MACHINE)))} ({way})"
             for way in WAYS[1:]
             if not any(sharding_problems(settings, way, num))
         ]

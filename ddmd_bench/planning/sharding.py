@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ddmd_bench.files.ranks import Group
 from ddmd_bench.planning.part import Asked
 from ddmd_bench.planning.sizes import TrainingMemory
 from ddmd_bench.planning.training import TRAINING
@@ -15,33 +16,27 @@ WAYS = ("none", "optimizer", "weights")  # each takes less memory than the one b
 ROOM = 0.75
 
 
-def settings_on_ranks(
-    suite: Suite, student: str, num_ranks: int, available: int | None
-) -> TrainSettings:
-    """A student's settings as so many ranks train it: `sharding` is chosen.
-
-    available: bytes of the smallest of their GPUs, None on a CPU.
-    """
+def settings_on_ranks(suite: Suite, student: str, group: Group) -> TrainSettings:
+    """A student's settings as these ranks train it: `sharding` is chosen."""
     settings = suite.train_settings(student)
-    if num_ranks > 1 and settings.sharding != "auto":
+    if group.num > 1 and settings.sharding != "auto":
         return settings
     sharding = "none"
-    if num_ranks > 1 and available is not None:
+    if group.num > 1 and group.gpu_memory is not None:
         memory = TRAINING.costs(Asked.of(suite))["train", student].memory
         assert memory is not None
-        sharding = sharding_of(settings, memory, num_ranks, available)
+        sharding = sharding_of(settings, memory, group)
     return settings.model_copy(update={"sharding": sharding})
 
 
-def sharding_of(
-    settings: TrainSettings, memory: TrainingMemory, num_ranks: int, available: int
-) -> str:
-    """What a training of so many ranks keeps in parts, on GPUs of so many bytes each."""
-    if num_ranks == 1 or settings.sharding != "auto":
-        return "none" if num_ranks == 1 else settings.sharding
-    ways = [way for way in WAYS if not any(sharding_problems(settings, way, num_ranks))]
-    fits = (way for way in ways if memory.each(way, num_ranks) <= ROOM * available)
-    return next(fits, ways[-1])
+def sharding_of(settings: TrainSettings, memory: TrainingMemory, group: Group) -> str:
+    """What a training keeps in parts on these ranks, which have GPUs."""
+    if group.num == 1 or settings.sharding != "auto":
+        return "none" if group.num == 1 else settings.sharding
+    assert group.gpu_memory is not None
+    room = ROOM * group.gpu_memory
+    ways = [way for way in WAYS if not any(sharding_problems(settings, way, group.num))]
+    return next((way for way in ways if memory.each(way, group) <= room), ways[-1])
 
 
 def sharding_problems(settings: TrainSettings, sharding: str, num_ranks: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 from ddmd_bench.backends.facts import Facts, Shapes
+from ddmd_bench.files.ranks import Group
 from ddmd_bench.objective.methods import Method
 from ddmd_bench.suite.settings import TrainSettings
 
@@ -18,6 +19,7 @@ FLOAT32 = 4
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes a parameter that an optimizer keeps: two moments, in float32 or in 8 bits.
 STATES = {"adamw": 8, "adamw_8bit": 2}
+ALONE = Group()
 RECORD = 1024  # of metadata and of a table's row, an image; a prompt of 4,000 letters is rare
 
 
@@ -48,17 +50,14 @@ class TrainingMemory(NamedTuple):
     gradients: int  # of one network
     adapters: bool = False  # what is trained is no network's own, and never kept in parts
 
-    def each(self, sharding: str = "none", num_ranks: int = 1) -> int:
+    def each(self, sharding: str = "none", group: Group = ALONE) -> int:
         """Of each rank; blocks whose weights are gathered while they run come on top."""
-        frozen, trained, states = (-(-size // num_ranks) for size in self[:3])
-        match sharding:
-            case "weights" if not self.adapters:
-                return frozen + trained + states
-            case "weights":
-                return frozen + self.trained + self.states
-            case "optimizer":
-                return self.frozen + self.trained + states
-        return self.frozen + self.trained + self.states
+        if sharding == "optimizer":
+            return self.frozen + self.trained + -(-self.states // group.num)
+        in_parts = 0
+        if sharding == "weights":
+            in_parts = self.frozen if self.adapters else sum(self[:3])
+        return sum(self[:3]) - in_parts + -(-in_parts // group.per_machine)
 
 
 class TrainingBytes(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 
 from ddmd_bench.files import ranks
-from ddmd_bench.files.device import default_device, gpu_memory
+from ddmd_bench.files.device import default_device
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.threads import limit_threads, num_cores
 from ddmd_bench.planning.outlook import relative_effort
@@ -34,11 +34,10 @@ def sharing_problems(plan: Plan, stages: Iterable[str]) -> list[str]:
     ranks.require_equal("their kind of device", default_device())
     ranks.require_equal("the keys of the suite's tasks", [t.key for t in plan.tasks.values()])
     todo = {task.student for task in plan.of_stage("train") if not task.complete()}
-    memory = [found for found in ranks.gathered(gpu_memory()) if found is not None]
+    group = ranks.group()
     problems = list[str]()
     for student in sorted(todo) if "train" in {*stages} else []:
-        available = min(memory, default=None)
-        settings = settings_on_ranks(plan.suite, student, ranks.num(), available)
+        settings = settings_on_ranks(plan.suite, student, group)
         if (batch := settings.batch_size) < ranks.num():
             problems.append(
                 f"train.batch_size of {student} is {batch}: fewer samples than the {ranks.num()} "

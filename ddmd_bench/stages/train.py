@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddmd_bench.files import ranks
-from ddmd_bench.files.device import default_device, gpu_memory, memory_shown
+from ddmd_bench.files.device import default_device, memory_shown
 from ddmd_bench.files.memory import refusing_out_of_memory
 from ddmd_bench.files.provenance import reset_peak_memory
 from ddmd_bench.files.records import FAILED
@@ -33,9 +33,7 @@ Progress = Callable[[int, int], None]
 
 def train(plan: Plan, task: Task, progress: Progress) -> None:
     """Train a student into its folder: weights, a row of diagnostics per iteration, the cost."""
-    memory = [found for found in ranks.gathered(gpu_memory()) if found is not None]
-    available = min(memory, default=None)
-    settings = settings_on_ranks(plan.suite, task.student, ranks.num(), available)
+    settings = settings_on_ranks(plan.suite, task.student, ranks.group())
     with refusing_out_of_memory(partial(_too_large, settings, task.folder / CHECKPOINT)):
         _train(plan, task, settings, progress)
 

@@ -59,6 +59,13 @@ class Network:
             self.backward_samples += len(x_t)
         return x0
 
+    def idle(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """A pass that serves other ranks alone, and counts as no sample's."""
+        before = self.forward_samples
+        x0 = self(x_t, t, cond)
+        self.forward_samples = before
+        return x0
+
     def autocast(self) -> torch.autocast:
         """Mixed precision where it is asked for: weights that are trained stay float32."""
         device = next(self.module.parameters()).device.type

@@ -12,6 +12,7 @@ ranks, in the same order and number.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from ddmd_bench.files import ranks
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from ddmd_bench.students.networks import Network
 
 
@@ -43,12 +46,11 @@ def keep_in_parts(networks: Iterable[Network]) -> None:
 
 def keep_module_in_parts(module: nn.Module, but: Collection[nn.Parameter] = ()) -> None:
     """The same of a module, whose parameters are others from here on, but for some."""
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP takes no other order of bytes
-    mesh = init_device_mesh(next(module.parameters()).device.type, (ranks.num(),))
+    mesh = _mesh(next(module.parameters()).device.type)
     for unit in _units(module):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=set(but))
     for unit in module.modules():
@@ -56,6 +58,18 @@ def keep_module_in_parts(module: nn.Module, but: Collection[nn.Parameter] = ()) 
             # A sum, as without parts: each rank's loss has its share of the samples' mean.
             unit.set_gradient_divide_factor(1.0)
             unit.set_force_sum_reduction_for_comms(True)
+
+
+@cache
+def _mesh(device: str) -> DeviceMesh:
+    """The ranks; by machines, which each have all the weights, so that only gradients go over."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    group = ranks.group()
+    if group.num == group.per_machine:
+        return init_device_mesh(device, (group.num,))
+    shape = (group.num // group.per_machine, group.per_machine)
+    return init_device_mesh(device, shape, mesh_dim_names=("machines", "ranks"))
 
 
 def _units(module: nn.Module) -> list[nn.Module]:

@@ -18,7 +18,8 @@ from ddmd_bench.files.records import seed_of
 from ddmd_bench.objective.methods import Method, Schedule
 from ddmd_bench.objective.sampler import backward_simulation
 from ddmd_bench.objective.schedules import tau_of
-from ddmd_bench.objective.terms import Cond, Denoise, Renoising
+from ddmd_bench.objective.terms import Cond, Renoising
+from ddmd_bench.students.networks import Network
 from ddmd_bench.suite.settings import TrainSettings
 
 Generators = Sequence[torch.Generator]  # one a sample
@@ -82,18 +83,22 @@ class Batches:
         dm = renoising("dm", self.method.tau_dm)
         return dm, dm if self.method.shared_draw else renoising("ca", self.method.tau_ca)
 
-    def batch(self, purpose: str, numbers: Sequence[int], student: Denoise) -> Batch:
+    def batch(self, purpose: str, numbers: Sequence[int], student: Network) -> Batch:
         """Prompts and noise of some samples, run through the student's earlier steps.
 
         The steps take turns, so that an update holds each equally often and any part of it most.
+        Ranks that pass through a network together make a pass for each step, whoever's samples
+        need it.
         """
+        idle = student.idle if self.settings.sharding == "weights" else None
         t_list = self.settings.t_list
         generators = self.generators(purpose, numbers)
         cond = self.cond([self.backend.draw_prompt(g) for g in generators])
         uncond = self.cond([""] * len(numbers))
         noises = [self.noise(generators) for _ in t_list]
         steps = [number % len(t_list) for number in numbers]
-        x_t, t = backward_simulation(student, t_list, steps, cond, noises, self.backend.level)
+        level = self.backend.level
+        x_t, t = backward_simulation(student, t_list, steps, cond, noises, level, idle)
         step = torch.tensor(steps, device=self.device)
         fake_cond = {**cond, "step": step} if self.settings.fake_score_sees == "step" else cond
         return Batch(x_t, t, step, cond, uncond, fake_cond)
