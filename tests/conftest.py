@@ -58,12 +58,17 @@ LONG = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What `nox -s fuzz` gives."""
+    """What `nox -s fuzz` and CI give."""
     parser.addoption("--whole", action="store_true", help="let every write fail in every way")
+    parser.addoption("--long", action="store_true", help="also what takes ten seconds or more")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long files first, which stay together on one worker."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The long files first, which stay together on one worker; long tests where asked for."""
+    if not (config.getoption("long") or config.getoption("whole")):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in {*long}]
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 

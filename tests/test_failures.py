@@ -161,6 +161,7 @@ def texts(plan: Plan) -> dict[str, str]:
     return {name: (plan.report_folder / name).read_text() for name in names}
 
 
+@pytest.mark.long
 def test_no_way_to_fail_costs_another_student_anything(
     forked: None,
     command: Callable[..., Result],
@@ -225,6 +226,7 @@ def test_no_way_to_fail_costs_another_student_anything(
     assert not [name for name, student in students.items() if student["missing"]]
 
 
+@pytest.mark.long
 def test_a_stage_that_throws_stops_what_needs_it(
     forked: None,
     command: Callable[..., Result],
@@ -290,6 +292,7 @@ def test_what_all_students_need_is_named_for_each(
     assert missing == "stopped in reference: ZeroDivisionError: division by zero"
 
 
+@pytest.mark.long
 def test_weights_that_are_damaged_and_images_that_are_gone(
     forked: None, command: Callable[..., Result], tiny: dict[str, Any]
 ) -> None:

@@ -223,6 +223,7 @@ def require_kept(folder: Path, before: dict[str, int]) -> None:
     assert {path: after.get(path) for path in before} == before
 
 
+@pytest.mark.long
 def test_every_write_fails_and_the_end_is_the_same(
     world: Callable[[str], Path], pytestconfig: pytest.Config
 ) -> None:
@@ -254,6 +255,7 @@ def test_every_write_fails_and_the_end_is_the_same(
         assert failed.total() >= len(chosen.seen) // every // 2
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_the_same(
     world: Callable[[str], Path], pytestconfig: pytest.Config
 ) -> None:

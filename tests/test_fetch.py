@@ -120,6 +120,7 @@ def ddmd_bench(folder: Path, *arguments: str, **environment: str) -> tuple[int, 
     return result.returncode, result.stdout + result.stderr
 
 
+@pytest.mark.long
 def test_what_was_fetched_runs_without_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def few(golden: Golden) -> list[Pair]:
     return [pair for pair in golden.pairs if wanted is None or pair.image in wanted]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scorer", ["hps_v21", "image_reward", "hps_v3"])
 def test_scores_are_the_vendors(scorer: str, images: dict[str, Path], tmp_path: Path) -> None:
     golden = read(scorer)

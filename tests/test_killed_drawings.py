@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NUM_IMAGES, AT_ONCE, NUM_KILLS = 400, 16, 10
 
 # Draws in a process of its own, which is killed after so many batches and milliseconds; then again,
@@ -21,6 +23,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import diffusers.models.unets.unet_2d_condition  # once, not in each process
+import pytest
+
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.students.prepared import Prepared
@@ -75,6 +79,7 @@ def images(folder: Path, runs: str) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found.iterdir()}
 
 
+@pytest.mark.long
 def test_killed_ten_times_it_repeats_what_was_under_way_and_ends_with_the_same_bytes(
     tmp_path: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str]
 ) -> None:

@@ -63,11 +63,22 @@ def alone() -> Found:
     return trained([*CASES], 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num", "sharding"), [(3, "none"), (2, "optimizer"), (2, "weights")])
 def test_one_update_of_every_method_is_that_of_one_process(
     num: int, sharding: str, alone: Found
 ) -> None:
-    of_ranks = on_ranks(num, trained, [*CASES], 1, sharding)
+    require_alike(on_ranks(num, trained, [*CASES], 1, sharding), alone)
+
+
+def test_one_update_is_that_of_one_process() -> None:
+    """Of a method with all its parts, and of adapters, where nothing and everything is in parts."""
+    names = ["decoupled_hybrid_gan", "adapters"]
+    for num, sharding in ((3, "none"), (2, "weights")):
+        require_alike(on_ranks(num, trained, names, 1, sharding), trained(names, 1))
+
+
+def require_alike(of_ranks: list[Found], alone: Found) -> None:
     for name, (rows, cost, weights) in alone.items():
         for found in of_ranks:
             its_rows, its_cost, its_weights = found[name]

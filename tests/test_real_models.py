@@ -191,7 +191,7 @@ def run_as_a_user(*arguments: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("backend", FAMILIES)
+@pytest.mark.parametrize("backend", ["sdxl", pytest.param("lumina2", marks=pytest.mark.long)])
 def test_a_whole_run(backend: str, folder: Path) -> None:
     suite = make_suite(backend, folder)
     if backend == "sdxl":

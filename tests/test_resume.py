@@ -87,6 +87,7 @@ def _has_ended(pid: int) -> bool:
     return stat is None or stat[0] == "Z"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads processes from /proc")
 def test_a_killed_training_goes_on_and_ends_the_same(
     planned: Planner, tmp_path: Path, suite_name: str

@@ -187,6 +187,7 @@ def test_places_are_gpus_where_there_are_any(monkeypatch: pytest.MonkeyPatch) ->
     assert visible_gpus() == []
 
 
+@pytest.mark.long
 def test_a_process_that_dies_concerns_its_student_alone(planned: Callable[..., Plan]) -> None:
     plan = planned("train.num_iterations=3")
     killed: list[str] = []

@@ -58,6 +58,7 @@ def test_an_update_is_the_same_however_it_is_split(
         assert moved.mean() < 1e-6
 
 
+@pytest.mark.long
 def test_many_updates_stay_together(backend: Backend) -> None:
     runs = [make_training(backend, "decoupled_hybrid", at_once) for at_once in (None, 2)]
     for iteration in range(1, 9):

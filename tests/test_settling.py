@@ -139,6 +139,7 @@ print(run_here(plan).problems)
 """
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_ends_with_the_same_looks_and_report(
     settled: Plan, record: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def killed_on_the_way(given: list[str]) -> tuple[int, str, str]:
     return code, out, err
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_ends_all_and_any_number_goes_on(
     planned: Planner, alone: Plan, suite: str, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_rank_that_is_killed_ends_all_and_any_number_goes_on(
     assert (weights_of(plan) - weights_of(alone)).abs().mean() < 1e-5
 
 
+@pytest.mark.long
 def test_a_failure_on_one_rank_is_the_tasks(suite: str, tmp_path: Path) -> None:
     found = on_ranks(2, failing, arguments(suite, tmp_path / "runs"))
     assert [code for code, *_ in found] == [3, 0]

@@ -31,6 +31,7 @@ def test_card_of_the_teacher_holds_what_guidance_is_for() -> None:
         assert measured[f"all_right_{part}_32_steps_guidance_1"] < 0.80
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_guided_teacher_draws_what_the_prompt_says() -> None:
     """20 steps with guidance, half of the prompts held out: at least 95 of 100 all right."""
