@@ -122,12 +122,6 @@ def group() -> Group:
     return Group(num(), per_machine, min(memory, default=None))
 
 
-def num_here() -> int:
-    """How many of them are on this machine."""
-    hosts = gathered(socket.gethostname())
-    return hosts.count(socket.gethostname())
-
-
 def is_first() -> bool:
     """Whether this is the rank that writes, evaluates and speaks."""
     return _Here.number == 0

@@ -54,8 +54,9 @@ def run_together(plan: Plan, stages: Iterable[str], on_event: OnEvent) -> Outcom
 
     All ranks call it, and have the same outcome.
     """
+    cores = num_cores() // ranks.group().per_machine
     # Results on a CPU do not depend on its cores.
-    limit_threads(1 if default_device() == "cpu" else max(1, num_cores() // ranks.num_here()))
+    limit_threads(1 if default_device() == "cpu" else max(1, cores))
     wanted = {*stages}
     todo = [t for t in plan.tasks.values() if t.stage in wanted and not t.complete()]
     names = ranks.told([task.name for task in todo])  # another machine may see a file later

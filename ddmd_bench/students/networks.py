@@ -138,7 +138,9 @@ def make_networks(
 ) -> dict[str, Network]:
     """The networks of the roles, all starting as the teacher (Alg. 1)."""
     make = _full if settings.lora_rank is None else _lora
-    networks = make(backend, settings, list(roles), seed, device)
+    # What is kept in parts takes its place on the device part by part: whole it may not fit.
+    home = "cpu" if settings.sharding == "weights" else device
+    networks = make(backend, settings, list(roles), seed, home)
     if settings.gradient_checkpointing:
         for network in networks.values():
             _checkpoint_gradients(network)
@@ -146,7 +148,7 @@ def make_networks(
         for module in {id(n.module): n.module for n in networks.values()}.values():
             module.compile()
     if settings.sharding == "weights":
-        keep_in_parts(networks.values())
+        keep_in_parts(networks.values(), device)
     return networks
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ddmd_bench.files import ranks
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from ddmd_bench.students.networks import Network
 
 
-def keep_in_parts(networks: Iterable[Network]) -> None:
-    """Leave each rank its part of all weights but those of adapters, which are small.
+def keep_in_parts(networks: Iterable[Network], device: str) -> None:
+    """Leave each rank's device its part of all weights, and those of adapters, which are small.
 
     Last of all that changes a network: its parameters are others from here on.
     """
@@ -35,7 +36,7 @@ def keep_in_parts(networks: Iterable[Network]) -> None:
     adapted = {p for n in networks if n.adapters is not None for p in n.parameters.values()}
     for module in {id(n.module): n.module for n in networks}.values():
         names = {parameter: name for name, parameter in module.named_parameters()}
-        keep_module_in_parts(module, adapted)
+        keep_module_in_parts(module, device, adapted)
         now = dict(module.named_parameters())
         for network in networks:
             if network.module is module and network.adapters is None:
@@ -44,13 +45,17 @@ def keep_in_parts(networks: Iterable[Network]) -> None:
                 network.step_embedding = {name: network.parameters[name] for name in own}
 
 
-def keep_module_in_parts(module: nn.Module, but: Collection[nn.Parameter] = ()) -> None:
+def keep_module_in_parts(
+    module: nn.Module, device: str, but: Collection[nn.Parameter] = ()
+) -> None:
     """The same of a module, whose parameters are others from here on, but for some."""
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP takes no other order of bytes
-    mesh = _mesh(next(module.parameters()).device.type)
+    for parameter in but:
+        parameter.data = parameter.data.to(device)
+    mesh = _mesh(torch.device(device).type)
     for unit in _units(module):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=set(but))
     for unit in module.modules():

@@ -34,7 +34,7 @@ class Discriminator:
             self.head = DiscriminatorHead(shape[1], shape[2]).to(device)
         # One optimizer has both, and takes parameters of one kind.
         if any(map(is_part, trunk.parameters.values())):
-            keep_module_in_parts(self.head)
+            keep_module_in_parts(self.head, device)
         self.parameters: dict[str, nn.Parameter] = dict(self.head.named_parameters())
 
     @torch.no_grad()
