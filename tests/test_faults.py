@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -167,8 +168,15 @@ class Chosen:
         return len(self.seen) % self.every == 0
 
 
-def failing(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Write | None:
-    """Do a stage; the write that failed, after which all is as it should be."""
+class Tried(NamedTuple):
+    """How a command went in which a write was to fail."""
+
+    failed: Write | None  # the one that did, if any
+    ended: bool  # all the same
+
+
+def failing(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Tried:
+    """Do a stage while a write fails, after which all is as it should be."""
     before = finished(folder)
     with Writes(folder, fault, chosen) as writes:
         result = command(stage)
@@ -192,10 +200,10 @@ def failing(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Write | N
         if path.is_file() and path.suffix != ".png":
             assert not path.name.endswith(".tmp") or fault.stays, path
             require_whole(path)
-    return writes.failed
+    return Tried(writes.failed, not result.exit_code)
 
 
-def killed(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Write | None:
+def killed(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Tried:
     """The same in a process of its own that is killed there."""
     ours, theirs = os.pipe()
     before = finished(folder)
@@ -209,7 +217,14 @@ def killed(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Write | No
     writes = [Write(*row[:2]) for row in rows if chosen(Write(*row[:2]))]
     assert os.waitstatus_to_exitcode(status) == (-signal.SIGKILL if writes else 0)
     require_kept(folder, before)
-    return writes[0] if writes else None
+    return Tried(writes[0] if writes else None, not writes)
+
+
+def put_back(folder: Path, kept: Path) -> None:
+    """What was there before a stage, where that got to its end in spite of a fault."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
 
 
 def _told(pipe: int, write: Write, fails: bool) -> bool:
@@ -239,14 +254,19 @@ def test_every_write_fails_and_the_end_is_the_same(
         folder, chosen, turns = world("-".join(names)), Chosen(every), cycle(names)
         failed, wrong = Counter[str](), list[str]()
         for stage in STAGES:
+            kept = shutil.copytree(folder, folder.with_name(f"{folder.name} {stage}"))
+            tried = Tried(None, ended=True)
             while True:
                 name = next(turns)
                 do = killed if name == "killed" else failing
                 try:
-                    if do(folder, stage, FAULTS[name], chosen) is None:
-                        break
+                    tried = do(folder, stage, FAULTS[name], chosen)
                 except AssertionError as error:  # all of them at once: a whole run takes long
                     wrong.append(str(error))
+                if tried.failed is None:
+                    break
+                if tried.ended:
+                    put_back(folder, kept)
                 failed[name] += 1
             assert (result := command(stage)).exit_code == 0, result.output
         assert contents(folder) == expected
