@@ -136,6 +136,15 @@ def test_a_report_without_its_run_is_not_judged(
     record["suite"]["name"] = "elsewhere"
     (tmp_path / "report.json").write_text(json.dumps(record))
     assert invoke("--baseline", "report.json").exit_code == NOT_RUN
+    record["suite"]["name"] = plans[0].suite.name
+    lost = next(name for name in record["folders"] if name.startswith("score/teacher/"))
+    record["folders"][lost.rpartition("/")[0] + "/7"] = record["folders"].pop(lost)
+    told = plans[0].report_folder / "other.json"
+    told.write_text(json.dumps(record))
+    result = invoke("--baseline", str(told))
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "was not scored" in result.output
+    told.unlink()
     del record["folders"]
     (tmp_path / "report.json").write_text(json.dumps(record))
     result = invoke("--baseline", "report.json")

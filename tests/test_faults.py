@@ -193,6 +193,7 @@ def failing(folder: Path, stage: str, fault: Fault, chosen: Chosen) -> Tried:
         name = failed.name.removeprefix(".").removesuffix(".tmp")
         needed = name not in NOT_NEEDED and failed.parts[0] != "cache"
         needed &= writes.failed.call not in FREEING  # what has served costs room, nothing else
+        needed &= not (folder / failed).is_dir()  # a file without a name, else it has one
         assert not needed or writes.harmless or fault.signal, told
     require_kept(folder, before)
     for path in folder.rglob("*"):

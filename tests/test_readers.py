@@ -26,6 +26,7 @@ from ddmd_bench.files.arrays import read_features, read_npz, write_npy, write_np
 from ddmd_bench.files.forms import MAYBE_NUMBER, NUMBER, misfit
 from ddmd_bench.files.records import (
     iter_appended,
+    parse_json,
     read_json,
     read_jsonl,
     read_record,
@@ -413,3 +414,11 @@ def test_no_module_reads_a_file_by_a_librarys_own_reader() -> None:
             )
             seen.add(own)
     assert {"ParquetFile", "safe_open", "load_file", "torch.load", "json.loads"} <= seen
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_python_alone_calls_json_is_refused(number: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(f'{{"schema": 1, "value": [0.5, {number}]}}')
+    assert f"{number} is no number that JSON has" in error_of(read_json, path)
+    assert parse_json(path.read_text(), number=str)["value"] == ["0.5", number]

@@ -10,7 +10,6 @@ Only what is not there yet is copied. A copy has its name when it is whole.
 from __future__ import annotations
 
 import errno
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from ddmd_bench.files.records import (
     cache_folder,
     content_key,
     json_text,
+    parse_json,
     read_record,
     write_json,
     written_whole,
@@ -105,7 +105,9 @@ def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int
     ]
     with _reached(url) as (storage, root):
         record = f"{root}/{COPIED}"
-        sent = json.loads(storage.cat_file(record)) if storage.isfile(record) else {}
+        sent: dict[str, Any] = {}
+        with suppress(ValueError):  # a record that is cut: all is sent again
+            sent = parse_json(storage.cat_file(record)) if storage.isfile(record) else {}
         there = {path.removeprefix(f"{root}/") for path in _listed(storage, root)}
         places = {str(path): path.relative_to(folder).as_posix() for path in files}
         stats = {str(path): path.stat() for path in files}

@@ -136,11 +136,25 @@ def as_json(value: Any) -> Any:
 
 
 def parse_json(text: str | bytes, number: Callable[[str], Any] | None = None) -> Any:
-    """The value of a JSON text, or ValueError; number: what becomes of the text of each number."""
+    """The value of a JSON text, or ValueError; number: what becomes of the text of each number.
+
+    Python would read NaN, Infinity and 1e999 too, which no file here holds and no digest can take.
+    """
     try:
-        return json.loads(text, parse_int=number, parse_float=number)
+        return json.loads(
+            text,
+            parse_int=number,
+            parse_float=number or _finite,
+            parse_constant=number or _finite,
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number that JSON has")
+    return value
 
 
 def read_json(path: Path, remedy: str = PUT_BACK) -> Any:

@@ -130,7 +130,9 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
         digests = [v for name, v in made_by(whole["generate"]).items() if name.endswith(".png")]
         made["repeats"] = len(digests) - len(set(digests))
     if "score" not in done:
-        return StudentFiles(_why(plan, tasks[unfinished[0]]), **made)
+        # A report may know of no such task: of another seed, say.
+        why = _why(plan, tasks[unfinished[0]]) if unfinished else STAGES["score"]
+        return StudentFiles(why, **made)
     scored, per_image = whole["score"], _table(whole["score"], "per_image")
     return StudentFiles(
         missing="",
