@@ -107,7 +107,8 @@ def _pictures() -> None:
     folder = Path("pictures")
     (folder / "more").mkdir(parents=True, exist_ok=True)
     for k, name in enumerate(("0.png", "1.jpg", "more/2.webp", "more/3.gif")):
-        Image.new("RGB", (9, 7 + k), (40 * k, 90, 200)).save(folder / name)
+        image = Image.effect_mandelbrot((9, 7 + k), (-2.0, -1.0, 1.0, 1.0), 50 + k)
+        image.convert("RGB").save(folder / name)
     rows = [(f"{path.relative_to(folder)}", f"prompt {path.stem}") for path in folder.rglob("*.*")]
     table = [{"file_name": name, "prompt": text, "category": "x"} for name, text in rows]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
@@ -250,7 +251,9 @@ def _app() -> Any:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """But for what scorers have said of other images, which lies beside and is looked up."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "answers" not in path.parts)
+    return {str(path): path.read_bytes() for path in files}
 
 
 def invoked(arguments: Sequence[str]) -> tuple[int, str]:

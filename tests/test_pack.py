@@ -260,9 +260,10 @@ def test_statistics_and_tasks_without_lists_are_packed(tmp_path: Path) -> None:
     save_file(dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True)),
               kept / "attributes.safetensors")  # fmt: skip
     files = {path.name: file_sha256(path) for path in kept.iterdir()}
-    row = {"files": files, "weights": weights_of("attributes"),
+    row = {"files": files, "weights": weights_of("attributes"), "num_features": DIM, "protocol": "",
            "versions": scorer_versions(["attributes"])}  # fmt: skip
-    facts = {"n": len(features), "source": {"source": "images"}, "images_sha256": "0" * 64}
+    facts = {"n": len(features), "source": {"source": "images"}, "subset": ""}
+    facts["images_sha256"] = "0" * 64
     write_json(kept / CARD, {"schema": CARD_SCHEMA, **facts, "scorers": {"attributes": row}})
     students = {"dmd": {"method": "dmd"}, "ca_only": {"method": "ca_only"}}
     suite = make_suite([], students=students, reference={"statistics": str(kept)})

@@ -36,9 +36,15 @@ GAUSSIANS = {1: ("mean", "cov"), CARD_SCHEMA: GAUSSIAN}
 CARD_FORM = {
     "n": int,
     "source": {"source": str},
+    "subset": str,
     "images_sha256": str,
-    "scorers": {...: {"weights": {...: str}, "versions?": {...: int}, "files": {...: str}}},
-}
+    "scorers": {
+        ...: {
+            "weights": {...: str}, "versions?": {...: int}, "files": {...: str},
+            "num_features": int, "protocol": str,
+        }
+    },
+}  # fmt: skip
 _FOLDER = "reference_stats"  # a suite's expected values lie there as well
 
 
