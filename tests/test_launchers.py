@@ -35,6 +35,8 @@ ARGUMENTS = {
     "compare": ["a", "b"],
     "export": ["shapes_smoke", "dmd", "out"],
     "doctor": ["images"],
+    "push": ["shapes_smoke", "file:///there"],
+    "pull": ["shapes_smoke", "file:///there"],
     "stats": ["build", "images", "out", "--scorers", "inception"],
 }
 

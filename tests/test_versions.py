@@ -67,7 +67,8 @@ OTHERS: dict[str, Any] = {
 
 
 def test_each_setting_that_not_all_use_has_another_value() -> None:
-    assert OTHERS.keys() | {"compile"} == USES.keys()  # compiling is tested in test_training
+    # Compiling is tested in test_training, sharding in test_sharding.
+    assert OTHERS.keys() | {"compile", "sharding"} == USES.keys()
 
 
 @pytest.mark.parametrize("method", ["dmd", "ca_only", "dm_only", "ca_mean_variance", "ca_gan"])
