@@ -108,7 +108,8 @@ def test_an_edited_value_reaches_no_report(finished: Finished) -> None:
     aggregates["std"]["all"]["value"] = 0.123456
     write_json(path, aggregates)
     assert refused(finished.command("run"), path)
-    finished.command("report")
+    result = finished.command("report")
+    assert (result.exit_code, str(path) in result.output) == (3, True)
     record = read_json(finished.folder / "reports/tiny/report.json")
     assert str(path) in record["students"]["dmd"]["missing"]
     assert "0.123456" not in (finished.folder / "reports/tiny/report.json").read_text()

@@ -129,11 +129,18 @@ def test_a_tables_names_are_normalised(folder: Path, tmp_path: Path, spelled: st
         (["more/../../x.png"], "leads out of the folder"),
         (["/elsewhere/0.png"], "leads out of the folder"),
         (["."], "leads out of the folder"),
+        (["0\0.png"], r"row 0: '0\x00.png' is no file's name"),
         (["drawn/0.png", "drawn/1.png"], "none of its 2 images is there, e.g. drawn/drawn/0.png."),
     ],
 )
 def test_names_that_cannot_be_meant_are_refused(folder: Path, names: list[str], said: str) -> None:
     assert said in refused("score", folder, "--prompts", named(folder, names), *PLAIN)
+
+
+def test_half_a_character_is_no_files_name(folder: Path) -> None:
+    Path("table.jsonl").write_text('{"file_name": "\\ud800.png", "prompt": "x"}\n')
+    said = refused("score", folder, "--prompts", "table.jsonl", *PLAIN)
+    assert r"row 0: '\ud800.png' is no file's name" in said
 
 
 def test_links_to_folders_are_followed_and_nothing_counts_twice(folder: Path) -> None:

@@ -223,12 +223,13 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
     raise typer.Exit(SOME_FAILED)
 
 
-def raise_missing(plan: Plan) -> None:
-    """End with the code for failures where the report lacks a student though all tasks are done."""
+def raise_missing(plan: Plan, why: str = "") -> None:
+    """End with the code for failures where the report lacks a student, for such a reason."""
     from ddmd_bench.reporting.saved import read_report
 
-    students = read_report(plan.report_folder)["students"]
-    if lost := [f"{s['title']} {s['missing']}" for s in students.values() if s["missing"]]:
+    students = read_report(plan.report_folder)["students"].values()
+    missing = [s for s in students if s["missing"] and s["missing"].startswith(why)]
+    if lost := [f"{s['title']} {s['missing']}" for s in missing]:
         errors.print("\n".join(lost))
         raise typer.Exit(SOME_FAILED)
 
@@ -239,12 +240,18 @@ def report(
     runs: RunsAnywhere = "runs",
     reports: Reports = Path("reports"),
 ) -> None:
-    """Write the report of a finished run, or of a packed one: FILE.tar."""
+    """Write the report of a finished run, or of a packed one: FILE.tar.
+
+    Exit 0 written, 3 without a student whose files were changed or cannot be read.
+    """
     from ddmd_bench.reporting.packs import reported_into
+    from ddmd_bench.reporting.runfiles import UNREADABLE
 
     # An empty report would stand where a whole one may be.
     with begun(suite, set_, runs, reports) as plan:
-        write_report(reported_into(plan, reports))
+        reported = reported_into(plan, reports)
+        write_report(reported)
+        raise_missing(reported, UNREADABLE)
 
 
 def run_stage(

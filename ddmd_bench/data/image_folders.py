@@ -98,11 +98,22 @@ def some_of(items: Sequence[str]) -> str:
     return ", ".join(items[:NAMED]) + more
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written down: half a surrogate pair is no character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def name_in(folder: Path, where: str, name: str) -> str:
     """The name of a row's image as a path within the folder, one for each file.
 
     As it may stand in a table: with `./`, absolute, or with Windows' separators.
     """
+    if "\0" in name or not is_text(name):
+        raise BenchError(f"{where}: {name!r} is no file's name")
     plain = name.replace("\\", "/") if "\\" in name and not (folder / name).exists() else name
     path = os.path.normpath(plain)
     if os.path.isabs(path):
