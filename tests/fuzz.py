@@ -325,17 +325,18 @@ def _work(names: Sequence[str], first: int, numbers: range, verbose: bool = Fals
             os.makedirs(f"{folder}/{name}")
             os.chdir(f"{folder}/{name}")
             TARGETS[name].prepare()
-            for number in numbers:
-                if number * TARGETS[name].share // 100 == (number + 1) * TARGETS[name].share // 100:
+            share = TARGETS[name].share
+            for number in range(first + numbers.start, first + numbers.stop):
+                if number * share // 100 == (number + 1) * share // 100:
                     continue
-                match tried(name, first + number):
+                match tried(name, number):
                     case Finding() as found:
                         findings.append(found)
                         counts[name, -1] += 1
                     case code, told:
                         counts[name, code] += 1
                         if verbose:
-                            sys.stdout.write(f"{name} {first + number}: {code} {told}\n")
+                            sys.stdout.write(f"{name} {number}: {code} {told}\n")
     return counts, findings
 
 

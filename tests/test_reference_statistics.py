@@ -549,6 +549,10 @@ def test_a_card_of_another_form_says_what_to_do(photographs: Path, tmp_path: Pat
     write_json(output / CARD, {**card, "scorers": {"inception": {"files": {}}}})
     with pytest.raises(BenchError, match=r"scorers\.inception has no 'weights'"):
         load_reference.__wrapped__(output, "inception")
+    (row,) = card["scorers"].values()
+    write_json(output / CARD, {**card, "scorers": {"inceptions": row}})
+    with pytest.raises(BenchError, match=r"card\.json: .*inceptions"):
+        load_reference.__wrapped__(output, "inceptions")
 
 
 def test_missing_statistics_name_the_command() -> None:

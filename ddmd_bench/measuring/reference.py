@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddmd_bench.data.prompt_catalogue import PROMPT_SOURCES
-from ddmd_bench.errors import BenchError
+from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.arrays import read_features
 from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.files.inside import require_inside
@@ -144,6 +144,8 @@ def load_reference(folder: Path, extractor: str) -> RealFeatures:
     if extractor not in card["scorers"]:
         known = ", ".join(sorted(card["scorers"]))
         raise BenchError(f"{folder} has features of {known}, not of {extractor}. Build it again")
+    if extractor not in SCORERS:
+        raise BenchError(f"{folder / CARD}: {unknown('scorer', extractor, SCORERS)}")
     row = card["scorers"][extractor]
     if lines := made_otherwise(folder, card, extractor):
         raise BenchError("\n".join(lines))
