@@ -20,7 +20,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from functools import cache
 from itertools import pairwise
@@ -64,8 +64,10 @@ def _suite(**changes: Any) -> None:
 def _suites() -> None:
     shutil.copyfile(Path(__file__).parents[1] / "suites/shapes.yaml", "shapes.yaml")
     evaluation = {"at": [0, 3], "num_prompts": 2, "metrics": ["std"]}
-    claims = [{"claim": "worst", "student": "ca_only", "metric": "std", "paper": "Fig. 3"}]
-    gate = {"metrics": ["std"]}
+    claims = [
+        {"claim": "worst", "student": "ca_only", "metric": "prompt_accuracy", "paper": "Fig. 3"}
+    ]
+    gate = {"std": {"margin": 0.1}}
     _suite(evaluation=evaluation, claims=claims, gate=gate, trackers=["tensorboard"])
 
 
@@ -84,7 +86,7 @@ def _overrides(random: random.Random) -> list[str]:
 PROMPTS = {
     "a.txt": "a small red star\na large blue star\n\n  a green star \n",
     "b.csv": 'prompt,category\n"a red star",x\n"a ""small"" star",y\na blue star,x\n',
-    "c.tsv": "Prompt\tCategory\na red star\tx\na blue star\ty\n",
+    "c.tsv": "prompt\tcategory\na red star\tx\na blue star\ty\n",
     "d.jsonl": '{"prompt": "a red star"}\n{"prompt": "a blue star"}\n',
     "e.json": '["a red star", "a blue star"]',
 }
@@ -194,15 +196,22 @@ def _checkpoints() -> None:
     if not Path("repository").is_dir():
         tiny_sd15.write_repository(Path("repository"))
     shutil.copyfile("repository/unet/diffusion_pytorch_model.safetensors", "own.safetensors")
-    own = {"repository": "own.safetensors", "format": "unet", "num_inference_steps": 2}
+    own = {
+        "repository": "own.safetensors",
+        "format": "unet",
+        "num_inference_steps": 2,
+        "scheduler": "ddim",
+    }
     suite = {
-        **{key: TINY[key] for key in ("name", "title", "prompts")},
+        **{key: TINY[key] for key in ("name", "title")},
+        "prompts": {"own": {"source": "own.txt", "num_prompts": 1}},
         "backend": "sd15",
         "model": {"repository": "repository", "resolution": 64},
         "students": {"s": {"source": "checkpoint", "checkpoint": own}},
         "baseline": "s",
         "metrics": ["mean"],
     }
+    Path("own.txt").write_text("a red cup\n")
     Path("own.yaml").write_text(yaml.safe_dump(suite))
 
 
@@ -312,6 +321,16 @@ def tried(name: str, number: int) -> tuple[int, str] | Finding:
 # All of them
 
 
+def _refused_whole(name: str) -> Iterator[Finding]:
+    """A target's files that are refused before they are damaged, which then shows nothing."""
+    target = TARGETS[name]
+    for file in target.files:
+        command = [arg.replace("damaged", file) for arg in target.command(random.Random(0))]
+        code, told = invoked(command)
+        if code:
+            yield Finding(name, -1, f"{command}, undamaged: exit code {code}\n{told}")
+
+
 def _work(names: Sequence[str], first: int, numbers: range, verbose: bool = False) -> Any:
     """So many inputs of each target in a folder of their own: counts and findings."""
     counts: Counter[tuple[str, int]] = Counter()
@@ -325,6 +344,7 @@ def _work(names: Sequence[str], first: int, numbers: range, verbose: bool = Fals
             os.makedirs(f"{folder}/{name}")
             os.chdir(f"{folder}/{name}")
             TARGETS[name].prepare()
+            findings += _refused_whole(name)
             share = TARGETS[name].share
             for number in range(first + numbers.start, first + numbers.stop):
                 if number * share // 100 == (number + 1) * share // 100:

@@ -53,6 +53,12 @@ def test_damaged_files_end_in_words() -> None:
         assert len(codes) > 1, f"{name}: all ended with {codes}: what is damaged is not read"
 
 
+@pytest.mark.long
+def test_what_is_damaged_is_whole_before() -> None:
+    _, findings = fuzz(TARGETS, 0)
+    assert not findings, "\n".join(f"{one.target}: {one.told}" for one in findings)
+
+
 @FEW
 @given(suite=SUITES)
 def test_what_is_no_suite_is_refused(inside: Path, suite: dict[str, Any]) -> None:
