@@ -20,19 +20,24 @@ import tiny_sdxl
 import torch
 import yaml
 from lora_styles import pairs_of, peft_keys
+from on_ranks import on_ranks
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_students import ATTENTION, kohya, make_pairs
 from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
+from ddmd_bench.data import latents
+from ddmd_bench.files import embeddings
 from ddmd_bench.files.records import read_json, read_jsonl, write_jsonl
+from ddmd_bench.files.shards import write_shard
 from ddmd_bench.hub.hashes import remember_sha256
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.reporting.expected import write_expected
 from ddmd_bench.scorers import loaded
 from ddmd_bench.scorers.weight_files import INCEPTION
+from ddmd_bench.stages import encode as stages_encode
 from ddmd_bench.stages.encode import encode
 from ddmd_bench.suite.schema import Suite
 from parity.inception_files import NVIDIA, write_nvidia
@@ -289,6 +294,38 @@ def test_prompts_and_real_images_are_encoded_apart(tmp_path: Path) -> None:
     before, after = keys(suite, tmp_path), keys(larger, tmp_path)
     assert before["dmd"] == after["dmd"]  # no method without a GAN reads an image
     assert before["dmd2"] != after["dmd2"]
+
+
+def encoded_in_small_shards(suite: dict[str, Any], folder: Path) -> tuple[Any, int]:
+    """What the stage says of itself, and how many shards this rank has made."""
+    num_shards = 0
+
+    def counted(*of_shard: Any) -> Path:
+        nonlocal num_shards
+        num_shards += 1
+        return write_shard(*of_shard)
+
+    for module in (embeddings, latents):
+        module.write_shard = counted  # type: ignore[attr-defined]
+    stages_encode.SHARD_SIZE = latents.SHARD_SIZE = 2  # type: ignore[attr-defined, misc]
+    return encoded(suite, folder), num_shards
+
+
+def test_the_shards_of_an_encoding_are_dealt(tmp_path: Path) -> None:
+    """Two ranks leave what one does: the same prompts and images with the same tensors."""
+    suite = make_suite("sdxl", tmp_path)
+    suite |= {"students": {"dmd2": {"method": "dmd2"}}, "baseline": "dmd2"}
+    found = on_ranks(2, encoded_in_small_shards, suite, tmp_path / "two")
+    one, _ = on_ranks(1, encoded_in_small_shards, suite, tmp_path / "one")[0]
+    for name in ("n", "encoded", "encoded_images"):
+        assert found[0][0][name] == one[name]
+    shards = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert shards[0] == shards[1]
+    nums = [num for _, num in found]
+    assert sum(nums) == len(shards[0]) > max(nums)
 
 
 def keys(suite: dict[str, Any], folder: Path) -> dict[str, str]:

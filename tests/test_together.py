@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from ddmd_bench.commands.cli import app
 from ddmd_bench.files import ranks
 from ddmd_bench.files.records import read_done
-from ddmd_bench.measuring import measure
+from ddmd_bench.measuring import feature_parts, measure
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.run import together
 from ddmd_bench.suite.files import load_suite
@@ -205,6 +205,35 @@ def test_the_parts_of_a_scoring_are_dealt(
         folders = [plan.task("score", student, 0).folder for plan in plans]
         tables = [(folder / "per_image.parquet").read_bytes() for folder in folders]
         assert tables[0] == tables[1]
+
+
+def referred_in_small_parts(given: list[str]) -> tuple[int, int]:
+    """Exit code, and how many parts of the reference this rank has made."""
+    num_parts = 0
+    write = feature_parts._write
+
+    def counted(*of_part: Any) -> None:
+        nonlocal num_parts
+        num_parts += 1
+        write(*of_part)
+
+    feature_parts.PART, feature_parts._write = 2, counted  # type: ignore[misc]
+    code, *_ = invoked([given])
+    return code, num_parts
+
+
+def test_the_parts_of_a_reference_are_dealt(suite: str, tmp_path: Path) -> None:
+    """Five images in parts of two, and files of the same bytes."""
+    files = []
+    for num, parts_of_ranks in ((1, [0]), (2, [2, 1]), (3, [1, 1, 1])):
+        runs = tmp_path / str(num)
+        given = ["reference", suite, "--runs", str(runs), "--set", "metrics=[frechet_attributes]"]
+        found = on_ranks(num, referred_in_small_parts, given)
+        assert found == [(0, num_parts) for num_parts in parts_of_ranks]
+        (folder,) = runs.glob("tiny/reference/*")
+        files.append({path.name: path.read_bytes() for path in folder.glob("*[yl]")})
+    assert files[0] == files[1] == files[2]
+    assert sorted(files[0]) == ["features_attributes.npy", "metadata.jsonl"]
 
 
 def refused(suite: str, folder: Path) -> dict[str, list[tuple[int, str, str]]]:

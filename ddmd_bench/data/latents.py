@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.locks import locked
+from ddmd_bench.files import ranks
+from ddmd_bench.files.locks import locked_together
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.shards import open_shard, whole_shards, write_shard
 
@@ -37,33 +38,14 @@ class Latents:
         self.shards: list[Path] = []
         self.firsts: list[int] = []  # each shard's first image
         for shard, record in whole_shards(folder, FACTS):
-            self._note(shard, record)
+            if int(shard.stem) == len(self.captions):  # else one before it was lost
+                self.shards.append(shard)
+                self.firsts.append(len(self.captions))
+                self.captions += record["captions"]
+                self.means += record["means"]
+                self.variances += record["variances"]
         for values in (self.captions, self.means, self.variances):
             del values[len(values) if num is None else num :]
-
-    def _note(self, shard: Path, record: Mapping[str, Any]) -> None:
-        if int(shard.stem) != len(self.captions):
-            return  # one before it was lost
-        self.shards.append(shard)
-        self.firsts.append(len(self.captions))
-        self.captions += record["captions"]
-        self.means += record["means"]
-        self.variances += record["variances"]
-
-    def add(self, captions: Sequence[str], latents: Tensor) -> None:
-        """One more shard."""
-        if not latents.isfinite().all():
-            raise BenchError("latents of real images are not finite. Set model.dtype to float32")
-        alone = list(latents.double())  # the order of a sum depends on what is summed beside it
-        record = {
-            "captions": list(captions),
-            "means": [float(latent.mean()) for latent in alone],
-            "variances": [float(latent.var(correction=0)) for latent in alone],
-        }
-        shard = write_shard(
-            self.folder, f"{len(self.captions):07d}", {"latents": latents.contiguous()}, record
-        )
-        self._note(shard, record)
 
     def moments(self) -> tuple[float, float]:
         """Mean of the images' means and of their variances: the targets of Eq. 7."""
@@ -98,24 +80,53 @@ def encode_missing(
     at_once: AtOnce,
     progress: Callable[[int, int], None],
 ) -> int:
-    """Encode what the folder does not hold yet, a shard at a time; how many images that were."""
+    """Encode what the folder does not hold yet, a shard at a time; how many images that were.
+
+    Ranks deal the shards among themselves, as one rank alone would make them.
+    """
     import torch
 
-    if len(Latents(folder).captions) >= len(images):
+    if not ranks.told(_missing(folder, images)):
         return 0
-    with locked(folder):
-        store = Latents(folder)  # another may have encoded them meanwhile
-        left = images[len(store.captions) :]
-        if not left:
-            return 0
-        encode = load_encoder()
+    with locked_together(folder):
+        missing = ranks.told(_missing(folder, images))  # another may have encoded some meanwhile
+        own = ranks.dealt(missing)
+        encode = load_encoder() if own else None
+        num = sum(map(len, missing))
+        done = len(images) - num
 
         def latents_of(some: Sequence[tuple[str, Path]]) -> Tensor:
+            assert encode is not None
             return encode(torch.stack([read(path) for _, path in some])).cpu()
 
-        for first in range(0, len(left), SHARD_SIZE):
-            part = left[first : first + SHARD_SIZE]
+        for rows in own:
+            part = [images[k] for k in rows]
             latents = [made for _, made in at_once.batches(part, latents_of)]
-            store.add([caption for caption, _ in part], torch.cat(latents))
-            progress(len(store.captions), len(images))
-    return len(left)
+            _write(folder, rows.start, [caption for caption, _ in part], torch.cat(latents))
+            done += len(rows) * ranks.num()  # the others are as far, or nearly
+            progress(min(done, len(images)), len(images))
+    return num
+
+
+def _missing(folder: Path, images: Sequence[tuple[str, Path]]) -> list[range]:
+    """The shards that lack, as rows of the images."""
+    there = {int(shard.stem): record["captions"] for shard, record in whole_shards(folder, FACTS)}
+    missing = list[range]()
+    for first in range(len(Latents(folder).captions), len(images), SHARD_SIZE):
+        rows = range(first, min(first + SHARD_SIZE, len(images)))
+        if there.get(first) != [images[k][0] for k in rows]:  # else one before it was lost
+            missing.append(rows)
+    return missing
+
+
+def _write(folder: Path, first: int, captions: Sequence[str], latents: Tensor) -> None:
+    """A shard of images, the first of them by its number among all."""
+    if not latents.isfinite().all():
+        raise BenchError("latents of real images are not finite. Set model.dtype to float32")
+    alone = list(latents.double())  # the order of a sum depends on what is summed beside it
+    record = {
+        "captions": list(captions),
+        "means": [float(latent.mean()) for latent in alone],
+        "variances": [float(latent.var(correction=0)) for latent in alone],
+    }
+    write_shard(folder, f"{first:07d}", {"latents": latents.contiguous()}, record)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.locks import locked
+from ddmd_bench.files.locks import locked, locked_together
 from ddmd_bench.files.records import content_key
 from ddmd_bench.files.shards import open_shard, verify_shards, whole_shards, write_shard
 
@@ -39,6 +39,13 @@ class Store:
     def writing(self) -> Iterator[None]:
         """Alone with the folder, knowing what others have added until now."""
         with locked(self.folder):
+            self._read()
+            yield
+
+    @contextmanager
+    def writing_together(self) -> Iterator[None]:
+        """The same, of all ranks as one."""
+        with locked_together(self.folder):
             self._read()
             yield
 

@@ -12,11 +12,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ddmd_bench.errors import BenchError, Unreadable
+from ddmd_bench.files import ranks
 from ddmd_bench.files.records import read_record, remove_cut, write_json
 
 LOCK = "lock"
@@ -42,6 +43,20 @@ def locked(folder: Path, remedy: str = "") -> Iterator[None]:
         finally:
             with suppress(OSError):  # a note that stays says nothing: the kernel's lock does
                 holder.unlink()
+
+
+@contextmanager
+def locked_together(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, all ranks as one: the first has it before any begins, until all end.
+
+    What one raises inside, all raise.
+    """
+    with ExitStack() as held:
+        with ranks.together():
+            if ranks.is_first():
+                held.enter_context(locked(folder))
+        with ranks.together():
+            yield
 
 
 def _this_process() -> dict[str, Any]:

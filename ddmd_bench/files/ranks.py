@@ -18,7 +18,7 @@ import copy
 import os
 import pickle
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -188,6 +188,15 @@ def _exchanged(sent: _Sent) -> list[_Sent]:
 def told(value: Value) -> Value:
     """The first rank's value; what the others pass does not matter."""
     return cast("Value", gathered(value if is_first() else None)[0])
+
+
+def by_first(work: Callable[[], Value]) -> Value:
+    """What the first rank's work gives, or the error it raises; the others wait for it."""
+    given: Value | None = None
+    with together():
+        if is_first():
+            given = work()
+    return cast("Value", told(given))
 
 
 def anyone(value: bool) -> bool:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.files import ranks
 from ddmd_bench.files.arrays import read_npz, whole_npz, write_npz
+from ddmd_bench.files.locks import locked_together
 from ddmd_bench.measuring.features import whole_features
 from ddmd_bench.measuring.measure import scorer_key
 from ddmd_bench.measuring.sheets import Item
@@ -64,25 +66,65 @@ def extract(
     again.
     """
     parts: dict[str, list[Path]] = {name: [] for name in extractors}
-    for number in count():
-        first = number * PART
-        size = PART if num is None else min(PART, num - first)
-        paths = {name: _path(folder, name, number) for name in extractors}
-        known = None if source.sha256 is None else source.sha256[first : first + size]
-        lacking = [name for name in extractors if not _is_whole(paths[name], size, known)]
-        images = source.take(first, size) if lacking and size > 0 else []
-        if size <= 0 or (lacking and not images):
-            return parts
-        if lacking:
-            told = partial(_tell, progress, first)
-            features = whole_features(lacking, [item for item, _ in images], device, told)
-            for name in lacking:
-                _write(paths[name], features[name], [sha256 for _, sha256 in images])
-        for name, path in paths.items():
-            parts[name].append(path)
-        if lacking and len(images) < size:
-            return parts
-    raise AssertionError("numbers do not end")
+    for number in count() if num is None else _numbers(num):
+        size = _size(number, num)
+        made = _extract_part(folder, extractors, source, number, size, device, progress)
+        if made:
+            for name in extractors:
+                parts[name].append(_path(folder, name, number))
+        if made < size:
+            break
+    return parts
+
+
+def extract_own(
+    folder: Path,
+    extractors: Sequence[str],
+    source: Source,
+    num: int,
+    device: str,
+    progress: Callable[[int], None],
+) -> None:
+    """This rank's parts of the first `num` images: when all have theirs, `extract` finds all."""
+    with locked_together(folder):
+        for number in ranks.dealt(_numbers(num)):
+            size = _size(number, num)
+            _extract_part(folder, extractors, source, number, size, device, progress)
+
+
+def _numbers(num_images: int) -> range:
+    """Of the parts that hold so many images."""
+    return range(-(-num_images // PART))
+
+
+def _size(number: int, num_images: int | None) -> int:
+    """How many images a part has of so many, or of any number."""
+    return PART if num_images is None else min(PART, num_images - number * PART)
+
+
+def _extract_part(
+    folder: Path,
+    extractors: Sequence[str],
+    source: Source,
+    number: int,
+    size: int,
+    device: str,
+    progress: Callable[[int], None],
+) -> int:
+    """One part with each extractor's features; how many images of `size` there are."""
+    first = number * PART
+    paths = {name: _path(folder, name, number) for name in extractors}
+    known = None if source.sha256 is None else source.sha256[first : first + size]
+    lacking = [name for name in extractors if not _is_whole(paths[name], size, known)]
+    if not lacking:
+        return size
+    images = source.take(first, size)
+    if images:
+        told = partial(_tell, progress, first)
+        features = whole_features(lacking, [item for item, _ in images], device, told)
+        for name in lacking:
+            _write(paths[name], features[name], [sha256 for _, sha256 in images])
+    return len(images)
 
 
 def keep(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ddmd_bench.files import ranks
 from ddmd_bench.files.decoding import Unusable
-from ddmd_bench.files.locks import locked
+from ddmd_bench.files.locks import locked, locked_together
 from ddmd_bench.files.records import content_key, file_sha256
 from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
@@ -183,7 +183,7 @@ def answer_own(
     """Keep what the scorers say of this rank's parts: when all ranks have, `measure` finds all."""
     ranges = ranks.dealt([*_kept_together(images)])
     wanted = _wanted(images, metrics, asked)
-    with locked(kept.answers) if ranks.is_first() else nullcontext():
+    with locked_together(kept.answers):
         _all_parts(images, ranges, needed_scorers(metrics), wanted, kept, progress, device, dtype)
 
 

@@ -1,6 +1,6 @@
 """Every unfinished task of a plan, by all ranks of one command.
 
-A training, a drawing or a scoring is one task of all ranks; of the others each rank does one.
+Most tasks are done by all ranks; of the others each rank does one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ddmd_bench.run.schedule import Schedule
 from ddmd_bench.run.tasks import Outcome, forget_failure, kept_failure
 from ddmd_bench.run.workers import Ended, Message, Progress, Said, done
 
-SHARED = ("train", "generate", "score")  # stages whose one task all ranks do together
+# Stages whose one task all ranks do together.
+SHARED = ("reference", "encode", "train", "generate", "score")
 PACKAGES = ("ddmd_bench", "torch", "diffusers")
 
 

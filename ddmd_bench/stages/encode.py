@@ -1,4 +1,7 @@
-"""Encode every prompt and every real image of a suite once, then let the encoders go."""
+"""Encode every prompt and every real image of a suite once, then let the encoders go.
+
+Ranks deal the shards among themselves; the first one collects what training reads.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ddmd_bench.backends import Backend, Encoders
 from ddmd_bench.data.latents import encode_missing
-from ddmd_bench.data.training import read_square
+from ddmd_bench.data.training import TrainingData, read_square
+from ddmd_bench.files import ranks
 from ddmd_bench.files.device import default_device, memory_shown
 from ddmd_bench.files.embeddings import SHARD_SIZE, Store
 from ddmd_bench.files.memory import AtOnce, refusing_out_of_memory, return_memory
@@ -36,14 +40,13 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
     backend = prepared.backend(task.student)
     assert backend.encoders is not None, "plan has this task only for a backend with encoders"
     store = prepared.store(backend)
-    store.verify()
+    ranks.by_first(store.verify)
     # '' stands for no prompt: what the unconditional branch is given.
     wanted = ["", *(prompt.text for prompt in plan.prompts)]
     num_images, collected = 0, prepared.collected()
     if collected is not None and not task.student:  # trained students have the suite's own encoders
-        wanted += collected.collect_captions(progress)
-        images = collected.collect_images(progress)
-        wanted += [caption for caption, _ in images]
+        captions, images = ranks.by_first(partial(_collected, collected, progress))
+        wanted += [*captions, *(caption for caption, _ in images)]
         if images:
             num_images = _encode_images(prepared, backend, images, progress)
     with refusing_out_of_memory(partial(_too_large, "the text encoders with a single prompt")):
@@ -57,7 +60,12 @@ def encode(plan: Plan, task: Task, progress: Progress) -> None:
         "seconds": time.perf_counter() - start,
         "provenance": provenance(backend.dtype),
     }
-    mark_done(task.folder, record)
+    ranks.by_first(partial(mark_done, task.folder, record))
+
+
+def _collected(data: TrainingData, progress: Progress) -> tuple[list[str], list[tuple[str, Path]]]:
+    """The training's captions, and the real images with theirs."""
+    return data.collect_captions(progress), data.collect_images(progress)
 
 
 def _encode_images(
@@ -67,7 +75,7 @@ def _encode_images(
     latents = prepared.real_latents()
     assert latents is not None, "the suite names real images"
     assert backend.encoders is not None
-    verify_shards(latents.folder)
+    ranks.by_first(partial(verify_shards, latents.folder))
     at_once = AtOnce(backend.images_at_once, "images")
     load = partial(backend.encoders.load_image_encoder, default_device())
     with refusing_out_of_memory(partial(_too_large, "the VAE with a single real image")):
@@ -78,20 +86,22 @@ def _encode_prompts(
     store: Store, prompts: Sequence[str], encoders: Encoders, progress: Progress
 ) -> int:
     """How many prompts had to be encoded; the text encoders are gone when it returns."""
-    if not store.missing(prompts):
+    if not ranks.told(store.missing(prompts)):
         return 0
-    with store.writing():
-        if not (missing := store.missing(prompts)):  # another has encoded them meanwhile
-            return 0
-        encode_prompts = encoders.load_prompt_encoder(default_device())
-        at_once = AtOnce(BATCH_SIZE, "prompts")
+    with store.writing_together():
+        missing = ranks.told(store.missing(prompts))  # another may have encoded some meanwhile
+        shards = [missing[k : k + SHARD_SIZE] for k in range(0, len(missing), SHARD_SIZE)]
+        if own := ranks.dealt(shards):
+            encode_prompts = encoders.load_prompt_encoder(default_device())
+            at_once, done = AtOnce(BATCH_SIZE, "prompts"), 0
 
-        def encoded(prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-            return [row for _, rows in at_once.batches(prompts, encode_prompts) for row in rows]
+            def encoded(prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+                return [row for _, rows in at_once.batches(prompts, encode_prompts) for row in rows]
 
-        for first in range(0, len(missing), SHARD_SIZE):
-            store.add(missing[first : first + SHARD_SIZE], encoded, SHARD_SIZE)
-            progress(min(first + SHARD_SIZE, len(missing)), len(missing))
+            for shard in own:
+                store.add(shard, encoded, SHARD_SIZE)
+                done += len(shard) * ranks.num()  # the others are as far, or nearly
+                progress(min(done, len(missing)), len(missing))
     return len(missing)
 
 

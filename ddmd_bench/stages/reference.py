@@ -13,9 +13,17 @@ import numpy as np
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.images import ImageId, as_pictures, image_ids
+from ddmd_bench.files import ranks
 from ddmd_bench.files.arrays import write_npy
 from ddmd_bench.files.records import mark_done, write_jsonl
-from ddmd_bench.measuring.feature_parts import FEATURES, RealImage, Source, extract, rows_of
+from ddmd_bench.measuring.feature_parts import (
+    FEATURES,
+    RealImage,
+    Source,
+    extract,
+    extract_own,
+    rows_of,
+)
 from ddmd_bench.measuring.reference import extractors_of
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.students.drawing import DrawReal, draw_reference
@@ -28,7 +36,8 @@ if TYPE_CHECKING:
 def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write the reference's features, the same for every seed of the suite.
 
-    A reference that was stopped goes on at the part.
+    A reference that was stopped goes on at the part. Ranks deal the parts among themselves, and the
+    first one joins them.
     """
     suite = plan.suite
     draw_real = BACKENDS[suite.backend](suite.model).draw_real
@@ -38,7 +47,12 @@ def reference(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> N
     images = image_ids(plan.prompts, per_set)
     extractors, num = extractors_of(suite.metrics), len(images)
     folder, source = task.folder / "parts", Source(partial(_drawn, draw_real, images))
-    parts = extract(folder, extractors, source, num, "cpu", lambda done: progress(done, num))
+    wanted = folder, extractors, source, num, "cpu", lambda done: progress(done, num)
+    if ranks.num() > 1:
+        extract_own(*wanted)
+        if not ranks.is_first():
+            return
+    parts = extract(*wanted)
     for name in extractors:
         features = np.concatenate(list(rows_of(parts[name], FEATURES)))
         write_npy(task.folder / f"features_{name}.npy", features)

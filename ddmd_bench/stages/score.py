@@ -74,8 +74,7 @@ def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
         "dtype": dtype,
     }
     if ranks.num() > 1:
-        with ranks.together():
-            answer_own(images, metrics, kept, **how)
+        answer_own(images, metrics, kept, **how)
         if not ranks.is_first():
             return
     measured = measure(images, metrics, task.label, kept=kept, **how)
