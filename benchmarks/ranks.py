@@ -1,38 +1,45 @@
-"""What two processes gain over one, each with one thread: drawing, and an update.
+"""What two processes gain over one, each with one thread: drawing, scoring, and an update.
 
     python -m benchmarks.ranks [--processes 2] [--rounds 5] [--method decoupled_hybrid]
 
-torchrun starts one process, then several, in turn; each draws its share of the same images and
-does its share of the same updates of the embedded world. Beside it stands how long of an update
-goes into summing the gradients, waiting for the slower process among it.
+torchrun starts one process, then several, in turn; each draws and scores its share of the same
+images and does its share of the same updates of the embedded world. Beside it stands how long of
+an update goes into summing the gradients, waiting for the slower process among it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from benchmarks.table import Table, as_text
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.data.images import ImageId
+from ddmd_bench.data.images import ImageId, as_pictures
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files import ranks
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.threads import limit_threads
+from ddmd_bench.measuring import measure
+from ddmd_bench.measuring.measure import Images, KeptAnswers, answer_own
 from ddmd_bench.objective.methods import METHODS
-from ddmd_bench.students.drawing import few_step_draw, iter_drawn
+from ddmd_bench.students.drawing import draw_reference, few_step_draw, iter_drawn
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.update import Training
 
 NUM_IMAGES = 128
-WORK = ("draw", "update", "sum")
+WORK = ("draw", "score", "update", "sum")
+METRICS_OF = ("prompt_accuracy", "frechet_efficientnet", "high_frequency", "diversity")
 
 
 def measured(method: str, rounds: int) -> dict[str, float]:
@@ -63,9 +70,26 @@ def measured(method: str, rounds: int) -> dict[str, float]:
             for _ in iter_drawn(draw, ranks.share(images), AtOnce(32, "images")):
                 pass
 
+    assert backend.draw_real is not None
+    scenes = [draw_reference(backend.draw_real, image) for image in images]
+    rows = [
+        {"prompt_id": i.prompt.prompt_id, "prompt_set": "seen", "prompt": i.prompt.text}
+        | {"image_index": 0, "out_of_range": 0.0}
+        for i in images
+    ]
+    pictures = as_pictures(torch.stack(scenes))
+    scored = Images(rows, [f"image {k}" for k in range(NUM_IMAGES)], pictures.__getitem__)
+    measure.PART_SIZE = NUM_IMAGES // 4  # type: ignore[attr-defined]
+
+    def score_share() -> None:
+        folder = Path(ranks.by_first(tempfile.mkdtemp))  # where nothing is known yet
+        answer_own(scored, METRICS_OF, KeptAnswers(folder / "answers", folder / "encoded"))
+        ranks.by_first(partial(shutil.rmtree, folder))
+
     ranks.sum_gradients = timed_sum  # type: ignore[assignment]
     for k in range(rounds + 1):  # the first warms up
         seconds["draw"].append(together(draw_share))
+        seconds["score"].append(together(score_share))
         summed[0] = 0.0
         seconds["update"].append(together(lambda k=k: training.update(k + 1)))  # type: ignore[misc]
         seconds["sum"].append(summed[0])
@@ -87,7 +111,8 @@ def results(num: int = 2, method: str = "decoupled_hybrid", rounds: int = 5) -> 
     """One process and several, in turn, twice."""
     turns = [(started(1, method, rounds), started(num, method, rounds)) for _ in range(2)]
     rows = []
-    for name, what in (("draw", f"drawing {NUM_IMAGES} images"), ("update", f"update, {method}")):
+    told = f"drawing {NUM_IMAGES} images", f"scoring {NUM_IMAGES} images", f"update, {method}"
+    for name, what in zip(WORK, told, strict=False):
         one, several = (min(turn[k][name] for turn in turns) for k in (0, 1))
         rows.append((what, f"{one:.2f}", f"{several:.2f}", f"{one / several:.2f}"))
     part = min(several["sum"] / several["update"] for _, several in turns)
