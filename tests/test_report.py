@@ -126,7 +126,7 @@ def test_record_says_who_won(made: tuple[Any, dict[str, Any]]) -> None:
     assert record["provenance"]["common"]["packages"] == {"torch": "2"}
     page = (made[0].report_folder / "index.html").read_text()
     assert "Of 3 trained students, Decoupled-Hybrid has the best prompt accuracy" in page
-    assert "5 claims, 4 supported, 1 refuted, 0 undecided" in page
+    assert "claims: 4 supported, 1 refuted, 0 undecided" in page
 
 
 def test_pictures_come_from_both_ends(made: tuple[Any, dict[str, Any]]) -> None:

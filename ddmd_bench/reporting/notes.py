@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ddmd_bench.objective.methods import METHODS
@@ -88,15 +88,17 @@ def limits(record: dict[str, Any]) -> list[str]:
 def small_numbers(record: Mapping[str, Any]) -> list[str]:
     """What distances of few images lack, over all prompts; and images that are another's bytes."""
     students, several = record["students"], len(record["suite"]["seeds"]) > 1
-    told: dict[tuple[str, str], list[str]] = {}
+    concerned: dict[tuple[str, str], list[str]] = {}
     for metric in record["suite"]["metrics"]:
-        for name, student in students.items():
+        for name in students:
             cell = record["table"][name].get(metric, {}).get("all", {})
             if text := cell.get("missing") or cell.get("note"):
-                told.setdefault((metric, text), []).append(student["title"])
-    whose = {k: "" if len(v) == len(students) else f" ({', '.join(v)})" for k, v in told.items()}
+                concerned.setdefault((metric, text), []).append(name)
+    told: dict[tuple[str, str], list[str]] = {}
+    for (metric, text), names in concerned.items():
+        told.setdefault((_whose(names, students), text), []).append(METRICS[metric].title)
     return [
-        *(f"{METRICS[metric].title}{whose[metric, text]}: {text}." for metric, text in told),
+        *(f"{', '.join(titles)}{whose}: {text}." for (whose, text), titles in told.items()),
         *(
             f"{student['title']}: {number} images{' of a seed' * several} are another's byte for "
             "byte, and add nothing."
@@ -104,6 +106,16 @@ def small_numbers(record: Mapping[str, Any]) -> list[str]:
             if (number := student.get("equal_images"))
         ),
     ]
+
+
+def _whose(names: Collection[str], students: Mapping[str, Any]) -> str:
+    """Of which students something is told, in as few words as say it: '' of all."""
+    others = [student["title"] for name, student in students.items() if name not in names]
+    if not others:
+        return ""
+    if len(others) < len(names):
+        return f" (all but {', '.join(others)})"
+    return f" ({', '.join(students[name]['title'] for name in names)})"
 
 
 def _makers(varying: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ def _claims(record: dict[str, Any]) -> list[str]:
     why = Counter(claim.get("why") for claim in record["claims"])
     split = ", ".join(f"{why[w]} {w}" for w in (TOO_FEW, ALIKE) if why[w])
     parts[2] += f" ({split})" if split else ""
-    total = f"Of the suite's {len(record['claims'])} claims, {', '.join(parts[:2])}, {parts[2]}."
+    total = f"The suite's claims: {', '.join(parts)}."
     # What went the other way stands in the first paragraph, not only in the list of claims.
     refuted = [claim["text"] for claim in record["claims"] if claim["verdict"] == "refuted"]
     return [total, f"Refuted: {'; '.join(refuted)}."] if refuted else [total]
