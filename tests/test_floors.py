@@ -34,6 +34,7 @@ FLOORS = (
     "training",
     "planning",
     "reporting",
+    "study",
     "stages",
     "run",
     "commands",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import typer
 
 import ddmd_bench.files.quiet  # noqa: F401 - before any library loads
-from ddmd_bench.commands import stats
+from ddmd_bench.commands import stats, study
 from ddmd_bench.commands.checking import CheckCommand, check, expect
 from ddmd_bench.commands.comparing import compare, power
 from ddmd_bench.commands.exporting import export
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(stats.app, name="stats")
+app.add_typer(study.app, name="study")
 
 
 def schema() -> None:

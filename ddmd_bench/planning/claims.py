@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ddmd_bench.errors import unknown
+from ddmd_bench.files.records import file_sha256
 from ddmd_bench.objective.series import SERIES
 from ddmd_bench.planning.part import Asked, Part
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.suite.studies import studies_of, tally_file
 
 NO_DIRECTION = ("same", "above")  # claims that need no better direction
 
@@ -31,4 +34,13 @@ def _problems(asked: Asked) -> Iterator[str]:
             )
 
 
-CLAIMS = Part(_problems)
+def _reported(asked: Asked) -> Mapping[str, Any]:
+    """The tallies that claims rest on, as they are now."""
+    tallies = {study: tally_file(study) for study in studies_of(asked.suite.claims)}
+    if not tallies:
+        return {}
+    told = {study: file_sha256(path) if path.is_file() else None for study, path in tallies.items()}
+    return {"studies": told}
+
+
+CLAIMS = Part(_problems, reported=_reported)

@@ -148,6 +148,35 @@ def bounded(values: np.ndarray, margin: float) -> Verdict:
     return Verdict(SUPPORTED if inside else REFUTED, float(ratios[-1]), low, high)
 
 
+def preferred(run: RunFiles, claim: Claim) -> Verdict:
+    """Supported if the whole 95 % interval of the share of judgments that put the student above the
+    other lies above 50 %, refuted if it lies wholly below; undecided where the study was not
+    tallied, or shows other images than the report.
+    """
+    tally = run.preferences.get(claim.study or "")
+    if tally is None:
+        return undecided(f"study {claim.study} is not tallied yet")
+    names = claim.student, claim.other or ""
+    for name in names:
+        shown = tally["students"].get(name, {}).get("drawn")
+        if shown is None or shown != run.first_seed(name).done.get("generate", {}).get("key"):
+            title = titles_of(run.suite)[name]
+            return undecided(f"study {claim.study} shows other images of {title}")
+    pairs = (tally["counted"] or {"pairs": []})["pairs"]
+    for row in pairs:
+        if {row["student"], row["other"]} == {*names} and row["low"] is not None:
+            ends = row["value"], row["low"], row["high"]
+            value, low, high = ends if row["student"] == claim.student else _mirrored(*ends)
+            verdict = SUPPORTED if low > 0.5 else REFUTED if high < 0.5 else UNDECIDED
+            note = f"{row['n']} judgments of {tally['counted']['people']} people"
+            return Verdict(verdict, value, low, high, note, "prompts and people")
+    return undecided(f"study {claim.study} has no interval for these two")
+
+
+def _mirrored(value: float, low: float, high: float) -> tuple[float, float, float]:
+    return 1 - value, 1 - high, 1 - low
+
+
 RULES: dict[str, Callable[..., Verdict]] = {
     "beats": beats,
     "worst": worst,
@@ -155,6 +184,7 @@ RULES: dict[str, Callable[..., Verdict]] = {
     "same": same,
     "rises": rises,
     "bounded": bounded,
+    "preferred": preferred,
 }
 
 
@@ -198,6 +228,8 @@ def judge(run: RunFiles, compare: Compare, claim: Claim) -> Verdict:
     if claim.series is not None:
         found = run.students[claim.student]
         return over_seeds({seed: _judge_series(run, claim, found[seed]) for seed in found})
+    if claim.study is not None:
+        return preferred(run, claim)
     metric = claim.metric or ""
     if claim.claim == "worst":
         others = [name for name in trained_in(run.suite) if name != claim.student]
@@ -259,8 +291,10 @@ def claim_text(run: RunFiles, claim: Claim) -> str:
         "same": f"{student} and {other} differ by less than {margin}: {metric}",
         "rises": f"{student}: {series} rises throughout training",
         "bounded": f"{student}: {series} stays within a factor of {margin} of its start",
+        "preferred": f"people prefer {student} to {other}",
     }[claim.claim]
-    return text[:1].upper() + text[1:] if text.startswith(_ONE) else text
+    own = text.startswith(_ONE) or claim.study is not None
+    return text[:1].upper() + text[1:] if own else text
 
 
 def _who(run: RunFiles, name: str) -> str:

@@ -17,15 +17,23 @@ import yaml
 from ddmd_bench.files.archives import Member
 from ddmd_bench.files.made import made_by
 from ddmd_bench.files.packed import RUNS, kind_of
-from ddmd_bench.files.records import DONE, FAILED, file_sha256, json_text, read_json
+from ddmd_bench.files.records import (
+    DONE,
+    FAILED,
+    content_key,
+    file_sha256,
+    json_text,
+    read_json,
+)
 from ddmd_bench.measuring.reference import CARD, extractors_of, read_card
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.planning.superseded import ASKED
 from ddmd_bench.planning.task import Task
 from ddmd_bench.reporting.packs import PACK, PICTURES, PROMPTS, REPORTS, SCHEMA, SUITE
 from ddmd_bench.reporting.pictures import shown_files, small_picture
-from ddmd_bench.reporting.runfiles import STATISTICS, load_run, statistics_of
+from ddmd_bench.reporting.runfiles import STATISTICS, load_run, statistics_of, tally_of
 from ddmd_bench.reporting.texts import PAGE, RECORD, texts_of
+from ddmd_bench.suite.studies import STUDIES, TALLY, studies_of
 
 
 def members_of(plan: Plan, without: Collection[str]) -> list[Member]:
@@ -44,7 +52,7 @@ def members_of(plan: Plan, without: Collection[str]) -> list[Member]:
     for name in (PAGE, *texts_of(record)):
         place = f"{REPORTS}/{plan.suite.name}/{name}"
         unlisted.append(Member(place, plan.report_folder / name))
-    unlisted += _statistics(plan)
+    unlisted += [*_statistics(plan), *_tallies(plan)]
     if "images" in without:
         unlisted += _pictures(plan, record)
     listed = list[Member]()
@@ -89,6 +97,13 @@ def _statistics(plan: Plan) -> Iterator[Member]:
         scorers = read_card(folder)["scorers"]
         names = [n for e in extractors_of(plan.suite.metrics) for n in scorers[e]["files"]]
         yield from (Member(f"{STATISTICS}/{name}", folder / name) for name in (CARD, *names))
+
+
+def _tallies(plan: Plan) -> Iterator[Member]:
+    """What people preferred, as far as the suite's claims rest on it."""
+    for study in studies_of(plan.suite.claims):
+        if (path := tally_of(plan, study)).is_file():
+            yield Member(f"{STUDIES}/{content_key(study)}/{TALLY}", path)
 
 
 def _pictures(plan: Plan, record: dict[str, Any]) -> Iterator[Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,14 @@ from ddmd_bench.files.arrays import read_features
 from ddmd_bench.files.forms import MAYBE_NUMBER
 from ddmd_bench.files.made import anew, made_by, refuse_changed, require_made
 from ddmd_bench.files.reading import refuse
-from ddmd_bench.files.records import as_json, read_done, read_jsonl, read_record
+from ddmd_bench.files.records import as_json, content_key, read_done, read_jsonl, read_record
 from ddmd_bench.files.tables import Kind, read_parquet
 from ddmd_bench.measuring.reference import find_statistics, load_reference
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.studies import STUDIES, TALLY, read_tally, studies_of, tally_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,7 @@ class RunFiles:
     fingerprint: str
     students: dict[str, dict[int, StudentFiles]]  # by seed, in the suite's order
     reference: dict[str, RealFeatures]  # by extractor: features of real images and their prompts
+    preferences: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # tallies, by study
 
     def first_seed(self, student: str) -> StudentFiles:
         """The student's files of the suite's first seed: the one whose pictures are shown."""
@@ -96,7 +99,19 @@ def load_run(plan: Plan) -> RunFiles:
             for name in suite.students
         },
         reference=_reference(plan, _extractors(suite)),
+        preferences={
+            study: tally
+            for study in studies_of(suite.claims)
+            if (tally := read_tally(tally_of(plan, study))) is not None
+        },
     )
+
+
+def tally_of(plan: Plan, study: str) -> Path:
+    """Where a study's tally lies, or will."""
+    if plan.packed is None:
+        return tally_file(study)
+    return plan.packed.folder / STUDIES / content_key(study) / TALLY
 
 
 def _extractors(suite: Suite) -> list[str]:

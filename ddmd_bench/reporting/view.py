@@ -12,7 +12,7 @@ from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
 from ddmd_bench.reporting.literature_view import literature_view
-from ddmd_bench.reporting.numbers import interval_shown, metric_shown, significant, unit_of
+from ddmd_bench.reporting.numbers import interval_shown, metric_shown, shown, significant, unit_of
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, real_in
@@ -159,6 +159,9 @@ def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
         interval = f"{significant(low)} to {significant(high)}"
         which = "95 % interval" if num_seeds == 1 else "the seeds' 95 % intervals lie within"
         text = f"rise over the training {significant(value)} ({which} {interval})"
+    elif claim["claim"] == "preferred":
+        interval = f"{shown(100 * low, 1)} to {shown(100 * high, 1)}"
+        text = f"above in {shown(100 * value, 1)} % (95 % interval {interval})"
     else:
         amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
         interval = interval_shown(metric, low, high, sign=True)

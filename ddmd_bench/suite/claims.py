@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ddmd_bench.suite.settings import Strict
 
@@ -18,18 +18,25 @@ class Claim(Strict):
     same    student and `other` differ by less than `margin` on `metric`
     rises   the training diagnostic `series` of student rises throughout
     bounded the training diagnostic `series` stays within a factor of `margin` of its start
+    preferred people of `study` (a folder of `study make`) put student above `other`
 
     beats, worst and above may have a `margin`, in the metric's own units: differences that do not
     matter. Undecided within it is alike, beyond it too few to tell.
     """
 
-    claim: Literal["beats", "worst", "above", "same", "rises", "bounded"]
+    claim: Literal["beats", "worst", "above", "same", "rises", "bounded", "preferred"]
     student: str
     other: str | None = None
     metric: str | None = None
     series: str | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
+    study: str | None = None
     paper: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_a_study(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What earlier versions have written of other claims stays what it is.
+        return {k: v for k, v in dump(self).items() if k != "study" or v is not None}
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
@@ -40,8 +47,10 @@ class Claim(Strict):
             "same": {"other", "metric", "margin"},
             "rises": {"series"},
             "bounded": {"series", "margin"},
+            "preferred": {"other", "study"},
         }[self.claim]
-        given = {k for k in ("other", "metric", "series", "margin") if getattr(self, k) is not None}
+        fields = ("other", "metric", "series", "margin", "study")
+        given = {name for name in fields if getattr(self, name) is not None}
         optional = {"margin"} if self.claim in ("beats", "worst", "above") else set()
         if given - optional != needed:
             raise ValueError(f"claim {self.claim!r} takes {sorted(needed)}, found {sorted(given)}")
