@@ -1,4 +1,4 @@
-"""Studies without images, and people who answer them as the page would write it down."""
+"""Studies with and without images, and people who answer as the page would write it down."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files.records import write_json
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.study.answers import completion_of
 from ddmd_bench.study.design import screens_of, shares_of
 from ddmd_bench.study.key import JUDGED, KEY, OBVIOUS, Key, read_key
-from ddmd_bench.study.making import RULE
+from ddmd_bench.study.making import RULE, Asked, make_study
+from ddmd_bench.study.pages import words_of
+from ddmd_bench.suite.schema import Suite
 
+STUDENTS = ("red", "green", "blue")
 Rank = Callable[[Key, int, list[str]], list[float]]  # ranks of a screen's images, place by place
 
 
@@ -87,3 +93,38 @@ def write_answers(
     path = folder / f"answers-{person}-{code}.json"
     path.write_text(json.dumps(record))
     return path
+
+
+def drawn_run(folder: Path, num_prompts: int = 12, size: int = 16) -> tuple[RunFiles, list[Prompt]]:
+    """Three students whose images are of one colour each, but for some noise."""
+    prompts = [Prompt(f"some/{k}", "some", f"<b>prompt</b> & {k}") for k in range(num_prompts)]
+    generator, students = np.random.default_rng(0), {}
+    for c, name in enumerate(STUDENTS):
+        images = {}
+        for prompt in prompts:
+            pixels = generator.integers(0, 60, (size, size, 3), dtype=np.uint8)
+            pixels[..., c] += 190
+            path = folder / "drawn" / f"{name}{prompt.prompt_id[5:]}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+            images[prompt.prompt_id, 0] = path
+        students[name] = {0: StudentFiles("", images=images)}
+    suite = Suite.model_validate(
+        {
+            "name": "made", "title": "Made", "backend": "shapes", "baseline": "red",
+            "prompts": {"some": {"source": "shapes/seen", "num_prompts": num_prompts}},
+            "students": {n: {"method": "dmd"} for n in STUDENTS},
+            "metrics": ["mean"],
+        }
+    )  # fmt: skip
+    return RunFiles(
+        suite, {p.prompt_id: p.text for p in prompts}, {}, {}, "f", students, {}
+    ), prompts
+
+
+def make(folder: Path, form: str = "ranking", num_prompts: int = 12, *, ties: bool = False) -> Key:
+    """A study of them, for two people who see every set."""
+    run, prompts = drawn_run(folder, num_prompts)
+    asked = Asked(STUDENTS, num_prompts, 2, 2, form, ties, 0, None)
+    make_study(run, prompts, asked, words_of([]), folder / "study", lambda done, total: None)
+    return read_key(folder / "study")

@@ -18,16 +18,20 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from study_answers import write_answers, write_study
+from study_answers import STUDENTS, drawn_run, make, write_answers, write_study
 from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import app
+from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import read_json
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.study.answers import read_answers
 from ddmd_bench.study.design import blocks_of, orders_of, screens_of, shares_of
 from ddmd_bench.study.key import JUDGED, OBVIOUS, Key, read_key
+from ddmd_bench.study.making import Asked, make_study
+from ddmd_bench.study.pages import words_of
 from ddmd_bench.study.power import answers_needed
 from ddmd_bench.study.report import write_tally
 from ddmd_bench.study.tally import tally
@@ -387,6 +391,42 @@ def test_bad_wishes_are_said_before_anything_is_written(
     result = made(tiny_run, tmp_path / "study", "--prompts", "5", "--words", str(words))
     assert result.exit_code == 2
     assert "has no 'title'" in result.output
+
+
+def test_students_who_cannot_be_shown_side_by_side_are_refused(tmp_path: Path) -> None:
+    """One image lacks; one student's images are larger: either would be seen."""
+    asked = Asked(STUDENTS, 4, 2, 2, "ranking", False, 0, None)
+
+    def said(run: RunFiles, prompts: list[Prompt]) -> str:
+        with pytest.raises(BenchError) as raised:
+            make_study(run, prompts, asked, words_of([]), tmp_path / "study", lambda d, t: None)
+        assert not (tmp_path / "study" / "page").exists()
+        return str(raised.value)
+
+    run, prompts = drawn_run(tmp_path / "a", 4)
+    run.students["green"][0].images.pop(("some/2", 0))
+    assert "green lacks images of 1 prompts, e.g. some/2" in said(run, prompts)
+    run, prompts = drawn_run(tmp_path / "b", 4)
+    larger, _ = drawn_run(tmp_path / "c", 4, size=20)
+    run.students["blue"] = larger.students["blue"]
+    assert "several sizes" in (text := said(run, prompts))
+    assert "red 16 x 16 px, blue 20 x 20 px" in text
+
+
+def test_obvious_sets_show_one_image_whole_and_its_tiles_in_disorder(tmp_path: Path) -> None:
+    key = make(tmp_path)
+    (obvious,) = (one for one in key.sets if one.kind == OBVIOUS)
+    folder = tmp_path / "study" / "page" / "images"
+    whole, *broken = (np.array(Image.open(folder / name)) for (name,) in obvious.columns)
+    assert len(broken) == 2
+    for image in broken:
+        assert sorted(map(tuple, image.reshape(-1, 3))) == sorted(map(tuple, whole.reshape(-1, 3)))
+        tiles = [(y, x) for y in range(0, 16, 4) for x in range(0, 16, 4)]
+        assert not any(
+            np.array_equal(image[y : y + 4, x : x + 4], whole[y : y + 4, x : x + 4])
+            for y, x in tiles
+        )
+    assert not np.array_equal(*broken)
 
 
 def test_a_tally_writes_every_form_of_its_report(

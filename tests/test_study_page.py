@@ -8,51 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from study_answers import STUDENTS, make
 
-from ddmd_bench.data.prompts import Prompt
-from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.study.answers import read_answers
-from ddmd_bench.study.key import Key, read_key
-from ddmd_bench.study.making import Asked, make_study
-from ddmd_bench.study.pages import words_of
+from ddmd_bench.study.key import Key
 from ddmd_bench.study.tally import tally
-from ddmd_bench.suite.schema import Suite
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-STUDENTS = ("red", "green", "blue")
-
-
-def make(folder: Path, form: str = "ranking", num_prompts: int = 12, **options: Any) -> Key:
-    """A study of three students whose images are of one colour each, but for some noise."""
-    prompts = [Prompt(f"some/{k}", "some", f"<b>prompt</b> & {k}") for k in range(num_prompts)]
-    generator, students = np.random.default_rng(0), {}
-    for c, name in enumerate(STUDENTS):
-        images = {}
-        for prompt in prompts:
-            pixels = generator.integers(0, 60, (16, 16, 3), dtype=np.uint8)
-            pixels[..., c] += 190
-            path = folder / "drawn" / f"{name}{prompt.prompt_id[5:]}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-            images[prompt.prompt_id, 0] = path
-        students[name] = {0: StudentFiles("", images=images)}
-    suite = Suite.model_validate(
-        {
-            "name": "made", "title": "Made", "backend": "shapes", "baseline": "red",
-            "prompts": {"some": {"source": "shapes/seen", "num_prompts": num_prompts}},
-            "students": {n: {"method": "dmd"} for n in STUDENTS},
-            "metrics": ["mean"],
-        }
-    )  # fmt: skip
-    run = RunFiles(suite, {p.prompt_id: p.text for p in prompts}, {}, {}, "f", students, {})
-    asked = Asked(STUDENTS, num_prompts, 2, 2, form, options.get("ties", False), 0, None)
-    make_study(run, prompts, asked, words_of([]), folder / "study", lambda done, total: None)
-    return read_key(folder / "study")
 
 
 @pytest.fixture(scope="module")

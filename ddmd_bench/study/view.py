@@ -54,8 +54,9 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
         return [f"Nobody is counted: {len(left_out)} of {len(people)} people were left out."]
     sentences = [f"{_FORMS[record['form']]}: {_counted(found, record['form'])}.", *_leader(record)]
     if left_out:
+        were = "was" if len(left_out) == 1 else "were"
         sentences.append(
-            f"{len(left_out)} of {len(people)} people were left out; the results of everybody "
+            f"{len(left_out)} of {len(people)} people {were} left out; the results of everybody "
             "stand below too."
         )
     return sentences
@@ -96,11 +97,12 @@ def _leader(record: Mapping[str, Any]) -> Iterator[str]:
 
 def tables_of(record: Mapping[str, Any]) -> list[Table]:
     """Every table, in the order of the page."""
-    tables: list[Table] = []
-    for part, words in (("counted", ""), ("everybody", ", everybody counted")):
-        if record.get(part):
-            tables += _results(record, record[part], words)
-    return [*tables, _people(record)]
+    counted, everybody = (record.get(part) for part in ("counted", "everybody"))
+    return [
+        *(_results(record, counted, "") if counted else ()),
+        _people(record),
+        *(_results(record, everybody, " (everybody counted)") if everybody else ()),
+    ]
 
 
 def _results(record: Mapping[str, Any], found: Mapping[str, Any], words: str) -> Iterator[Table]:
@@ -162,7 +164,7 @@ def _students(found: Mapping[str, Any], titles: Mapping[str, str], words: str) -
 
 def _pairs(found: Mapping[str, Any], titles: Mapping[str, str], words: str) -> Table:
     return Table(
-        f"Who is above whom{words}",
+        f"Pairs of students{words}",
         (PAIRS,),
         ("Student", "Other", "Above", "95 % interval", "Sets", "p, Holm"),
         tuple(
