@@ -147,3 +147,50 @@ def test_a_report_is_never_overwritten_by_an_empty_one(
     assert result.exit_code == 2
     assert "no task of this suite is complete" in " ".join(result.output.split())
     assert page.read_text() == "whole"
+
+
+def test_a_report_of_other_results_is_kept(
+    invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
+) -> None:
+    """Overrides have a folder of their own; of a suite that was changed the old one stays too."""
+    tiny["students"] = {
+        f"teacher_{k}": {"source": "teacher", "num_inference_steps": k, "guidance_scale": 4}
+        for k in (1, 2)
+    }
+    tiny["baseline"] = "teacher_1"
+    name = write_suite(tiny)
+
+    def reported(*more: str) -> tuple[Path, str]:
+        """Where the report is now, and all that was said."""
+        result = invoke("run", name, *more)
+        assert result.exit_code == 0, result.output
+        (line,) = (t for t in result.output.splitlines() if t.startswith("report: "))
+        return Path(line.split()[1]).parent, result.output
+
+    folder, _ = reported()
+    assert folder == Path("reports/tiny")
+    first = (folder / "report.json").read_bytes()
+    other, said = reported("--set", "seeds=[1]")
+    assert other.parent == folder.parent
+    assert other.name.startswith("tiny-")
+    assert "other results" not in said
+    assert (folder / "report.json").read_bytes() == first
+    assert invoke("verify", name, "--set", "seeds=[1]").exit_code == 0
+    named, _ = reported("--set", "seeds=[1]", "--reports", "mine")
+    assert named == Path("mine/tiny")
+
+    # One more metric of the same images: all that it held is in the new one.
+    tiny["metrics"] = [*tiny["metrics"], "high_frequency"]
+    write_suite(tiny)
+    _, said = reported()
+    assert "other results" not in said
+    second = (folder / "report.json").read_bytes()
+    tiny["students"]["teacher_1"]["guidance_scale"] = 2
+    write_suite(tiny)
+    _, said = reported()
+    (line,) = (text for text in said.splitlines() if "has the report of other results" in text)
+    kept = Path(line.partition(": now in ")[2].removesuffix(" too"))
+    assert (kept / "report.json").read_bytes() == second != (folder / "report.json").read_bytes()
+    assert (kept / "index.html").is_file()
+    # Made again of the same results, it replaces itself.
+    assert "other results" not in invoke("report", name).output

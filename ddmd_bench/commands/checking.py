@@ -54,7 +54,7 @@ def check(
     suite: SuiteName,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
     expected: Annotated[Path | None, typer.Option(help="Default: the suite's own file.")] = None,
     baseline: Annotated[
         str | None,

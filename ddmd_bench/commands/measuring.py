@@ -65,7 +65,7 @@ def score(
     dtype: Dtype = "float32",
     set_: Overrides = None,
     runs: Runs = Path("runs"),
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
     workers: Workers = 0,
     redo: Redo = False,
 ) -> None:

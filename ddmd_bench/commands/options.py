@@ -48,7 +48,11 @@ Runs = Annotated[
 RunsAnywhere = Annotated[
     str, typer.Option("--runs", help="Where the stages' files are: a folder, or a URL (s3://...).")
 ]
-Reports = Annotated[Path, typer.Option(help="Where reports are written.")]
+REPORTS = Path("reports")
+Reports = Annotated[
+    Path | None,
+    typer.Option(help="Where reports are. Default: reports, with --set under a name of their own."),
+]
 Workers = Annotated[int, typer.Option(min=0, help="Students side by side; 0: one a core or GPU.")]
 Redo = Annotated[
     bool, typer.Option("--redo", help="Make again what another version of the code has made.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddmd_bench.commands.options import (
+    REPORTS,
     Overrides,
     Reports,
     Runs,
@@ -28,7 +29,7 @@ def plan(
     suite: SuiteName,
     set_: Overrides = None,
     runs: Runs = Path("runs"),
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
     for_: Annotated[
         str | None,
         typer.Option("--for", help="METRIC=DIFFERENCE: what showing it to the baseline takes."),
@@ -41,12 +42,12 @@ def plan(
     from ddmd_bench.suite.files import load_suite
 
     require_folder(runs, "--runs")
-    require_folder(reports, "--reports")
+    require_folder(reports or REPORTS, "--reports")
     asked = load_suite(suite, set_ or [])
     if for_ is None:
-        _print_plan(asked, runs, reports)
+        _print_plan(asked, runs, reports or REPORTS)
     else:
-        _print_budget(asked, report or reports / asked.name, for_)
+        _print_budget(asked, report or (reports or REPORTS) / asked.name, for_)
 
 
 def _print_budget(suite: Suite, report: Path, wanted: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
+    REPORTS,
     SOME_FAILED,
     Overrides,
     Redo,
@@ -28,7 +30,7 @@ from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files import ranks, stopping
 from ddmd_bench.files.elsewhere import here, is_elsewhere
 from ddmd_bench.files.places import require_folder
-from ddmd_bench.files.records import read_json
+from ddmd_bench.files.records import content_key, read_json
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -38,8 +40,13 @@ _IN_USE = "Wait for it, end it, or take another folder: --runs"
 ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
 
 
-def planned(suite: str, overrides: list[str] | None, runs: Path | str, reports: Path) -> Plan:
-    """The plan of a suite that is named on the command line; runs: a URL if they are elsewhere."""
+def planned(
+    suite: str, overrides: list[str] | None, runs: Path | str, reports: Path | None
+) -> Plan:
+    """The plan of a suite that is named on the command line; runs: a URL if they are elsewhere.
+
+    Where no folder of reports is named, a run with overrides has a report of its own there.
+    """
     from ddmd_bench.planning.plan import make_plan
     from ddmd_bench.suite.files import load_suite
 
@@ -47,13 +54,17 @@ def planned(suite: str, overrides: list[str] | None, runs: Path | str, reports: 
     if is_elsewhere(str(runs)):
         runs = here(f"{str(runs).rstrip('/')}/{loaded.name}").parent
     require_folder(Path(runs), "--runs")
-    require_folder(reports, "--reports")
-    return make_plan(loaded, Path(runs), reports)
+    require_folder(reports or REPORTS, "--reports")
+    plan = make_plan(loaded, Path(runs), reports or REPORTS)
+    if reports is not None or not overrides:
+        return plan
+    own = f"{loaded.name}-{content_key(loaded.model_dump(mode='json'))}"
+    return replace(plan, report_folder=REPORTS / own)
 
 
 @contextmanager
 def begun(
-    suite: str, overrides: list[str] | None, runs: Path | str, reports: Path
+    suite: str, overrides: list[str] | None, runs: Path | str, reports: Path | None
 ) -> Iterator[Plan]:
     """Such a plan, of which some task at least is complete; or that of a pack, FILE.tar."""
     from ddmd_bench.reporting.packs import is_pack, opened_pack
@@ -145,8 +156,11 @@ def _require_ready(
 def write_report(plan: Plan) -> None:
     """Write the report of whatever is finished, and say where."""
     from ddmd_bench.files.threads import one_thread
+    from ddmd_bench.reporting.kept import keep_other
     from ddmd_bench.stages.report import report
 
+    if kept := keep_other(plan):
+        console.print(f"{plan.report_folder} has the report of other results: now in {kept} too")
     console.print("writing the report")
     with one_thread():
         report(plan)
@@ -166,7 +180,7 @@ def run(
     suite: SuiteName,
     set_: Overrides = None,
     runs: Runs = Path("runs"),
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
     workers: Workers = 0,
     redo: Redo = False,
     until_settled: UntilSettled = False,
@@ -238,7 +252,7 @@ def report(
     suite: SuiteName,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
 ) -> None:
     """Write the report of a finished run, or of a packed one: FILE.tar.
 
@@ -249,7 +263,7 @@ def report(
 
     # An empty report would stand where a whole one may be.
     with begun(suite, set_, runs, reports) as plan:
-        reported = reported_into(plan, reports)
+        reported = reported_into(plan, reports or REPORTS)
         write_report(reported)
         raise_missing(reported, UNREADABLE)
 
@@ -259,7 +273,7 @@ def run_stage(
     suite: str,
     overrides: list[str] | None,
     runs: Path,
-    reports: Path,
+    reports: Path | None,
     workers: int,
     redo: bool,
 ) -> None:
@@ -298,7 +312,7 @@ def stage_command(name: str, text: str) -> Callable[..., None]:
         suite: SuiteName,
         set_: Overrides = None,
         runs: Runs = Path("runs"),
-        reports: Reports = Path("reports"),
+        reports: Reports = None,
         workers: Workers = 0,
         redo: Redo = False,
     ) -> None:

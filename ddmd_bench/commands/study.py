@@ -56,7 +56,7 @@ def make(
     ] = None,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
 ) -> None:
     """Write a page for people, who see nothing of whose the images are, and the key to it.
 

@@ -27,7 +27,7 @@ def verify(
     suite: SuiteName,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
 ) -> None:
     """Hash every file of a run, or of a pack (FILE.tar), and compute its report again.
 
@@ -55,7 +55,7 @@ def pack(
     suite: SuiteName,
     set_: Overrides = None,
     runs: Runs = Path("runs"),
-    reports: Reports = Path("reports"),
+    reports: Reports = None,
     without: Annotated[
         list[str] | None, typer.Option(help="Kinds of files to leave out: weights,images")
     ] = None,

@@ -31,7 +31,8 @@ def _leader(record: dict[str, Any]) -> list[str]:
     seeds = _seeds(record)
     which = f"95 % interval over {seeds}" if seeds else "95 % interval"
     name = METRICS[metric].title
-    name = name[:1].lower() + name[1:]
+    if name.split()[0][1:].islower():  # a word, not a name such as ImageReward
+        name = name[:1].lower() + name[1:]
     sentences = [
         (
             f"Of {len(trained)} trained students, {students[best]['title']} has the best {name}: "

@@ -1,0 +1,33 @@
+"""A report that would be replaced by that of other results is kept beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.records import content_key, write_whole
+from ddmd_bench.planning.plan import Plan
+from ddmd_bench.reporting.baselines import folders_of
+from ddmd_bench.reporting.saved import read_report
+
+
+def keep_other(plan: Plan) -> Path | None:
+    """Copy what stands where the plan's report goes, if it is of images that this run has not.
+
+    More students or metrics than before replace nothing of it; other settings, prompts, weights
+    or a new version of the computation do. The folder of the copy, None where none is made.
+    """
+    try:
+        record = read_report(plan.report_folder)
+    except BenchError:  # there is none, or no whole one
+        return None
+    own, theirs = folders_of(plan), record.get("folders", {})
+    drawn = [name for name in theirs if name.startswith("generate/")]
+    if drawn and all(own.get(name) == theirs[name] for name in drawn):
+        return None
+    key = record.get("key") or content_key(record)
+    target = plan.report_folder.with_name(f"{plan.report_folder.name}-{key}")
+    for source in plan.report_folder.iterdir():
+        if source.is_file() and not (target / source.name).exists():
+            write_whole(target / source.name, source.read_bytes())
+    return target
