@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import ddmd_bench
 from ddmd_bench.commands.cli import app
 from ddmd_bench.reporting.checked import NOT_RUN, WRONG_USE
 from ddmd_bench.suite.schema import Suite
@@ -129,6 +131,11 @@ def test_the_schema_is_json_and_knows_every_key(invoke: Callable[..., Result]) -
     assert schema["additionalProperties"] is False
 
 
+def test_the_version_is_told(invoke: Callable[..., Result]) -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.output.strip()) == (0, ddmd_bench.__version__)
+
+
 def test_help_lists_every_command() -> None:
     command = [sys.executable, "-m", "ddmd_bench", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
@@ -167,8 +174,11 @@ def test_a_report_of_other_results_is_kept(
         (line,) = (t for t in result.output.splitlines() if t.startswith("report: "))
         return Path(line.split()[1]).parent, result.output
 
-    folder, _ = reported()
+    folder, said = reported()
     assert folder == Path("reports/tiny")
+    assert re.search(
+        r"teacher_2 +\d+\.\d \(\d+\.\d to \d+\.\d\)", said
+    )  # the answer, not only a path
     first = (folder / "report.json").read_bytes()
     other, said = reported("--set", "seeds=[1]")
     assert other.parent == folder.parent

@@ -7,9 +7,12 @@ python -m ddmd_bench check shapes                # does the code still do the sa
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import ddmd_bench.files.quiet  # noqa: F401 - before any library loads
+from ddmd_bench import __version__
 from ddmd_bench.commands import stats, study
 from ddmd_bench.commands.checking import CheckCommand, check, expect
 from ddmd_bench.commands.comparing import compare, power
@@ -22,14 +25,24 @@ from ddmd_bench.commands.pushing import pull, push
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
 from ddmd_bench.commands.verifying import pack, verify
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="Compare few-step text-to-image students and write a report that can be rerun.",
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(stats.app, name="stats")
 app.add_typer(study.app, name="study")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print it.")
+    ] = False,
+) -> None:
+    """Compare few-step text-to-image students and write a report that can be rerun."""
 
 
 def schema() -> None:

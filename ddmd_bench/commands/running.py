@@ -30,7 +30,7 @@ from ddmd_bench.errors import BenchError, NotRun
 from ddmd_bench.files import ranks, stopping
 from ddmd_bench.files.elsewhere import here, is_elsewhere
 from ddmd_bench.files.places import require_folder
-from ddmd_bench.files.records import content_key, read_json
+from ddmd_bench.files.records import content_key
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -168,11 +168,23 @@ def write_report(plan: Plan) -> None:
 
 
 def _say_where(plan: Plan, unchanged: str = "") -> None:
-    """What few images make of the report's numbers, and where it is."""
-    from ddmd_bench.reporting.notes import small_numbers
+    """What the run came to, what few images make of its numbers, and where its report is."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
-    for line in small_numbers(read_json(plan.report_folder / "report.json")):
-        console.print(line)
+    from ddmd_bench.reporting.answer import answer_lines, answer_table
+    from ddmd_bench.reporting.escaping import one_line
+    from ddmd_bench.reporting.notes import small_numbers
+    from ddmd_bench.reporting.saved import read_report
+
+    record = read_report(plan.report_folder)
+    header, rows = answer_table(record, console.width)
+    table = Table(*header, box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    console.print(table)
+    for line in [*answer_lines(record), *small_numbers(record)]:
+        console.print(one_line(line))
     console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
 
 
@@ -189,9 +201,6 @@ def run(
 
     Exit 0 complete, 2 refused before any work, 3 a report that names what failed.
     """
-    from ddmd_bench.reporting.saved import read_report
-    from ddmd_bench.reporting.sequential import sentence
-
     with ranks.together():
         plan = planned(suite, set_, runs, reports)
         if until_settled and plan.suite.until_settled is None:
@@ -205,8 +214,6 @@ def run(
         _say_where(plan, " (unchanged)")
     else:
         write_report(plan)
-    if told := sentence(read_report(plan.report_folder)):
-        console.print(told)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
 

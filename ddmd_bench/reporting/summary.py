@@ -60,13 +60,17 @@ def _against_baseline(
 ) -> str:
     metric, value = row["metric"], row["value"]
     amount = metric_shown(metric, abs(value)) + unit_of(metric, difference=True)
-    word = "more" if value > 0 else "less"
+    amount += " more" if value > 0 else " less"
+    nothing = metric_shown(metric, abs(value)) == metric_shown(metric, 0.0)
     interval = interval_shown(metric, row["low"], row["high"], sign=True)
     title, other = students[row["student"]]["title"], students[baseline]["title"]
     if best == baseline:
-        head = f"{other} is the baseline itself; the next, {title}, has {amount} {word}"
+        has = "the same" if nothing else amount
+        head = f"{other} is the baseline itself; the next, {title}, has {has}"
+    elif nothing:
+        head = f"That is the same as of the baseline, {other}"
     else:
-        head = f"That is {amount} {word} than the baseline, {other}"
+        head = f"That is {amount} than the baseline, {other}"
     return f"{head} (difference {interval}), {tail}."
 
 
