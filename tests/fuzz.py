@@ -215,6 +215,15 @@ def _checkpoints() -> None:
     Path("own.yaml").write_text(yaml.safe_dump(suite))
 
 
+def _studies() -> None:
+    """A study, and what two people sent back."""
+    from study_answers import write_answers, write_study
+
+    key = write_study(Path("study"), ["a", "b", "c"], 12, 2, 2, num_checks=1, ties=True)
+    for person in (1, 2):
+        write_answers(key, Path("answers"), person, lambda key, k, shown: [1.0, 0.0, float(k % 2)])
+
+
 TARGETS = {
     "suites": Target(
         30,
@@ -227,7 +236,7 @@ TARGETS = {
     "expected": Target(
         10, _run, ("expected.json",), lambda random: ["check", "tiny.yaml", "--expected", "damaged"]
     ),
-    "reports": Target(15, _run, ("a.json",), _reports),
+    "reports": Target(12, _run, ("a.json",), _reports),
     "pictures": Target(
         10,
         _pictures,
@@ -240,6 +249,12 @@ TARGETS = {
         _statistics,
         ("kept/card.json", "kept/efficientnet.npy", "kept/efficientnet.safetensors"),
         _statistics_read,
+    ),
+    "studies": Target(
+        3,
+        _studies,
+        ("study/key.json", "answers/answers-1-x.json"),
+        lambda random: ["study", "tally", "study", "answers"],
     ),
     "checkpoints": Target(
         1, _checkpoints, ("own.safetensors",), lambda random: ["plan", "own.yaml"]
@@ -388,7 +403,8 @@ def main() -> None:
         rest = given.inputs, given.processes, given.first, given.verbose
         counts, findings = fuzz([name], *rest)
         for one in findings:
-            sys.stdout.write(f"--- {one.target} {one.number}: {one.told}\n")
+            told = one.told.encode(errors="backslashreplace").decode()  # halves of characters too
+            sys.stdout.write(f"--- {one.target} {one.number}: {told}\n")
         codes = {code: num for (_, code), num in sorted(counts.items()) if code >= 0}
         told = ", ".join(f"{num:,} ended with {code}" for code, num in codes.items())
         sys.stdout.write(f"{name}: {counts.total():,} inputs; {told}\n")

@@ -27,7 +27,6 @@ from ddmd_bench.files.places import require_folder
 from ddmd_bench.run.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="A blind page for people, and what they preferred.")
-FORMS = ("ranking", "pairs", "side-by-side")
 Study = Annotated[Path, typer.Argument(help="The folder that `study make` wrote.")]
 
 
@@ -64,6 +63,7 @@ def make(
     """
     from ddmd_bench.commands.running import begun
     from ddmd_bench.reporting.runfiles import load_run
+    from ddmd_bench.study.key import FORMS
     from ddmd_bench.study.making import Asked, make_study, students_of
     from ddmd_bench.study.pages import words_of
 

@@ -95,7 +95,7 @@ def _read(key: Key, path: Path) -> Person:
         )
     judgments = []
     for k, (answer, screen) in enumerate(zip(answers, own_screens, strict=False), 1):
-        if any(answer[name] != screen[name] for name in screen):
+        if any(answer[name] != screen[name] for name in ("set", "order")):
             raise refuse(
                 path, f"answer {k} to another screen", f"screen {k} of person {number}", SAVE_AGAIN
             )
@@ -161,6 +161,6 @@ def _told(person: Person) -> list[tuple[Any, ...]]:
 def completion_of(study: str, person: int, code: str, num_answers: int) -> str:
     """The code that the page shows at its end: FNV-1a of 32 bits of what was done."""
     value = 0x811C9DC5
-    for byte in f"{study}|{person}|{code}|{num_answers}".encode():
+    for byte in f"{study}|{person}|{code}|{num_answers}".encode(errors="replace"):
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
     return f"{value:08X}"

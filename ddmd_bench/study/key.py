@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.errors import BenchError
 from ddmd_bench.files.forms import MAYBE_NUMBER
+from ddmd_bench.files.reading import refuse
 from ddmd_bench.files.records import read_versioned
 
 KEY, PAGE = "key.json", "page"  # beside each other; the second alone is handed out
 SCHEMA = 1
+FORMS = ("ranking", "pairs", "side-by-side")
 JUDGED, OBVIOUS = "judged", "obvious"
 KEY_FORM = {
     "study": str,
@@ -71,13 +73,35 @@ def read_key(folder: Path) -> Key:
 
 
 def _require_whole(path: Path, record: dict[str, Any], sets: list[Set]) -> None:
-    named = {name for one in sets for column in one.columns for name in column}
-    if strange := sorted(named - record["images"].keys()):
-        raise BenchError(f"{path}: names image {strange[0]} without saying whose it is")
-    known = {*record["students"], ""}  # '': of an obvious set
-    for name, row in record["images"].items():
-        if row["student"] not in known:
-            raise BenchError(f"{path}: {name}: {unknown('student', row['student'], known)}")
-    numbers = {screen["set"] for screens in record["screens"] for screen in screens}
-    if numbers and not 0 <= min(numbers) <= max(numbers) < len(sets):
-        raise BenchError(f"{path}: a screen shows a set that there is not")
+    """Raise where a part does not fit the others."""
+    if record["form"] not in FORMS:
+        raise refuse(path, f"form {record['form']!r}", f"one of {', '.join(FORMS)}")
+    for number, one in enumerate(sets):
+        if wrong := _wrong_in(one, record):
+            raise refuse(path, f"set {number} {wrong}", "a whole set")
+    for screens in record["screens"]:
+        for screen in screens:
+            number, order = screen["set"], screen["order"]
+            if not 0 <= number < len(sets):
+                raise refuse(path, f"a screen of set {number}", f"one of {len(sets)} sets")
+            if sorted(order) != list(range(len(sets[number].columns))):
+                raise refuse(path, f"order {order} of set {number}", "each of its columns once")
+
+
+def _wrong_in(one: Set, record: dict[str, Any]) -> str:
+    images, students = record["images"], record["students"]
+    if one.kind not in (JUDGED, OBVIOUS):
+        return f"is of kind {one.kind!r}"
+    if not one.prompt_ids or len(one.columns) < 2:
+        return f"has {len(one.prompt_ids)} prompts and {len(one.columns)} columns"
+    for column in one.columns:
+        if len(column) != len(one.prompt_ids):
+            return f"has {len(column)} images of {len(one.prompt_ids)} prompts"
+        if lost := [name for name in column if name not in images]:
+            return f"names image {lost[0]} without saying whose it is"
+    shown = [{images[name]["student"] for name in column} for column in one.columns]
+    if one.kind == JUDGED:
+        names = [name for own in shown for name in own]
+        if len(names) != len(shown) or len({*names}) != len(names) or {*names} - students.keys():
+            return f"shows images of {sorted(names)}, not of a student in each column"
+    return ""
