@@ -184,7 +184,7 @@ def _say_where(plan: Plan, unchanged: str = "") -> None:
         table.add_row(*map(one_line, row))
     console.print(table)
     for line in [*answer_lines(record), *small_numbers(record)]:
-        console.print(one_line(line))
+        console.print(one_line(line, 1_000))
     console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
 
 
