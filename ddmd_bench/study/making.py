@@ -6,11 +6,9 @@ anew without what files say beside them, the times of all files are alike.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,16 +18,16 @@ import numpy as np
 
 from ddmd_bench.data.prompts import Prompt, head_in_proportion
 from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.decoding import Undecodable, upright
 from ddmd_bench.files.locks import locked
-from ddmd_bench.files.records import content_key, seed_of, write_json, write_whole, written_whole
+from ddmd_bench.files.records import content_key, seed_of, write_json, write_whole
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.study.design import Showing, blocks_of, orders_of, screens_of, shares_of
 from ddmd_bench.study.key import JUDGED, KEY, OBVIOUS, PAGE, SCHEMA
 from ddmd_bench.study.pages import SMALL, study_page
+from ddmd_bench.study.pictures import Pictures, broken, opened, write_pictures
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 LARGEST_SET = 4  # images on one screen
 # Of a person's sets, those that are there to look at attention: as many obvious ones as repeated.
@@ -38,7 +36,6 @@ FEWEST_FOR_CHECKS = 10  # sets of a person
 # Whoever is right less often is left out; stated before anybody answers. Repeated sets leave nobody
 # out: of images that are nearly alike an attentive person chooses otherwise the next time.
 RULE = {"obvious": 0.8}
-TILES = 4  # along each side of an image that is broken
 MADE = 1_700_000_000  # the time that all files have, in seconds since 1970
 
 
@@ -63,20 +60,16 @@ class _Set:
     columns: tuple[tuple[str, ...], ...]
 
 
-class _Pictures:
-    """The images that the page shows, by names that say nothing."""
+@dataclass(frozen=True)
+class _Made:
+    """What every part of a study is made of."""
 
-    def __init__(self, secret: str) -> None:
-        self.secret = secret
-        self.facts: dict[str, dict[str, Any]] = {}
-        self.make: dict[str, Callable[[], Image]] = {}
-
-    def add(self, make: Callable[[], Image], student: str, prompt: Prompt, what: str = "") -> str:
-        told = f"{self.secret}|{student}|{prompt.prompt_id}|{what}"
-        name = f"{hashlib.sha256(told.encode()).hexdigest()[:20]}.webp"
-        self.facts[name] = {"student": student, "prompt_id": prompt.prompt_id}
-        self.make[name] = make
-        return name
+    asked: Asked
+    run: RunFiles
+    files: dict[str, StudentFiles]  # of each student
+    prompts: Sequence[Prompt]
+    pictures: Pictures
+    generator: np.random.Generator
 
 
 def make_study(
@@ -101,11 +94,9 @@ def make_study(
         key = _known(output, made_of)
         secret = key["secret"] if key else secrets.token_hex(16)
         generator = np.random.default_rng(seed_of("study", asked.seed, made_of))
-        pictures = _Pictures(secret)
-        if asked.form == "side-by-side":
-            sets, screens = _whole_models(files, run, chosen, asked, pictures, generator)
-        else:
-            sets, screens = _by_prompt(files, run, chosen, asked, pictures, generator)
+        pictures = Pictures(secret)
+        made = _Made(asked, run, files, chosen, pictures, generator)
+        sets, screens = (_whole_models if asked.form == "side-by-side" else _by_prompt)(made)
         record = {
             "schema": SCHEMA,
             "study": made_of,
@@ -141,7 +132,7 @@ def make_study(
             "metrics": _metrics(files, chosen),
         }
         page = output / PAGE
-        _write_pictures(page / "images", pictures, asked.quality, progress)
+        write_pictures(page / "images", pictures, asked.quality, progress)
         write_whole(
             page / "index.html", study_page(record, [_shown(one) for one in sets], words, small)
         )
@@ -162,7 +153,7 @@ def _size(files: dict[str, StudentFiles], prompts: Sequence[Prompt]) -> tuple[in
                 f"{name} {why}. Each student needs an image of every prompt: run the suite to its "
                 "end, or leave it out: --students"
             )
-        size = _opened(own.images[prompts[0].prompt_id, 0]).size
+        size = opened(own.images[prompts[0].prompt_id, 0]).size
         sizes.setdefault(size, name)
     if len(sizes) > 1:
         told = ", ".join(f"{name} {w} x {h} px" for (w, h), name in sizes.items())
@@ -188,64 +179,49 @@ def _known(output: Path, made_of: str) -> dict[str, Any] | None:
     return record
 
 
-def _by_prompt(
-    files: dict[str, StudentFiles],
-    run: RunFiles,
-    prompts: Sequence[Prompt],
-    asked: Asked,
-    pictures: _Pictures,
-    generator: np.random.Generator,
-) -> tuple[list[_Set], list[list[Showing]]]:
+def _by_prompt(made: _Made) -> tuple[list[_Set], list[list[Showing]]]:
     """Sets of images of one prompt, each seen by as many people as were asked for."""
-    size = 2 if asked.form == "pairs" else min(len(files), LARGEST_SET)
-    names = list(files)
-    blocks = blocks_of(len(prompts), len(names), size, generator)
+    size = 2 if made.asked.form == "pairs" else min(len(made.files), LARGEST_SET)
+    names = list(made.files)
+    blocks = blocks_of(len(made.prompts), len(names), size, made.generator)
     judged = [
         _Set(
             JUDGED,
             (prompt,),
-            tuple((_picture(files, names[k], prompt, pictures),) for k in block),
+            tuple((_picture(made, names[k], prompt),) for k in block),
         )
-        for prompt, block in zip(prompts, blocks, strict=True)
+        for prompt, block in zip(made.prompts, blocks, strict=True)
     ]
-    shares = shares_of(len(judged), asked.num_people, asked.seen_by, generator)
+    shares = shares_of(len(judged), made.asked.num_people, made.asked.seen_by, made.generator)
     smallest = min(map(len, shares))
     num_checks = max(1, round(CHECKS * smallest)) if smallest >= FEWEST_FOR_CHECKS else 0
-    obvious = _obvious_sets(run, files, prompts, size, num_checks, pictures, generator)
+    obvious = _obvious_sets(made, size, num_checks)
     # Numbers in the page say nothing of what a set is for.
-    places = generator.permutation(len(judged) + len(obvious))
+    places = made.generator.permutation(len(judged) + len(obvious))
     sets: list[_Set] = [judged[0]] * len(places)
     for one, place in zip([*judged, *obvious], places, strict=True):
         sets[place] = one
     checks = [int(place) for place in places[len(judged) :]]
     screens = [
-        screens_of([int(places[n]) for n in share], checks, num_checks, size, generator)
+        screens_of([int(places[n]) for n in share], checks, num_checks, size, made.generator)
         for share in shares
     ]
     return sets, screens
 
 
-def _obvious_sets(
-    run: RunFiles,
-    files: dict[str, StudentFiles],
-    prompts: Sequence[Prompt],
-    size: int,
-    num: int,
-    pictures: _Pictures,
-    generator: np.random.Generator,
-) -> list[_Set]:
+def _obvious_sets(made: _Made, size: int, num: int) -> list[_Set]:
     """A whole image, first, beside its own tiles in disorder: whoever looks finds it."""
-    good = _best_known(run) or run.suite.baseline
-    images = run.first_seed(good).images or files[next(iter(files))].images
-    known = [p for p in prompts if (p.prompt_id, 0) in images]
+    good = _best_known(made.run) or made.run.suite.baseline
+    images = made.run.first_seed(good).images or made.files[next(iter(made.files))].images
+    known = [p for p in made.prompts if (p.prompt_id, 0) in images]
     sets = []
-    for k in generator.permutation(len(known))[:num]:
+    for k in made.generator.permutation(len(known))[:num]:
         prompt = known[k]
-        make = partial(_opened, images[prompt.prompt_id, 0])
-        columns = [(pictures.add(make, "", prompt, "whole"),)]
+        make = partial(opened, images[prompt.prompt_id, 0])
+        columns = [(made.pictures.add(make, "", prompt, "whole"),)]
         for j in range(size - 1):
-            broken = partial(_broken, make, int(generator.integers(2**32)))
-            columns.append((pictures.add(broken, "", prompt, f"broken {j}"),))
+            disordered = partial(broken, make, int(made.generator.integers(2**32)))
+            columns.append((made.pictures.add(disordered, "", prompt, f"broken {j}"),))
         sets.append(_Set(OBVIOUS, (prompt,), tuple(columns)))
     return sets
 
@@ -256,32 +232,27 @@ def _best_known(run: RunFiles) -> str | None:
     return real_in(run.suite) or next(iter(teachers), None)
 
 
-def _whole_models(
-    files: dict[str, StudentFiles],
-    run: RunFiles,
-    prompts: Sequence[Prompt],
-    asked: Asked,
-    pictures: _Pictures,
-    generator: np.random.Generator,
-) -> tuple[list[_Set], list[list[Showing]]]:
+def _whole_models(made: _Made) -> tuple[list[_Set], list[list[Showing]]]:
     """Each student beside the baseline, or the first named, over all prompts: one vote a person."""
-    baseline = run.suite.baseline if run.suite.baseline in files else next(iter(files))
+    baseline = made.run.suite.baseline
+    if baseline not in made.files:
+        baseline = next(iter(made.files))
     sets = [
         _Set(
             JUDGED,
-            tuple(prompts),
+            tuple(made.prompts),
             tuple(
-                tuple(_picture(files, name, prompt, pictures) for prompt in prompts)
+                tuple(_picture(made, name, prompt) for prompt in made.prompts)
                 for name in (baseline, other)
             ),
         )
-        for other in files
+        for other in made.files
         if other != baseline
     ]
-    orders = orders_of(asked.num_people, 2, generator)
+    orders = orders_of(made.asked.num_people, 2, made.generator)
     screens = []
-    for person in range(asked.num_people):
-        numbers = generator.permutation(len(sets))
+    for person in range(made.asked.num_people):
+        numbers = made.generator.permutation(len(sets))
         sides = [np.roll(orders[person], int(number)) for number in numbers]
         screens.append(
             [Showing(int(n), tuple(map(int, o))) for n, o in zip(numbers, sides, strict=True)]
@@ -289,58 +260,9 @@ def _whole_models(
     return sets, screens
 
 
-def _picture(
-    files: dict[str, StudentFiles], student: str, prompt: Prompt, pictures: _Pictures
-) -> str:
-    path = files[student].images[prompt.prompt_id, 0]
-    return pictures.add(partial(_opened, path), student, prompt)
-
-
-def _opened(path: Path) -> Image:
-    try:
-        return upright(path).convert("RGB")
-    except Undecodable as error:
-        raise BenchError(f"{path}: {error}") from error
-
-
-def _broken(make: Callable[[], Image], seed: int) -> Image:
-    """Its tiles in another order, none at its own place."""
-
-    image = make()
-    width, height = image.width // TILES, image.height // TILES
-    places = [
-        (x * width, y * height, (x + 1) * width, (y + 1) * height)
-        for y in range(TILES)
-        for x in range(TILES)
-    ]
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(places))
-    turned = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
-    result = image.copy()
-    for source, target in turned.items():
-        result.paste(image.crop(places[source]), places[target][:2])
-    return result
-
-
-def _write_pictures(
-    folder: Path, pictures: _Pictures, quality: int | None, progress: Callable[[int, int], None]
-) -> None:
-    """Those that are not there yet; nothing that a file says beside its pixels goes along."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name not in pictures.make:
-            path.unlink()
-    missing = [name for name in pictures.make if not (folder / name).is_file()]
-
-    def write(name: str) -> None:
-        with written_whole(folder / name) as temporary:
-            options = {"lossless": True} if quality is None else {"quality": quality}
-            pictures.make[name]().save(temporary, "WEBP", **options)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = len(pictures.make) - len(missing)
-        for k, _ in enumerate(pool.map(write, missing), 1):
-            progress(done + k, len(pictures.make))
+def _picture(made: _Made, student: str, prompt: Prompt) -> str:
+    path = made.files[student].images[prompt.prompt_id, 0]
+    return made.pictures.add(partial(opened, path), student, prompt)
 
 
 def _shown(one: _Set) -> dict[str, Any]:
