@@ -7,12 +7,24 @@ differences: the t-interval, whose skewness cancels; values between two bounds: 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Ends = tuple[float, float]
+
+
+class Part(NamedTuple):
+    """Of an estimate's variance what is owed to the choice of so many prompts, seeds or people."""
+
+    variance: float
+    number: int
+
+
+LEAST_P = 1e-15
 
 LEVEL = 0.95
 QUANTILES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
@@ -30,6 +42,28 @@ def t_ends(value: float, error: float, num_prompts: int) -> Ends:
     """The t-interval's; NaN where the error is."""
     half = t_quantile(num_prompts) * error
     return value - half, value + half
+
+
+def p_of_parts(value: float, parts: Sequence[Part]) -> float:
+    """1 less the level at which an interval reaches 0 whose half width is the root of the sum of
+    its parts' squares, each a standard error times Student's quantile; 0.05 is the 95 % one's."""
+    from scipy.optimize import brentq
+    from scipy.stats import t as student_t
+
+    known = [part for part in parts if part.variance]
+    if len(known) == 1:
+        ((variance, number),) = known
+        return 2 * float(student_t.sf(abs(value) / math.sqrt(variance), number - 1))
+
+    def beyond(p_value: float) -> float:
+        """How far the squared half width reaches beyond the value at this level."""
+        quantiles = [float(student_t.isf(p_value / 2, part.number - 1)) for part in known]
+        squares = (part.variance * t**2 for part, t in zip(known, quantiles, strict=True))
+        return sum(squares) - value**2
+
+    if beyond(LEAST_P) <= 0:
+        return LEAST_P
+    return float(brentq(beyond, LEAST_P, 1.0, xtol=1e-12)) if value else 1.0
 
 
 def skewed_ends(value: float, error: float, skewness: float, num_prompts: int) -> Ends:

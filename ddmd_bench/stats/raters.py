@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.ends import Array, share_ends, t_quantile
+from ddmd_bench.stats.ends import Array, Part, p_of_parts, share_ends, t_quantile
 from ddmd_bench.stats.intervals import Interval
 
 
@@ -98,21 +98,8 @@ def independent_answers(values: Array, judges: Judges) -> float:
 def p_value(value: float, influence: Array, judges: Judges) -> float:
     """Two-sided, of an estimate that is 0 where nothing differs: 1 less the level whose interval
     reaches 0."""
-    from scipy.optimize import brentq
-    from scipy.stats import t as student_t
-
     spread = spread_of(influence, judges)
     if not spread.of_prompts > 0:
         return 1.0 if value == 0 else math.nan
-
-    def beyond(p: float) -> float:
-        """How far the squared half width reaches beyond the value at this level."""
-        reach = spread.of_prompts * float(student_t.isf(p / 2, spread.num_prompts - 1)) ** 2
-        if spread.of_people:
-            reach += spread.of_people * float(student_t.isf(p / 2, spread.num_people - 1)) ** 2
-        return reach - value**2
-
-    least = 1e-15
-    if beyond(least) <= 0:
-        return least
-    return float(brentq(beyond, least, 1.0, xtol=1e-12)) if value else 1.0
+    of_prompts = Part(spread.of_prompts, spread.num_prompts)
+    return p_of_parts(value, [of_prompts, Part(spread.of_people, spread.num_people)])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.ends import Array, Ends, t_quantile
+from ddmd_bench.stats.ends import Array, Ends, Part, p_of_parts, t_quantile
 from ddmd_bench.stats.intervals import UNBOUNDED, Bounds, Interval
 
 
@@ -27,7 +27,6 @@ class OfPrompts(NamedTuple):
 
 
 NO_PROMPTS = OfPrompts()
-LEAST_P = 1e-15
 
 
 def by_prompt(by_seed: Sequence[tuple[Array, NDArray[Any]]]) -> tuple[Array, Array, Array]:
@@ -116,20 +115,6 @@ def paired_t(
 
 
 def _p_value(value: float, of_seeds: float, n: int, prompts: OfPrompts) -> float:
-    from scipy.optimize import brentq
-    from scipy.stats import t as student_t
-
     if math.isnan(of_seeds):
         return math.nan
-    if not prompts.variance:
-        return 2 * float(student_t.sf(abs(value) / math.sqrt(of_seeds), n - 1))
-
-    def beyond(p_value: float) -> float:
-        """How far the squared half width reaches beyond the value at this level."""
-        t_seeds = float(student_t.isf(p_value / 2, n - 1))
-        t_prompts = float(student_t.isf(p_value / 2, prompts.num_prompts - 1))
-        return of_seeds * t_seeds**2 + prompts.variance * t_prompts**2 - value**2
-
-    if beyond(LEAST_P) <= 0:
-        return LEAST_P
-    return float(brentq(beyond, LEAST_P, 1.0, xtol=1e-12)) if value else 1.0
+    return p_of_parts(value, [Part(of_seeds, n), Part(*prompts)])
