@@ -3,7 +3,8 @@
     python -m benchmarks.ranks [--processes 2] [--rounds 5] [--method decoupled_hybrid]
 
 torchrun starts one process, then several, in turn; each draws and scores its share of the same
-images and does its share of the same updates of the embedded world. Beside it stands how long of
+images and does its share of the same updates of the embedded world. Beside it stands what the
+machine gives as many processes that share nothing, each of which draws all images; and how long of
 an update goes into summing the gradients, waiting for the slower process among it.
 """
 
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.update import Training
 
 NUM_IMAGES = 128
-WORK = ("draw", "score", "update", "sum")
+WORK = ("draw", "score", "update", "apart", "sum")
 METRICS_OF = ("prompt_accuracy", "frechet_efficientnet", "high_frequency", "diversity")
 
 
@@ -65,9 +66,9 @@ def measured(method: str, rounds: int) -> dict[str, float]:
         ranks.gathered(None)
         return time.perf_counter() - start
 
-    def draw_share() -> None:
+    def draw_all(of: Sequence[ImageId]) -> None:
         with torch.no_grad():
-            for _ in iter_drawn(draw, ranks.share(images), AtOnce(32, "images")):
+            for _ in iter_drawn(draw, of, AtOnce(32, "images")):
                 pass
 
     assert backend.draw_real is not None
@@ -88,7 +89,8 @@ def measured(method: str, rounds: int) -> dict[str, float]:
 
     ranks.sum_gradients = timed_sum  # type: ignore[assignment]
     for k in range(rounds + 1):  # the first warms up
-        seconds["draw"].append(together(draw_share))
+        seconds["draw"].append(together(partial(draw_all, ranks.share(images))))
+        seconds["apart"].append(together(partial(draw_all, images)))
         seconds["score"].append(together(score_share))
         summed[0] = 0.0
         seconds["update"].append(together(lambda k=k: training.update(k + 1)))  # type: ignore[misc]
@@ -110,17 +112,25 @@ def started(num: int, method: str, rounds: int) -> dict[str, float]:
 def results(num: int = 2, method: str = "decoupled_hybrid", rounds: int = 5) -> Table:
     """One process and several, in turn, twice."""
     turns = [(started(1, method, rounds), started(num, method, rounds)) for _ in range(2)]
+    least = [{name: min(turn[k][name] for turn in turns) for name in WORK} for k in (0, 1)]
+    one, several = least
+    limit = num * one["apart"] / several["apart"]
     rows = []
     told = f"drawing {NUM_IMAGES} images", f"scoring {NUM_IMAGES} images", f"update, {method}"
     for name, what in zip(WORK, told, strict=False):
-        one, several = (min(turn[k][name] for turn in turns) for k in (0, 1))
-        rows.append((what, f"{one:.2f}", f"{several:.2f}", f"{one / several:.2f}"))
+        gain = one[name] / several[name]
+        of_limit = f"{gain / limit:.2f}"
+        rows.append((what, f"{one[name]:.2f}", f"{several[name]:.2f}", f"{gain:.2f}", of_limit))
     part = min(several["sum"] / several["update"] for _, several in turns)
     return Table(
         f"{num} processes of one thread each beside one, on the embedded world.",
-        ("what", "one, s", f"{num}, s", "times as fast"),
+        ("what", "one, s", f"{num}, s", "times as fast", "of the machine's limit"),
         rows,
-        (f"Of an update of {num} processes {part:.0%} goes into summing gradients.",),
+        (
+            f"The machine's limit: {num} processes that share nothing draw {limit:.2f} times as "
+            "many images as one.",
+            f"Of an update of {num} processes {part:.0%} goes into summing gradients.",
+        ),
     )
 
 

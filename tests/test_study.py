@@ -17,7 +17,7 @@ import yaml
 from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from study_answers import STUDENTS, drawn_run, make, write_answers, write_study
 from typer.testing import CliRunner
 
@@ -32,6 +32,7 @@ from ddmd_bench.study.design import blocks_of, orders_of, screens_of, shares_of
 from ddmd_bench.study.key import JUDGED, OBVIOUS, Key, read_key
 from ddmd_bench.study.making import Asked, make_study
 from ddmd_bench.study.pages import words_of
+from ddmd_bench.study.pictures import opened, size_of
 from ddmd_bench.study.power import answers_needed
 from ddmd_bench.study.report import write_tally
 from ddmd_bench.study.tally import tally
@@ -186,7 +187,7 @@ def test_simulated_people_give_their_strengths_and_odd_ones_are_found(tmp_path: 
     assert everybody["people"] == 12
     spread = [r["students"]["a"]["strength"]["value"] for r in (counted, everybody)]
     assert spread[0] > spread[1]
-    assert counted["agreement"]["alpha"] > everybody["agreement"]["alpha"] > 0
+    assert counted["agreement"]["alpha"]["value"] > everybody["agreement"]["alpha"]["value"] > 0
 
     # Of the nine alone the strengths are those that they judged by.
     files = [tmp_path / "answers" / f"answers-{person}-x.json" for person in range(1, 10)]
@@ -371,6 +372,24 @@ def test_the_same_study_is_finished_and_another_is_refused(
     assert again["study"] == json.loads(before)["study"]
 
 
+def test_a_study_is_made_of_a_report_too(tiny_run: tuple[str, Path], tmp_path: Path) -> None:
+    """Of the images that it shows, and of no others."""
+    report = tiny_run[1].parent / "reports" / "tiny"
+    result = made((str(report), tiny_run[1]), tmp_path / "study", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert made(tiny_run, tmp_path / "of_suite", *SMALL).exit_code == 0
+    keys = [read_key(tmp_path / name).record for name in ("study", "of_suite")]
+    assert keys[0]["study"] == keys[1]["study"]
+    record = read_json(report / "report.json")
+    record["folders"] |= {"generate/dmd/seed 0": "elsewhere"}
+    changed = tmp_path / "changed" / "report.json"
+    changed.parent.mkdir()
+    changed.write_text(json.dumps(record))
+    other = made((str(changed), tiny_run[1]), tmp_path / "other", *SMALL)
+    assert other.exit_code == 2
+    assert "shows other images than" in other.output
+
+
 def test_bad_wishes_are_said_before_anything_is_written(
     tiny_run: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -410,7 +429,16 @@ def test_students_who_cannot_be_shown_side_by_side_are_refused(tmp_path: Path) -
     larger, _ = drawn_run(tmp_path / "c", 4, size=20)
     run.students["blue"] = larger.students["blue"]
     assert "several sizes" in (text := said(run, prompts))
-    assert "red 16 x 16 px, blue 20 x 20 px" in text
+    assert "red some/0 16 x 16 px, blue some/0 20 x 20 px" in text
+    run, prompts = drawn_run(tmp_path / "d", 4)
+    run.students["blue"][0].images["some/3", 0] = larger.students["red"][0].images["some/3", 0]
+    assert "blue some/3 20 x 20 px" in said(run, prompts)
+    # On its side a picture of 16 x 20 px is one of 20 x 16.
+    turned = Image.new("RGB", (16, 20))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert size_of(tmp_path / "turned.jpg") == opened(tmp_path / "turned.jpg").size == (20, 16)
 
 
 def test_obvious_sets_show_one_image_whole_and_its_tiles_in_disorder(tmp_path: Path) -> None:

@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import needs_browser, started, violations, watched
 from study_answers import STUDENTS, make
 
 from ddmd_bench.study.answers import read_answers
 from ddmd_bench.study.key import Key
 from ddmd_bench.study.tally import tally
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
+    with started() as browser:
+        yield browser
 
 
 def opened(context: Any, folder: Path, person: int) -> Any:
     """The page, of which nothing leaves the machine and nothing fails."""
-    page = context.new_page()
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda said: page.wrong.append(said.text) if said.type == "error" else None)
-    page.on("requestfailed", lambda request: page.wrong.append(request.url))
-
-    def asked(request: Any) -> None:
-        if not request.url.startswith(("file:", "blob:", "data:")):
-            page.wrong.append(request.url)
-
-    page.on("request", asked)
+    page = watched(context)
     page.goto(f"{(folder / 'study' / 'page' / 'index.html').as_uri()}#{person}")
     return page
 
@@ -174,4 +158,36 @@ def test_without_a_number_one_is_asked_for(browser: Any, tmp_path: Path) -> None
     assert page.url.endswith("#2")
     assert page.locator(".choice").count() == 3
     assert page.inner_text("blockquote").startswith("<b>prompt</b> & ")
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("form", ["ranking", "pairs", "side-by-side"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_screen(
+    browser: Any, tmp_path: Path, form: str, scheme: Any
+) -> None:
+    """From the introduction over a set, paused and enlarged, to the end."""
+    make(tmp_path, form, 4, ties=True)
+    page = opened(browser.new_context(color_scheme=scheme), tmp_path, 1)
+    assert violations(page) == []
+    page.fill("#code", "g")
+    page.keyboard.press("Enter")
+    while page.locator(".choice").count():
+        assert violations(page) == []
+        page.click("#pause")
+        assert violations(page) == []
+        page.keyboard.press("Escape")
+        if form != "side-by-side":
+            page.keyboard.press("z")
+            assert violations(page) == []
+            page.keyboard.press("Escape")
+        for place in range(page.locator(".choice").count() - (form == "pairs")):
+            page.click(f".choice[data-place='{place}']")
+        if form == "side-by-side":
+            page.fill("#reason", "sharper")
+        if form != "pairs":
+            assert violations(page) == []
+            page.click("#next")
+    assert page.locator("#completion").is_visible()
+    assert violations(page) == []
     assert page.wrong == []

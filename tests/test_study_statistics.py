@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from ddmd_bench.stats.choices import strengths_of
-from ddmd_bench.stats.ends import Array
-from ddmd_bench.stats.rater_agreement import kendall_w, krippendorff_alpha
+from ddmd_bench.stats.ends import Array, t_quantile
+from ddmd_bench.stats.rater_agreement import alpha_interval, kendall_w, krippendorff_alpha
 from ddmd_bench.stats.raters import (
     Judges,
     independent_answers,
@@ -92,6 +93,30 @@ def test_alpha_is_that_of_another_package() -> None:
         assert krippendorff_alpha(values) == pytest.approx(expected, abs=1e-10)
     assert krippendorff_alpha(np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])) == 1
     assert math.isnan(krippendorff_alpha(np.array([[1.0, np.nan], [2.0, np.nan]])))
+
+
+def test_alphas_interval_covers_and_is_the_jackknifes() -> None:
+    """Over sets of three images that five people rank, as far as they agree; truth by many sets."""
+    generator = np.random.default_rng(7)
+
+    def drawn(num: int, agree: float) -> tuple[Array, NDArray[np.int64]]:
+        worth = agree * generator.normal(size=(num, 1, 3)) + generator.gumbel(size=(num, 5, 3))
+        ranks = (-worth).argsort(axis=2).argsort(axis=2) + 1.0
+        return ranks.transpose(0, 2, 1).reshape(-1, 5), np.repeat(np.arange(num), 3)
+
+    values, groups = drawn(12, 1.0)
+    value, low, high, n = alpha_interval(values, groups)
+    left = [krippendorff_alpha(values[groups != group]) for group in range(12)]
+    spread = np.var(left) * 11
+    assert (value, n) == (pytest.approx(krippendorff_alpha(values)), 12)
+    assert high - low == pytest.approx(2 * t_quantile(12) * math.sqrt(spread))
+    for agree in (0.0, 0.7, 1.5):
+        truth = krippendorff_alpha(drawn(20_000, agree)[0])
+        found = [alpha_interval(*drawn(40, agree)) for _ in range(300)]
+        covered = np.mean([one.low <= truth <= one.high for one in found])
+        assert 0.92 <= covered <= 0.98, (agree, covered)
+    alone = alpha_interval(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([0, 0]))
+    assert math.isnan(alone.low)
 
 
 def test_w_is_1_of_one_order_and_0_of_all_orders() -> None:

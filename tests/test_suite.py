@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,31 @@ def test_the_committed_suites_load_and_plan(path: Path) -> None:
 def test_the_resolved_suite_is_a_suite(tiny: dict, write_suite: Write) -> None:
     suite = load_suite(write_suite(tiny))
     assert Suite.model_validate(suite.model_dump(mode="json", exclude_unset=True)) == suite
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_report_is_its_suite(path: Path, tmp_path: Path) -> None:
+    """By its folder or its report.json, as it was overridden; not where defaults were others."""
+    suite = load_suite(str(path))
+    report = tmp_path / "report.json"
+    said = suite.model_dump(mode="json")
+    asked = suite.model_dump(mode="json", exclude_unset=True)
+
+    def write(**parts: Any) -> str:
+        report.write_text(json.dumps(parts))
+        return str(report)
+
+    loaded = load_suite(write(suite=said, asked=asked))
+    assert loaded == load_suite(str(tmp_path)) == suite
+    assert loaded.model_dump(exclude_unset=True) == suite.model_dump(exclude_unset=True)
+    assert load_suite(str(report), ["title=Other"]).title == "Other"
+    with pytest.raises(BenchError, match="unknown key 'kind'"):
+        load_suite(write(suite=said, asked={**asked, "kind": "odd"}))
+    with pytest.raises(BenchError, match="kept no suite"):
+        load_suite(write(suite=said))
+    said["train"]["guidance_scale"] = None  # what a version may have had by default
+    with pytest.raises(BenchError, match="other defaults than the one that wrote it"):
+        load_suite(write(suite=said, asked=asked))
 
 
 # Files

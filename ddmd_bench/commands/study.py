@@ -34,7 +34,7 @@ Study = Annotated[Path, typer.Argument(help="The folder that `study make` wrote.
 @stop_cleanly
 @started_once
 def make(
-    suite: Annotated[str, typer.Argument(help="A suite that was run, or a pack of a run.")],
+    suite: Annotated[str, typer.Argument(help="A suite that was run, or its report.")],
     students: Annotated[
         list[str] | None, typer.Option(help="Whose images; with commas. Default: all but real.")
     ] = None,
@@ -62,10 +62,13 @@ def make(
     Hand out `page/`, or host it; keep `key.json` for `study tally`.
     """
     from ddmd_bench.commands.running import begun
+    from ddmd_bench.reporting.kept import shows_images_of
     from ddmd_bench.reporting.runfiles import load_run
+    from ddmd_bench.reporting.saved import read_report
     from ddmd_bench.study.key import FORMS
     from ddmd_bench.study.making import Asked, make_study, students_of
     from ddmd_bench.study.pages import words_of
+    from ddmd_bench.suite.files import REPORT, find_suite
 
     if design not in FORMS:
         raise BenchError(f"--design: {unknown('design', design, FORMS)}")
@@ -74,6 +77,12 @@ def make(
     with begun(suite, set_, runs, reports) as plan:
         if plan.packed is not None:
             raise BenchError(f"{suite}: a study needs the run's own images, which stay in a pack")
+        source = find_suite(suite)
+        if source.name == REPORT and not shows_images_of(read_report(source), plan):
+            raise BenchError(
+                f"{suite}: shows other images than {Path(runs) / plan.suite.name} holds. Name the "
+                "runs that it is of: --runs"
+            )
         if prompts > len(plan.prompts):
             raise BenchError(
                 f"--prompts {prompts}: the suite has {len(plan.prompts)}. Ask for as many or fewer"

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import content_key, write_whole
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.saved import read_report
+
+
+def shows_images_of(record: dict[str, Any], plan: Plan) -> bool:
+    """Whether all images of a report are those that this run has, or would have."""
+    own, theirs = folders_of(plan), record.get("folders", {})
+    drawn = [name for name in theirs if name.startswith("generate/")]
+    return bool(drawn) and all(own.get(name) == theirs[name] for name in drawn)
 
 
 def keep_other(plan: Plan) -> Path | None:
@@ -21,9 +29,7 @@ def keep_other(plan: Plan) -> Path | None:
         record = read_report(plan.report_folder)
     except BenchError:  # there is none, or no whole one
         return None
-    own, theirs = folders_of(plan), record.get("folders", {})
-    drawn = [name for name in theirs if name.startswith("generate/")]
-    if drawn and all(own.get(name) == theirs[name] for name in drawn):
+    if shows_images_of(record, plan):
         return None
     key = record.get("key") or content_key(record)
     target = plan.report_folder.with_name(f"{plan.report_folder.name}-{key}")

@@ -58,6 +58,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
         "schema": SCHEMA,
         "fingerprint": run.fingerprint,
         "suite": suite.model_dump(mode="json"),
+        "asked": suite.model_dump(mode="json", exclude_unset=True),  # what its file says
         "protocol": run.protocol,
         "prompt_lists": run.prompt_lists,
         "students": students,

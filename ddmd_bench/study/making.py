@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,10 +24,7 @@ from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, title
 from ddmd_bench.study.design import Showing, blocks_of, orders_of, screens_of, shares_of
 from ddmd_bench.study.key import JUDGED, KEY, OBVIOUS, PAGE, SCHEMA
 from ddmd_bench.study.pages import SMALL, study_page
-from ddmd_bench.study.pictures import Pictures, broken, opened, write_pictures
-
-if TYPE_CHECKING:
-    pass
+from ddmd_bench.study.pictures import Pictures, broken, opened, size_of, write_pictures
 
 LARGEST_SET = 4  # images on one screen
 # Of a person's sets, those that are there to look at attention: as many obvious ones as repeated.
@@ -144,7 +141,7 @@ def make_study(
 
 def _size(files: dict[str, StudentFiles], prompts: Sequence[Prompt]) -> tuple[int, int]:
     """Of all images: every student has one of each prompt."""
-    sizes: dict[tuple[int, int], str] = {}
+    sizes: dict[tuple[int, int], str] = {}  # an image of each
     for name, own in files.items():
         lacking = [p.prompt_id for p in prompts if (p.prompt_id, 0) not in own.images]
         if lacking:
@@ -153,10 +150,10 @@ def _size(files: dict[str, StudentFiles], prompts: Sequence[Prompt]) -> tuple[in
                 f"{name} {why}. Each student needs an image of every prompt: run the suite to its "
                 "end, or leave it out: --students"
             )
-        size = opened(own.images[prompts[0].prompt_id, 0]).size
-        sizes.setdefault(size, name)
+        for prompt in prompts:
+            sizes.setdefault(size_of(own.images[prompt.prompt_id, 0]), f"{name} {prompt.prompt_id}")
     if len(sizes) > 1:
-        told = ", ".join(f"{name} {w} x {h} px" for (w, h), name in sizes.items())
+        told = ", ".join(f"{image} {w} x {h} px" for (w, h), image in sizes.items())
         raise BenchError(
             f"images of several sizes, which would tell whose they are: {told}. Leave some out, or "
             "bring them to one size first"

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import ExifTags
 
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.decoding import Undecodable, upright
+from ddmd_bench.files.decoding import Undecodable, open_image, upright
 from ddmd_bench.files.records import written_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FIRST_TURNED = 5  # EXIF's orientations from here on lay an image on its side
 TILES = 4  # along each side of an image that is broken
 
 
@@ -63,6 +65,16 @@ def opened(path: Path) -> Image:
     try:
         return upright(path).convert("RGB")
     except Undecodable as error:
+        raise BenchError(f"{path}: {error}") from error
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height as the image is shown, of its header alone."""
+    try:
+        with open_image(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= FIRST_TURNED
+            return image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError, ValueError) as error:
         raise BenchError(f"{path}: {error}") from error
 
 

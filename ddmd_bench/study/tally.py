@@ -16,7 +16,7 @@ from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.choices import strengths_of
 from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.intervals import Interval, holm
-from ddmd_bench.stats.rater_agreement import kendall_w, krippendorff_alpha
+from ddmd_bench.stats.rater_agreement import alpha_interval, kendall_w
 from ddmd_bench.stats.raters import (
     Judges,
     independent_answers,
@@ -184,19 +184,27 @@ def _agreement(key: Key, judged: Judged) -> dict[str, Any]:
     for row, one in enumerate(judged.judgments):
         by_set.setdefault(one.set, []).append(row)
     seen_twice = [rows for rows in by_set.values() if len(rows) > 1]
-    units, concordance = [], []
-    for rows in seen_twice:
+    units, groups, concordance, by_chance = [], [], [], []
+    for number, rows in enumerate(seen_twice):
         ranks = np.stack([judged.judgments[row].ranks for row in rows])
-        concordance.append(kendall_w(ranks))
+        if math.isfinite(of_set := kendall_w(ranks)):
+            concordance.append(of_set)
+            by_chance.append(1 / len(rows))
         for values in ranks.T:
             unit = np.full(len(names), np.nan)
             unit[[names[judged.people[row]] for row in rows]] = values
             units.append(unit)
-    known = [w for w in concordance if math.isfinite(w)]
+            groups.append(number)
+    nothing = Interval(math.nan, math.nan, math.nan, 0)
+    alpha = alpha_interval(np.stack(units), np.array(groups)) if units else nothing
+    each = np.arange(len(concordance))
+    of_sets = Judges(each, np.zeros_like(each))
+    w = judged_share(np.array(concordance), of_sets) if concordance else nothing
     return {
         "sets": len(seen_twice),
-        "alpha": finite_or_none(krippendorff_alpha(np.stack(units)) if units else math.nan),
-        "w": finite_or_none(float(np.mean(known)) if known else math.nan),
+        "alpha": told(alpha),
+        "w": told(w),
+        "w_by_chance": finite_or_none(float(np.mean(by_chance)) if by_chance else math.nan),
     }
 
 

@@ -177,15 +177,18 @@ def _pairs(found: Mapping[str, Any], titles: Mapping[str, str], words: str) -> T
 
 def _agreement(found: Mapping[str, Any], words: str) -> Table:
     agreement = found["agreement"]
+    alpha, w = agreement["alpha"], agreement["w"]
     return Table(
         f"Do people agree?{words}",
-        ("Of the sets that several people saw. 1 is full agreement, 0 none beyond chance.",),
-        ("Measure", "Value", "Sets"),
+        ("Of the sets that several people saw; intervals over these sets. 1 is full agreement.",),
+        ("Measure", "Value", "95 % interval", "By chance", "Sets"),
         (
-            ("Krippendorff's alpha, ordinal", shown(agreement["alpha"], 2), f"{agreement['sets']}"),
-            ("Kendall's W, mean of the sets", shown(agreement["w"], 2), f"{agreement['sets']}"),
+            ("Krippendorff's alpha, ordinal", shown(alpha["value"], 2), _numbers(alpha, 2),
+             shown(0, 2), f"{alpha['n']}"),
+            ("Kendall's W, mean of the sets", shown(w["value"], 2), _numbers(w, 2),
+             shown(agreement["w_by_chance"], 2), f"{w['n']}"),
         ),
-    )
+    )  # fmt: skip
 
 
 def _people(record: Mapping[str, Any]) -> Table:

@@ -1,6 +1,7 @@
 """Suite files: found by path or name, overridden from the command line, read, checked, explained.
 
 suite = load_suite("suites/shapes.yaml", ["train.num_iterations=20"])
+same = load_suite("reports/shapes")
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pydantic import ValidationError
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.carried import carried_folders
 from ddmd_bench.files.lines import read_text
+from ddmd_bench.files.records import differing, read_record
 from ddmd_bench.files.yaml_text import Parsed, parse_yaml
 from ddmd_bench.suite.schema import Suite
 
 SUFFIXES = (".yaml", ".yml")
+REPORT = "report.json"  # it holds the suite that it is of
 # Keys that were, and what says the same now.
 GONE = {
     "gradient_accumulation": (
@@ -30,16 +33,20 @@ GONE = {
 
 
 def find_suite(name: str) -> Path:
-    """A suite by path, or by the name of one that the package carries."""
+    """A suite by path, by the name of one that the package carries, or the report that holds it."""
     path = Path(name)
     if path.suffix in SUFFIXES:
         if not path.is_file():
             raise BenchError(f"{name}: no such suite file. {_carried_hint(path.stem)}")
         return path
     carried = _carried_suites()
-    if name not in carried:
-        raise BenchError(unknown("suite", name, carried) + " A path must end in .yaml.")
-    return carried[name]
+    if name in carried:
+        return carried[name]
+    report = path / REPORT if path.is_dir() else path
+    if report.name == REPORT and report.is_file():
+        return report
+    ends = f" A path must end in .yaml, or be that of a {REPORT}."
+    raise BenchError(unknown("suite", name, carried) + ends)
 
 
 def _carried_suites() -> dict[str, Path]:
@@ -54,6 +61,8 @@ def _carried_hint(near: str) -> str:
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     """Read, override (`key.path=value`) and check a suite; every problem is named at once."""
     path = find_suite(name)
+    if path.name == REPORT:
+        return _of_report(path, overrides)
     parsed = parse_yaml(read_text(path), str(path))
     data = parsed.data
     if not isinstance(data, dict):
@@ -69,6 +78,34 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
             for item in error.errors()
         ]
         raise BenchError("\n".join(lines)) from error
+
+
+def _of_report(path: Path, overrides: Sequence[str]) -> Suite:
+    """The suite that a report is of, as this version reads it."""
+    record = read_record(path, {"suite": {}, "asked?": {}})
+    if (data := record.get("asked")) is None:
+        raise BenchError(f"{path}: reports kept no suite file when it was made. Name the suite's")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        suite = Suite.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{path}: {_explain(item)}" for item in error.errors()]
+        raise BenchError("\n".join(lines)) from error
+    now, said = suite.model_dump(mode="json"), record["suite"]
+    if not overrides and (others := list(differing("suite", _like(now, said), said))):
+        raise BenchError(
+            f"{path}: this version of the package has other defaults than the one that wrote it: "
+            f"{others[0]}. Name the suite's file"
+        )
+    return suite
+
+
+def _like(now: Any, said: Any) -> Any:
+    """Of what is said now that of which the report knew: later versions have more settings."""
+    if isinstance(now, dict) and isinstance(said, dict):
+        return {key: _like(part, said[key]) for key, part in now.items() if key in said}
+    return now
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
