@@ -127,8 +127,7 @@ def results(num: int = 2, method: str = "decoupled_hybrid", rounds: int = 5) -> 
         ("what", "one, s", f"{num}, s", "times as fast", "of the machine's limit"),
         rows,
         (
-            f"The machine's limit: {num} processes that share nothing draw {limit:.2f} times as "
-            "many images as one.",
+            f"Its limit: {num} processes that share nothing draw {limit:.2f} times as fast as one.",
             f"Of an update of {num} processes {part:.0%} goes into summing gradients.",
         ),
     )
