@@ -31,6 +31,7 @@ from ddmd_bench.files import ranks, stopping
 from ddmd_bench.files.elsewhere import here, is_elsewhere
 from ddmd_bench.files.places import require_folder
 from ddmd_bench.files.records import content_key
+from ddmd_bench.run.events import Event
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -162,8 +163,8 @@ def write_report(plan: Plan) -> None:
     if kept := keep_other(plan):
         console.print(f"{plan.report_folder} has the report of other results: now in {kept} too")
     console.print("writing the report")
-    with one_thread():
-        report(plan)
+    with one_thread(), progress_shown(console) as on_event:
+        report(plan, lambda done, total: on_event(Event("pictures", done, total)))
     _say_where(plan)
 
 

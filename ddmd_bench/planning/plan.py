@@ -28,7 +28,10 @@ from ddmd_bench.students.prepared import Prepared
 from ddmd_bench.students.seeded import SeededStudent, trained_folder
 from ddmd_bench.suite.schema import Suite
 
-_REPORT_SOURCES = ("stats/*.py", "reporting/*.py", "reporting/*.j2", "stages/report.py")
+_REPORT_SOURCES = (
+    "stats/*.py", "reporting/*.py", "reporting/*.j2", "reporting/*.js", "reporting/*.css",
+    "stages/report.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.scorers import METRICS
 
 PICTURE_RULE = (
-    "Strip: 8 prompts spread evenly over the suite. Side by side: the 12 prompts where the best "
-    "trained student other than the baseline loses most to the baseline on the first image metric, "
-    "and the 12 where it gains most; ties by prompt id."
+    "Strip: 8 prompts spread evenly over the suite. Inside the page: the 12 prompts where the "
+    "best trained student other than the baseline loses most to the baseline on the first image "
+    "metric, and the 12 where it gains most; ties by prompt id."
 )
-NUM_STRIP, NUM_EACH_END, NUM_PER_PROMPT = 8, 12, 2
+NUM_STRIP, NUM_EACH_END = 8, 12
+NUM_PER_PROMPT = 4  # images of a student that are shown of one prompt, at most
 
 
 def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:

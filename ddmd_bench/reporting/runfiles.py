@@ -79,6 +79,7 @@ class RunFiles:
     students: dict[str, dict[int, StudentFiles]]  # by seed, in the suite's order
     reference: dict[str, RealFeatures]  # by extractor: features of real images and their prompts
     preferences: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # tallies, by study
+    categories: dict[str, str] = field(default_factory=dict)  # by prompt id, of those with one
 
     def first_seed(self, student: str) -> StudentFiles:
         """The student's files of the suite's first seed: the one whose pictures are shown."""
@@ -104,6 +105,7 @@ def load_run(plan: Plan) -> RunFiles:
             for study in studies_of(suite.claims)
             if (tally := read_tally(tally_of(plan, study))) is not None
         },
+        categories={p.prompt_id: p.category for p in plan.prompts if p.category},
     )
 
 

@@ -13,7 +13,7 @@ from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, shown, significant, unit_of
-from ddmd_bench.reporting.pictures import NUM_PER_PROMPT, pictures_of
+from ddmd_bench.reporting.pictures import pictures_of
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
@@ -75,19 +75,6 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "figures": dynamics_figures(record),
         "evaluation_figures": evaluation_figures(record),
         "legend": _legend(record),
-        "grid": [
-            {
-                **row,
-                "prompt": run.prompts[row["prompt_id"]],
-                "students": {
-                    name: pictures_of(
-                        run.first_seed(name), row["prompt_id"], NUM_PER_PROMPT, marked
-                    )
-                    for name in run.students
-                },
-            }
-            for row in record["pictures"]["grid"]
-        ],
         "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
     }

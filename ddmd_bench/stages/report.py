@@ -5,22 +5,28 @@ The same files give the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.files.records import remove_cut, write_whole
 from ddmd_bench.reporting.baselines import folders_of
-from ddmd_bench.reporting.pages import html
+from ddmd_bench.reporting.pages import html, page_place
 from ddmd_bench.reporting.pictures import shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
+from ddmd_bench.reporting.sheets import sheets_key, write_sheets
 from ddmd_bench.reporting.texts import PAGE, texts_of
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
 
-def report(plan: Plan) -> dict[str, Any]:
-    """Write the report of whatever stages are finished, and return its record."""
+def report(plan: Plan, on_picture: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Write the report of whatever stages are finished, and return its record.
+
+    Where somebody waits for its pictures, those of all prompts are written beside it, if all
+    students were drawn.
+    """
     if plan.packed is not None:
         plan.packed.refuse_changed()
     run = load_run(plan)
@@ -28,7 +34,9 @@ def report(plan: Plan) -> dict[str, Any]:
     remove_cut(plan.report_folder)
     if plan.packed is not None:
         plan.packed.fetch(shown_files(record["pictures"], run))
-    write_whole(plan.report_folder / PAGE, html(record, run))
+    write_whole(plan.report_folder / PAGE, html(record, run, page_place(plan)))
     for name, text in texts_of(record).items():
         write_whole(plan.report_folder / name, text)
+    if on_picture and plan.packed is None and (key := sheets_key(run)):
+        write_sheets(run, key, plan.report_folder, on_picture)
     return record

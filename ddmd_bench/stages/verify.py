@@ -13,7 +13,7 @@ from ddmd_bench.files.packed import Packed, kind_of
 from ddmd_bench.files.records import as_json, differing, read_json
 from ddmd_bench.planning.plan import report_sources
 from ddmd_bench.reporting.baselines import folders_of
-from ddmd_bench.reporting.pages import html
+from ddmd_bench.reporting.pages import html, page_place
 from ddmd_bench.reporting.pictures import shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
@@ -104,7 +104,7 @@ def _report_differs(plan: Plan) -> Iterator[str]:
         return
     if plan.packed is not None:
         plan.packed.fetch(shown_files(record["pictures"], run))
-    for name, text in {**texts, PAGE: html(record, run)}.items():
+    for name, text in {**texts, PAGE: html(record, run, page_place(plan))}.items():
         page = plan.report_folder / name
         found = page.read_bytes() if page.is_file() else b""
         if _as_told(found) != _as_told(text.encode()):
@@ -112,5 +112,6 @@ def _report_differs(plan: Plan) -> Iterator[str]:
 
 
 def _as_told(page: bytes) -> bytes:
-    """A page without its pictures' and figures' bytes: other libraries draw the same otherwise."""
-    return re.sub(rb'"data:image/[^"]*"|<svg.*?</svg>', b"", page, flags=re.DOTALL)
+    """A page without its pictures' and figures' bytes: other libraries draw the same otherwise, and
+    pack the same otherwise."""
+    return re.sub(rb'"data:(?:image|application)/[^"]*"|<svg.*?</svg>', b"", page, flags=re.DOTALL)

@@ -1,0 +1,457 @@
+// All prompts of the run, the students side by side. What is shown stands in the page's address.
+(async () => {
+  const place = document.getElementById("browser");
+  if (!place) return;
+  const given = JSON.parse(document.getElementById("browser-data").textContent);
+  const run = await unpacked(given.packed).catch(() => null);
+  if (!run) {
+    place.textContent = "This browser cannot unpack the pictures: it is older than 2023.";
+    return;
+  }
+  const { students, metrics, prompts, ids } = run;
+  const numbers = { students: students.length, metrics: metrics.length, prompts: prompts.length, images: run.num_images };
+  const at = Object.fromEntries(students.map((one, k) => [one.name, k]));
+  const setOf = ids.map((id) => id.slice(0, id.lastIndexOf("/")));
+  const lower = prompts.map((text) => text.toLowerCase());
+  const sets = [...new Set(setOf)];
+  const categories = [...new Set(Object.values(run.categories))].sort();
+  const small = Math.max(...run.tile) < 128;
+  const ORDERS = {
+    worst: "lost first", best: "won first", suite: "as in the suite",
+    disagree: "metrics disagree most first", random: "at random, always alike",
+  };
+  const VERDICTS = { all: "all", won: "won", lost: "lost", alike: "alike" };
+  const VIEWS = { one: "One", flicker: "Flicker", slider: "Slider", difference: "Difference" };
+  const DEFAULT = {
+    a: run.a, b: run.b, metric: run.metric, order: "worst", query: "", set: "", category: "", verdict: "all",
+    size: small ? 64 : 112, columns: students.map((one) => one.name), hidden: [], pins: [], at: "", view: "", look: "", image: 0,
+  };
+  let state = read(), shown = [], cursor = 0, linked = true, flickered = false, timer;
+
+  // ---- What is in the page
+
+  async function unpacked(uri) {
+    const text = atob(uri.slice(uri.indexOf(",") + 1));
+    const bytes = Uint8Array.from(text, (one) => one.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const whole = await new Response(stream).arrayBuffer();
+    const length = new DataView(whole).getUint32(0, true);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(whole, 4, length)));
+    const count = header.students.length * header.metrics.length * header.prompts.length;
+    header.values = new Uint16Array(whole.slice(4 + length, 4 + length + 2 * count));
+    header.marks = new Uint8Array(whole, 4 + length + 2 * count);
+    return header;
+  }
+
+  function metricAt(name) {
+    return metrics.findIndex((one) => one.name === name);
+  }
+  function value(student, metric, prompt) {
+    const code = run.values[(at[student] * numbers.metrics + metric) * numbers.prompts + prompt];
+    const { low, high } = metrics[metric];
+    return code === 65535 ? NaN : low + (code / 65534) * (high - low);
+  }
+  // Positive where a is better; of a metric without a better direction where its value is larger.
+  function difference(metric, prompt) {
+    const sign = metrics[metric].better === "lower" ? -1 : 1;
+    return sign * (value(state.a, metric, prompt) - value(state.b, metric, prompt));
+  }
+  const mark = (student, prompt, image) => run.marks[(at[student] * numbers.prompts + prompt) * numbers.images + image];
+  const fileOf = (student, prompt, image) => students[at[student]].files[prompt]?.[image] ?? null;
+  function linkTo(student, prompt, image) {
+    const { folder } = students[at[student]], file = fileOf(student, prompt, image);
+    return folder === null || file === null ? null : [...folder.split("/"), file].map(encodeURIComponent).join("/");
+  }
+  function told(metric, number, signed = false) {
+    if (!Number.isFinite(number)) return "-";
+    const row = metrics[metric], text = (number * row.scale).toFixed(row.decimals);
+    const plain = Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
+    const unit = row.unit ? (signed && row.unit === "%" ? " points" : ` ${row.unit}`) : "";
+    return (signed && Number(text) > 0 ? "+" : "") + plain + unit;
+  }
+
+  // ---- The address
+
+  function read() {
+    const found = { ...DEFAULT }, [name, query] = location.hash.slice(1).split("?");
+    if (name !== "pictures" || query === undefined) return found;
+    for (const [key, text] of new URLSearchParams(query)) {
+      if (!(key in DEFAULT)) continue;
+      if (Array.isArray(DEFAULT[key])) found[key] = text.split(",").filter((one) => one in at);
+      else found[key] = typeof DEFAULT[key] === "number" ? Number(text) || 0 : text;
+    }
+    if (!(found.a in at)) found.a = DEFAULT.a;
+    if (!(found.b in at)) found.b = DEFAULT.b;
+    if (metricAt(found.metric) < 0) found.metric = DEFAULT.metric;
+    if (!(found.order in ORDERS)) found.order = DEFAULT.order;
+    if (!(found.verdict in VERDICTS)) found.verdict = DEFAULT.verdict;
+    if (found.view && !(found.view in VIEWS)) found.view = "";
+    if (!(found.look in at)) found.look = "";
+    found.size = Math.min(256, Math.max(32, found.size));
+    found.image = Math.min(numbers.images - 1, Math.max(0, found.image));
+    found.columns = [...new Set([...found.columns, ...DEFAULT.columns])];
+    return found;
+  }
+  function address() {
+    const query = new URLSearchParams();
+    for (const [key, start] of Object.entries(DEFAULT)) {
+      if (String(state[key]) !== String(start)) query.set(key, String(state[key]));
+    }
+    return `#pictures?${query}`;
+  }
+  function keep() {
+    history.replaceState(null, "", address());
+    link.href = address();
+  }
+
+  // ---- Which prompts, in which order
+
+  function choose() {
+    const metric = metricAt(state.metric), words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
+    const keys = new Float64Array(numbers.prompts), found = [];
+    const spread = state.order === "disagree" ? disagreement() : null;
+    for (let p = 0; p < numbers.prompts; p++) {
+      if (state.set && setOf[p] !== state.set) continue;
+      if (state.category && run.categories[ids[p]] !== state.category) continue;
+      if (words.some((word) => !lower[p].includes(word))) continue;
+      const gain = metric < 0 ? NaN : difference(metric, p);
+      if (state.verdict === "won" && !(gain > 0)) continue;
+      if (state.verdict === "lost" && !(gain < 0)) continue;
+      if (state.verdict === "alike" && gain !== 0) continue;
+      const lost = Number.isNaN(gain) ? Infinity : gain;
+      keys[p] = {
+        worst: lost, best: Number.isNaN(gain) ? Infinity : -gain, suite: p,
+        disagree: spread ? -spread[p] : 0, random: Math.imul(p + 1, 0x9e3779b1) >>> 0,
+      }[state.order];
+      found.push(p);
+    }
+    return found.sort((p, q) => (keys[p] === keys[q] ? p - q : keys[p] < keys[q] ? -1 : 1));
+  }
+  // How far the metrics' differences lie apart, each in its own standard deviations.
+  function disagreement() {
+    const least = new Float64Array(numbers.prompts).fill(Infinity), most = least.map(() => -Infinity);
+    metrics.forEach((row, m) => {
+      if (row.better === "reference") return;
+      const all = Array.from({ length: numbers.prompts }, (_, p) => difference(m, p));
+      const known = all.filter(Number.isFinite);
+      const deviation = Math.sqrt(known.reduce((sum, one) => sum + one * one, 0) / known.length) || 1;
+      all.forEach((one, p) => {
+        if (!Number.isFinite(one)) return;
+        least[p] = Math.min(least[p], one / deviation);
+        most[p] = Math.max(most[p], one / deviation);
+      });
+    });
+    return least.map((one, p) => (Number.isFinite(one) ? most[p] - one : -1));
+  }
+
+  // ---- Parts of the page
+
+  function element(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, of] of Object.entries(attributes)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), of);
+      else if (of === true) made.setAttribute(name, "");
+      else if (of !== false && of !== null && of !== undefined) made.setAttribute(name, of);
+    }
+    made.append(...children);
+    return made;
+  }
+  function select(key, label, options, id = key) {
+    const made = element("select", { id: `browser-${id}`, onchange: () => change({ [key]: made.value }) });
+    for (const [name, text] of Object.entries(options)) made.append(element("option", { value: name }, text));
+    made.value = state[key];
+    return element("label", {}, element("span", {}, label), made);
+  }
+  const titles = Object.fromEntries(students.map((one) => [one.name, one.title]));
+  const named = (list) => Object.fromEntries([["", "all"], ...list.map((one) => [one, one])]);
+  const search = element("input", { id: "browser-query", type: "search", autocomplete: "off", oninput: () => change({ query: search.value }) });
+  const size = element("input", { id: "browser-size", type: "range", min: 32, max: 256, step: 16, oninput: () => change({ size: Number(size.value) }) });
+  const count = element("span", { id: "browser-count", role: "status" });
+  const link = element("a", { id: "browser-link" }, "link to this view");
+  const columnList = element("ul", { class: "columns" });
+  const bar = element("div", { class: "bar" });
+  const head = element("div", { class: "head" });
+  const space = element("div", { class: "space" });
+  const scroll = element("div", { class: "rows", tabindex: 0, role: "region", "aria-label": "Pictures of all prompts, students side by side" }, head, space);
+  const dialog = element("dialog", { class: "viewer", tabindex: -1, "aria-label": "One prompt" });
+
+  function controls() {
+    const parts = [
+      select("a", "Student", titles), select("b", "against", titles),
+      ...(metrics.length ? [select("metric", "by", Object.fromEntries(metrics.map((one) => [one.name, one.title])))] : []),
+      select("order", "Order", ORDERS), select("verdict", "Only", VERDICTS),
+      ...(sets.length > 1 ? [select("set", "Prompt set", named(sets))] : []),
+      ...(categories.length ? [select("category", "Category", named(categories))] : []),
+      element("label", {}, element("span", {}, "Search"), search), element("label", {}, element("span", {}, "Size"), size),
+    ];
+    bar.replaceChildren(...parts);
+    search.value = state.query;
+    size.value = state.size;
+    columnList.replaceChildren(...ordered(true).map((name) => {
+      const move = (by) => {
+        const columns = [...state.columns], k = columns.indexOf(name);
+        const other = k + by;
+        if (other < 0 || other >= columns.length) return;
+        [columns[k], columns[other]] = [columns[other], columns[k]];
+        change({ columns });
+      };
+      const toggle = (key) => change({ [key]: state[key].includes(name) ? state[key].filter((one) => one !== name) : [...state[key], name] });
+      return element(
+        "li", { "data-student": name },
+        element("label", {}, element("input", { type: "checkbox", ...(state.hidden.includes(name) ? {} : { checked: true }), onchange: () => toggle("hidden") }), " ", titles[name]),
+        element("button", { "aria-pressed": String(state.pins.includes(name)), "aria-label": `Keep ${titles[name]} in sight`, onclick: () => toggle("pins") }, "pin"),
+        element("button", { "aria-label": `${titles[name]} further left`, onclick: () => move(-1) }, "\u2190"),
+        element("button", { "aria-label": `${titles[name]} further right`, onclick: () => move(1) }, "\u2192"),
+      );
+    }));
+  }
+  function ordered(all = false) {
+    const kept = state.columns.filter((name) => all || !state.hidden.includes(name));
+    return all ? kept : [...kept.filter((name) => state.pins.includes(name)), ...kept.filter((name) => !state.pins.includes(name))];
+  }
+  const gap = 6;
+  const cellWidth = () => numbers.images * (state.size + gap) + 10;
+  const rowHeight = () => Math.round((state.size * run.tile[1]) / run.tile[0]) + 64;
+  const stick = (name, k) => (state.pins.includes(name) ? `left:${k * cellWidth()}px` : "");
+
+  function layout() {
+    place.style.setProperty("--tile", `${state.size}px`);
+    place.style.setProperty("--shape", `${run.tile[0]} / ${run.tile[1]}`);
+    place.style.setProperty("--cell", `${cellWidth()}px`);
+    const names = ordered();
+    head.style.width = space.style.width = `${names.length * cellWidth()}px`;
+    head.replaceChildren(...names.map((name, k) => {
+      const role = name === state.a ? "student" : name === state.b ? "against" : "";
+      const swatch = students[at[name]].color;
+      const dot = element("i", { class: swatch ? "swatch" : "swatch hollow" });
+      if (swatch) dot.style.background = swatch;
+      return element("div", { class: `cell${state.pins.includes(name) ? " pinned" : ""}`, style: stick(name, k) }, dot, titles[name], ...(role ? [element("small", {}, role)] : []));
+    }));
+    space.style.height = `${shown.length * rowHeight()}px`;
+  }
+
+  // A prompt's tiles are parts of one picture: the students beside, its images below each other.
+  function tile(student, prompt, image) {
+    const made = element("span", { class: `tile${small ? " small" : ""}` });
+    const file = fileOf(student, prompt, image);
+    if (file === null) return made;
+    const sheet = linked && run.sheets ? `${run.sheets}${String(prompt).padStart(5, "0")}.webp` : given.pictures[prompt];
+    if (sheet) {
+      const part = (k, of) => (of > 1 ? `${(100 * k) / (of - 1)}%` : "0%");
+      made.style.backgroundImage = `url("${sheet}")`;
+      made.style.backgroundSize = `${100 * numbers.students}% ${100 * numbers.images}%`;
+      made.style.backgroundPosition = `${part(at[student], numbers.students)} ${part(image, numbers.images)}`;
+      return made;
+    }
+    const path = linkTo(student, prompt, image);
+    if (path) {
+      made.append(element("img", { src: path, alt: "", loading: "lazy", decoding: "async", onerror: (event) => event.target.replaceWith(absent(file)) }));
+    } else made.append(absent(file));
+    return made;
+  }
+  const absent = (file) => element("em", { title: `${file} is not beside this page` }, file);
+
+  function row(k) {
+    const prompt = shown[k], metric = metricAt(state.metric);
+    const gain = metric < 0 ? NaN : difference(metric, prompt);
+    const category = run.categories[ids[prompt]] ?? (sets.length > 1 ? setOf[prompt] : "");
+    const line = element(
+      "div", { class: "text", title: prompts[prompt] },
+      element("b", { class: gain > 0 ? "better" : gain < 0 ? "worse" : "muted" }, told(metric < 0 ? 0 : metric, gain, true)),
+      ` ${prompts[prompt]}`, ...(category ? [element("small", {}, ` ${category}`)] : []),
+    );
+    const cells = ordered().map((name, column) => {
+      const images = run.students[at[name]].files[prompt]?.length ?? 0;
+      const tiles = Array.from({ length: Math.min(images, numbers.images) }, (_, image) => {
+        const judged = mark(name, prompt, image);
+        const words = judged === 2 ? "" : judged ? ", right" : ", wrong";
+        const open = () => change({ look: name, at: ids[prompt], image, view: "one" });
+        return element(
+          "button", { class: `open${judged === 2 ? "" : judged ? " right" : " wrong"}`, tabindex: -1, onclick: open, "aria-label": `${titles[name]}, image ${image + 1}${words}: ${prompts[prompt]}` },
+          tile(name, prompt, image), ...(judged === 2 ? [] : [element("i", { "aria-hidden": "true" }, judged ? "\u2713" : "\u2717")]),
+        );
+      });
+      return element(
+        "div", { class: `cell${state.pins.includes(name) ? " pinned" : ""}`, style: stick(name, column) },
+        element("div", { class: "tiles" }, ...tiles), element("small", {}, metric < 0 ? "" : told(metric, value(name, metric, prompt))),
+      );
+    });
+    const made = element("div", { class: `row${k === cursor ? " at" : ""}`, "data-prompt": ids[prompt] }, line, element("div", { class: "cells" }, ...cells));
+    made.style.top = `${k * rowHeight()}px`;
+    made.style.height = `${rowHeight()}px`;
+    return made;
+  }
+
+  const made = new Map();
+  function draw() {
+    const height = rowHeight(), first = Math.max(0, Math.floor(scroll.scrollTop / height) - 1);
+    const last = Math.min(shown.length, Math.ceil((scroll.scrollTop + scroll.clientHeight) / height) + 1);
+    for (const [k, one] of made) {
+      if (k < first || k >= last) {
+        one.remove();
+        made.delete(k);
+      }
+    }
+    for (let k = first; k < last; k++) {
+      if (made.has(k)) continue;
+      const one = row(k);
+      made.set(k, one);
+      space.append(one);
+    }
+  }
+  function redraw() {
+    for (const one of made.values()) one.remove();
+    made.clear();
+    layout();
+    draw();
+  }
+  function refresh() {
+    shown = choose();
+    cursor = Math.max(0, shown.findIndex((p) => ids[p] === state.at));
+    count.textContent = `${shown.length.toLocaleString("en")} of ${numbers.prompts.toLocaleString("en")} prompts`;
+    redraw();
+  }
+  const LOOKS = ["size", "columns", "hidden", "pins"], OPENS = ["at", "view", "look", "image"];
+  function change(wanted) {
+    const before = state;
+    state = { ...state, ...wanted };
+    const changed = Object.keys(DEFAULT).filter((key) => String(before[key]) !== String(state[key]));
+    const chooses = changed.some((key) => !LOOKS.includes(key) && !OPENS.includes(key));
+    if (changed.some((key) => ["columns", "hidden", "pins", "a", "b"].includes(key))) controls();
+    if (chooses) {
+      scroll.scrollTop = 0;
+      refresh();
+    } else if (changed.some((key) => LOOKS.includes(key))) redraw();
+    keep();
+    view();
+  }
+
+  // ---- One prompt, large
+
+  function layer(student, prompt, className) {
+    const made = element("div", { class: `layer ${className}` }, tile(student, prompt, state.image));
+    const path = linkTo(student, prompt, state.image);
+    if (path) {
+      const whole = element("img", { src: path, alt: `${titles[student]}: ${prompts[prompt]}`, onerror: () => whole.remove() });
+      if (small) whole.className = "small";
+      made.append(whole);
+    }
+    return made;
+  }
+  // Whom the viewer shows, and beside whom.
+  function pair() {
+    const first = state.look || state.a;
+    return [first, first === state.b ? state.a : state.b];
+  }
+  function view() {
+    clearInterval(timer);
+    flickered = false;
+    const prompt = ids.indexOf(state.at), [a, b] = pair();
+    if (!state.view || prompt < 0) {
+      if (dialog.open) dialog.close();
+      return;
+    }
+    const chosen = element("select", { id: "browser-look", "aria-label": "Student", onchange: () => change({ look: chosen.value }) });
+    for (const [name, text] of Object.entries(titles)) chosen.append(element("option", { value: name, selected: name === a }, text));
+    const two = state.view !== "one";
+    const stage = element("div", { class: `stage ${state.view}` });
+    stage.style.aspectRatio = `${run.tile[0]} / ${run.tile[1]}`;
+    stage.append(layer(a, prompt, "a"), ...(two ? [layer(b, prompt, "b")] : []));
+    const cut = element("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Where one image ends and the other begins", oninput: () => stage.style.setProperty("--cut", `${cut.value}%`) });
+    const caption = element("p", { class: "caption", role: "status" });
+    const say = () => {
+      const name = { one: titles[a], slider: `${titles[b]} left, ${titles[a]} right`, difference: `${titles[a]} and ${titles[b]}: black is alike, four times as bright as it is` };
+      caption.textContent = state.view === "flicker" ? titles[flickered ? b : a] : name[state.view];
+      stage.classList.toggle("other", flickered);
+    };
+    say();
+    const modes = Object.entries(VIEWS).map(([name, text]) => element("button", { "aria-pressed": String(state.view === name), onclick: () => change({ view: name }) }, text));
+    const images = Array.from({ length: students[at[a]].files[prompt]?.length ?? 0 }, (_, k) => k).slice(0, numbers.images);
+    const which = images.length > 1 ? images.map((k) => element("button", { "aria-pressed": String(k === state.image), onclick: () => change({ image: k }) }, `image ${k + 1}`)) : [];
+    const rows = metrics.map((one, m) => element(
+      "tr", {}, element("th", { scope: "row" }, one.title), ...[a, b].map((name) => element("td", { class: "num" }, told(m, value(name, m, prompt)))),
+      element("td", { class: "num" }, told(m, value(a, m, prompt) - value(b, m, prompt), true)),
+    ));
+    const titlesRow = element("tr", {}, element("td"), element("th", { scope: "col" }, titles[a]), element("th", { scope: "col" }, titles[b]), element("th", { scope: "col" }, "Difference"));
+    const paths = [a, b].map((name) => linkTo(name, prompt, state.image));
+    const files = [a, b].map((name, k) => (paths[k] ? element("a", { href: paths[k] }, `${titles[name]}: ${fileOf(name, prompt, state.image)}`) : element("span", {}, `${titles[name]}: ${fileOf(name, prompt, state.image) ?? "no image"}`)));
+    const held = dialog.contains(document.activeElement) ? document.activeElement : null;
+    dialog.replaceChildren(
+      element("div", { class: "buttons" }, ...modes, ...which, element("button", { class: "close", onclick: () => change({ view: "" }) }, "Close")),
+      element("div", { class: "halves" }, element("div", {}, stage, ...(state.view === "slider" ? [cut] : []), caption),
+        element("div", {},
+          element("blockquote", {}, prompts[prompt]), element("p", { class: "muted" }, ids[prompt]),
+          element("div", { class: "bar" }, chosen),
+          element("table", {}, element("thead", {}, titlesRow), element("tbody", {}, ...rows)),
+          element("p", { class: "muted" }, ...files.flatMap((one, k) => (k ? [element("br"), one] : [one]))),
+          element("p", { class: "muted" }, "Keys: left and right another student, up and down another prompt, Space flickers, Esc closes."))),
+    );
+    if (!dialog.open) dialog.showModal();
+    // Whoever works by keys stays where they were, in what is made anew.
+    const same = (one) => (held?.id ? one.id === held.id : held?.tagName === "BUTTON" && one.textContent === held.textContent);
+    ([...dialog.querySelectorAll("button, select")].find(same) ?? dialog).focus();
+    function flick() {
+      flickered = !flickered;
+      say();
+    }
+    dialog.flick = flick;
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (state.view === "flicker" && !still) timer = setInterval(flick, 700);
+  }
+  function step(by) {
+    if (!shown.length) return;
+    cursor = Math.min(shown.length - 1, Math.max(0, cursor + by));
+    const top = cursor * rowHeight();
+    if (top < scroll.scrollTop) scroll.scrollTop = top;
+    else if (top + rowHeight() > scroll.scrollTop + scroll.clientHeight - head.offsetHeight) scroll.scrollTop = top + rowHeight() - scroll.clientHeight + head.offsetHeight;
+    state = { ...state, at: ids[shown[cursor]] };
+    keep();
+    redraw();
+    view();
+  }
+  function another(by) {
+    const names = ordered(), [now] = pair();
+    change({ look: names[(names.indexOf(now) + by + names.length) % names.length] });
+  }
+  function pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select, textarea, input")) return;
+    const open = dialog.open, key = event.key;
+    const does = {
+      ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1),
+      ...(open
+        ? { ArrowLeft: () => another(-1), ArrowRight: () => another(1), " ": () => { if (state.view === "flicker") { clearInterval(timer); dialog.flick(); } else change({ view: "flicker" }); } }
+        : { Enter: () => change({ at: ids[shown[cursor]] ?? "", view: "one" }), "/": () => search.focus() }),
+    }[key];
+    if (!does || (key === " " && event.target.closest("button"))) return;
+    event.preventDefault();
+    does();
+  }
+
+  scroll.addEventListener("scroll", draw, { passive: true });
+  scroll.addEventListener("keydown", pressed);
+  dialog.addEventListener("keydown", pressed);
+  dialog.addEventListener("close", () => { if (state.view) change({ view: "" }); });
+  window.addEventListener("hashchange", () => {
+    state = read();
+    controls();
+    refresh();
+    view();
+  });
+  new ResizeObserver(draw).observe(scroll);
+  if (run.sheets) {
+    const probe = new Image();
+    probe.src = `${run.sheets}00000.webp`;
+    linked = await probe.decode().then(() => true, () => false);
+  }
+  place.replaceChildren(
+    bar, element("details", {}, element("summary", {}, "Columns"), columnList),
+    element("p", { class: "note" }, count, " \u00b7 ", link, " \u00b7 keys: j and k, Enter opens, / searches"), scroll, dialog,
+  );
+  controls();
+  refresh();
+  link.href = address();
+  if (location.hash.startsWith("#pictures?")) {
+    document.getElementById("pictures").scrollIntoView();
+    view();
+  }
+})();

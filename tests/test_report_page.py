@@ -1,0 +1,218 @@
+"""The report's page in a real browser: prompts found, sorted, filtered and looked at closely."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from browsers import needs_browser, started, violations, watched
+from fake_run import MALICIOUS, make_run, make_suite
+
+from ddmd_bench.files.records import read_json
+from ddmd_bench.reporting.runfiles import load_run
+from ddmd_bench.scorers import METRICS
+from ddmd_bench.stages.report import report
+
+pytestmark = needs_browser
+NAMES = ["real", "teacher", "dmd", "decoupled_hybrid", "ca_only"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with started() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run whose report lies in `report`, with its pictures, and in `alone`, without."""
+    plan = make_run(tmp_path_factory.mktemp("run"), make_suite())
+    report(plan, lambda done, total: None)
+    alone = tmp_path_factory.mktemp("alone")
+    shutil.copy(plan.report_folder / "index.html", alone)
+    return plan, alone
+
+
+@pytest.fixture
+def opened(browser: Any, made: Any) -> Iterator[Any]:
+    """Opens a page at a part of it; nothing may have gone wrong at the end."""
+    pages = []
+
+    def open_at(where: str = "", folder: Path | None = None, **how: Any) -> Any:
+        page = watched(browser.new_context(**how))
+        pages.append(page)
+        page.goto(f"{((folder or made[0].report_folder) / 'index.html').as_uri()}{where}")
+        page.wait_for_selector(".rows .row")
+        return page
+
+    yield open_at
+    for page in pages:
+        assert page.wrong == []
+        page.context.close()
+
+
+def gains(plan: Any, a: str, b: str, metric: str) -> dict[str, float]:
+    """By how much a is ahead of b on each prompt, as pandas says it."""
+    run = load_run(plan)
+    ours, theirs = (
+        run.first_seed(name).per_image.groupby("prompt_id")[metric].mean() for name in (a, b)
+    )
+    sign = -1 if METRICS[metric].better == "lower" else 1
+    found: dict[str, float] = (sign * (ours - theirs)).to_dict()
+    return found
+
+
+def rows_of(page: Any) -> list[str]:
+    """Prompts of the rows that are there, from the top."""
+    rows = page.locator(".rows .row").all()
+    found = [(float(row.bounding_box()["y"]), row.get_attribute("data-prompt")) for row in rows]
+    return [prompt_id for _, prompt_id in sorted(found)]
+
+
+def test_prompts_are_sorted_by_the_difference_of_any_two_students(opened: Any, made: Any) -> None:
+    page = opened()
+    first = gains(made[0], "decoupled_hybrid", "dmd", "prompt_accuracy")
+    shown = rows_of(page)
+    assert [first[p] for p in shown] == sorted(first.values())[: len(shown)]
+    page.select_option("#browser-a", "teacher")
+    page.select_option("#browser-b", "ca_only")
+    page.select_option("#browser-metric", "saturation")
+    page.select_option("#browser-order", "best")
+    other = gains(made[0], "teacher", "ca_only", "saturation")
+    better = sorted(other, key=lambda p: -other[p])
+    assert rows_of(page)[:5] == better[:5]
+    assert "ahead" in page.inner_text("#pictures .note")
+    top = page.locator(f".row[data-prompt='{better[0]}'] .text b").inner_text()
+    assert float(top.split()[0].lstrip("+")) == pytest.approx(100 * other[better[0]], abs=0.01)
+
+
+def test_prompts_are_searched_and_filtered(opened: Any, made: Any) -> None:
+    page = opened()
+    page.fill("#browser-query", "STAR 17")
+    assert page.inner_text("#browser-count") == "1 of 40 prompts"
+    assert rows_of(page) == ["seen/0018"]
+    page.fill("#browser-query", "onerror")
+    assert page.locator(".rows .text").inner_text().split("\n")[0].endswith(f"{MALICIOUS} seen")
+    page.fill("#browser-query", "")
+    page.select_option("#browser-set", "new")
+    assert page.inner_text("#browser-count") == "20 of 40 prompts"
+    won = [
+        g for p, g in gains(made[0], *NAMES[3:1:-1], "prompt_accuracy").items() if p[:3] == "new"
+    ]
+    for verdict, count in {
+        "won": sum(g > 0 for g in won),
+        "lost": sum(g < 0 for g in won),
+        "alike": sum(g == 0 for g in won),
+    }.items():
+        page.select_option("#browser-verdict", verdict)
+        assert page.inner_text("#browser-count") == f"{count} of 40 prompts"
+    page.fill("#browser-query", "nothing of this kind")
+    assert page.locator(".rows .row").count() == 0
+
+
+def test_columns_are_chosen_moved_and_kept_in_sight(opened: Any) -> None:
+    page = opened(viewport={"width": 700, "height": 900})
+    page.click("#browser summary")
+    page.uncheck("[data-student='teacher'] input")
+    page.click("#browser [data-student='ca_only'] button:has-text('pin')")
+    page.click("#browser [data-student='dmd'] button[aria-label$='further left']")
+    page.click("#browser [data-student='dmd'] button[aria-label$='further left']")
+    heads = [text.split("\n")[0] for text in page.locator(".rows .head .cell").all_inner_texts()]
+    assert heads == ["CA only", "DMD (Coupled-Shared)", "Real scenes", "Decoupled-Hybrid"]
+    before = page.locator(".row .pinned").first.bounding_box()["x"]
+    page.evaluate("document.querySelector('.rows').scrollLeft = 200")
+    assert page.locator(".row .pinned").first.bounding_box()["x"] == pytest.approx(before, abs=4)
+
+
+def test_the_address_brings_the_view_back(opened: Any) -> None:
+    page = opened()
+    page.select_option("#browser-a", "ca_only")
+    page.fill("#browser-query", "red & star")
+    page.fill("#browser-query", "number 3")
+    page.locator(".rows").press("Enter")
+    page.click(".viewer button:has-text('Slider')")
+    where = page.evaluate("location.hash")
+    asked = parse_qs(where.partition("?")[2])
+    assert asked["a"] == ["ca_only"]
+    assert page.get_attribute("#browser-link", "href") == where
+    again = opened(where)
+    assert again.locator(".viewer blockquote").inner_text() == page.inner_text(".viewer blockquote")
+    assert again.get_attribute(".viewer button:has-text('Slider')", "aria-pressed") == "true"
+    assert again.input_value("#browser-query") == "number 3"
+    assert rows_of(again) == rows_of(page)
+    # What nobody could have chosen is as if it were not there.
+    odd = opened("#pictures?a=nobody&order=up&metric=x&view=y&size=9999&columns=a,b&image=7&at=q")
+    assert odd.locator(".rows .row").count() > 0
+
+
+def test_two_students_are_looked_at_closely(opened: Any, made: Any) -> None:
+    """By keys: another student, another prompt, flicker, slider, what differs."""
+    page = opened(reduced_motion="reduce")
+    page.locator(".rows").press("j")
+    page.keyboard.press("Enter")
+    prompts = rows_of(page)
+    assert page.locator(".viewer").is_visible()
+    assert prompts[1] in page.inner_text(".viewer")
+    layer = page.locator(".stage .layer.a img")
+    run = load_run(made[0])
+    path = run.first_seed("decoupled_hybrid").images[prompts[1], 0]
+    assert layer.evaluate("one => one.src") == path.as_uri()
+    assert layer.evaluate("one => one.decode().then(() => one.naturalWidth)") == 32
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text(".viewer .caption") == "CA only"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowDown")
+    assert prompts[2] in page.inner_text(".viewer")
+    page.keyboard.press(" ")
+    assert page.locator(".stage .b").is_hidden()
+    page.keyboard.press(" ")
+    assert page.locator(".stage .b").is_visible()
+    assert page.inner_text(".viewer .caption") == "DMD (Coupled-Shared)"
+    page.click(".viewer button:has-text('Difference')")
+    assert page.eval_on_selector(".stage .b", "one => getComputedStyle(one).mixBlendMode") == (
+        "difference"
+    )
+    page.click(".viewer button:has-text('Slider')")
+    page.fill(".halves input[type=range]", "25")
+    assert "75%" in page.eval_on_selector(".stage .b", "one => getComputedStyle(one).clipPath")
+    page.keyboard.press("Escape")
+    assert page.locator(".viewer").is_hidden()
+
+
+def test_the_page_alone_has_the_pictures_inside_it(opened: Any, made: Any) -> None:
+    """Moved away from its run: of other prompts it names the files that it lacks."""
+    page = opened(folder=made[1])
+    first = page.locator(".rows .row .tile").first
+    assert "data:image/webp" in first.evaluate("one => one.style.backgroundImage")
+    record = read_json(made[0].report_folder / "report.json")
+    inside = {row["prompt_id"] for row in record["pictures"]["grid"]}
+    other = next(p for p in made[0].prompts if p.prompt_id not in inside)
+    page.fill("#browser-query", other.text)
+    page.wait_for_selector(f".row[data-prompt='{other.prompt_id}'] .tile em")
+    assert page.locator(".rows .tile em").first.inner_text().endswith(".png")
+    # It looked beside itself for small pictures, and where the run lay for large ones.
+    assert all(one.endswith((".webp", ".png", "ERR_FILE_NOT_FOUND")) for one in page.wrong)
+    page.wrong = []
+
+
+def test_many_rows_are_few_elements(opened: Any) -> None:
+    page = opened()
+    assert page.locator(".rows .row").count() < 15
+    page.select_option("#browser-order", "suite")
+    page.evaluate("document.querySelector('.rows').scrollTop = 1e6")
+    page.wait_for_function("document.querySelector('.rows [data-prompt=\"new/0039\"]')")
+    assert page.locator(".rows .row").count() < 15
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_axe_finds_nothing_serious(opened: Any, scheme: Any, width: int) -> None:
+    page = opened(color_scheme=scheme, viewport={"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert violations(page) == []
+    page.locator(".rows").press("Enter")
+    assert violations(page) == []
