@@ -385,7 +385,7 @@ def test_differences_are_those_of_what_both_measured(made: tuple[Path, dict[str,
 def test_page_shows_both_the_dashes_and_what_differs(made: tuple[Path, dict[str, Any]]) -> None:
     folder, record = made
     page = (folder / "index.html").read_text()
-    section = page[page.index('<section class="literature">') :]
+    section = page[page.index('<section class="literature"') :]
     section = section[: section.index("</section>")]
     ours = record["table"]["dmd"]["hps_v21"]["seen"]["value"]
     assert f'<td class="num">{100 * ours:.2f}<small>' in section

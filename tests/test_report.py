@@ -70,7 +70,12 @@ def test_page_escapes_and_names_no_address(made: tuple[Any, dict[str, Any]]) -> 
     assert '<img src=x onerror="' not in html
     assert "&lt;script&gt;alert(2)" in html
     assert "A &lt;fake&gt; suite" in html
-    assert not re.search(r"https?:|src=\"(?!data:)|href=\"(?!#)|url\((?!#)|@import", html)
+    linked = set(re.findall(r'href="([^#"][^"]*)"', html))
+    assert linked == {p.name for p in made[0].report_folder.iterdir()} - {"index.html"}
+    assert not re.search(r"https?:|src=\"(?!data:)|url\((?!#)|@import", html)
+    ids = re.findall(r'\sid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', html)) <= set(ids)
     markdown = (made[0].report_folder / "report.md").read_text()
     assert "nan" not in markdown.lower().split()
 

@@ -204,7 +204,7 @@ def test_many_rows_are_few_elements(opened: Any) -> None:
     assert page.locator(".rows .row").count() < 15
     page.select_option("#browser-order", "suite")
     page.evaluate("document.querySelector('.rows').scrollTop = 1e6")
-    page.wait_for_function("document.querySelector('.rows [data-prompt=\"new/0039\"]')")
+    page.wait_for_selector(".rows [data-prompt='new/0039']")
     assert page.locator(".rows .row").count() < 15
 
 

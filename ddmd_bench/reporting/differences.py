@@ -284,6 +284,7 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "baseline": suite.baseline,
             "metric": metric,
             **d._asdict(),
+            **_wins(oriented(metric, d)),
             "spreads": {**d.spreads},
             "n_seeds": d.n_seeds,
             "n_seeds_expected": len(d.by_seed),
@@ -294,6 +295,11 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
         }
         for (metric, other), d, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
+
+
+def _wins(d: Difference) -> dict[str, float]:
+    """How often a student is better; where neither direction is, how often it has more."""
+    return {"wins": d.wins, "wins_low": d.wins_low, "wins_high": d.wins_high}
 
 
 def _settled(run: RunFiles, rule: Rule, metric: str, student: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +98,9 @@ def _figure(
 ) -> dict[str, str]:
     """{series, title, note, svg}; the note also tells the axis and what the dashed line is."""
     svg, scale = _panel(lines, styles, level)
+    # Every figure counts its parts from 1, and one page holds them all.
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{series}-", svg)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}: {escape(note)}"', 1)
     axis = f"; {scale} axis" if scale else ""
     real = "" if level is None else "; dashed grey: real scenes"
     return {"series": series, "title": title, "note": note + axis + real, "svg": svg}

@@ -18,6 +18,10 @@ COULD_SHOW = (
     "Could show: the least difference that so many prompts and seeds show with 80 % power at 5 %, "
     "one comparison alone; where an undecided one is smaller, there were too few to tell."
 )
+WINS = (
+    "Wins: % of prompts on which the student is better (has the larger value, where neither "
+    "direction is better), ties half."
+)
 BANDS = "A line is the mean over the seeds, its band reaches from the lowest seed to the highest."
 LITERATURE = (
     "Numbers of others, as their sources print them, beside this run's in its own display unit. "

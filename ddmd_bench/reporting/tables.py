@@ -202,7 +202,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"{told['values']} {notes.directions(suite)}",
         markdown_table(header, table),
         f"## Differences to {students[suite['baseline']]['title']}",
-        above + " Wins: % of prompts with the larger value.",
+        f"{above} {notes.WINS}",
         markdown_table(
             _DIFFERENCES,
             differences,

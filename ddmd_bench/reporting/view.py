@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import Any
 
 import yaml
@@ -11,6 +10,7 @@ from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
+from ddmd_bench.reporting.forest import Axis
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, shown, significant, unit_of
 from ddmd_bench.reporting.pictures import pictures_of
@@ -23,7 +23,25 @@ from ddmd_bench.reporting.summary import summary
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
 
-CLIP = 4.0  # a bar this many times longer than the median one is cut, so that others stay visible
+# The page's parts by their ids.
+CONTENTS = {
+    "glance": "At a glance", "values": "All values", "differences": "Differences",
+    "claims": "Claims", "training": "Training", "evaluations": "Values during the training",
+    "pictures": "Pictures", "cost": "Cost", "literature": "Literature", "limits": "Limits",
+    "provenance": "Provenance",
+}  # fmt: skip
+# What `texts.texts_of` writes beside it.
+FILES = (
+    "report.md", "table.csv", "differences.csv", "claims.csv", "agreement.csv", "table.tex",
+    "report.json",
+)  # fmt: skip
+_MAY_LACK = {"claims": "claims", "training": "dynamics", "evaluations": "evaluations"}
+
+
+def _has(record: dict[str, Any], part: str) -> bool:
+    if part == "literature":
+        return "literature" in record
+    return part not in _MAY_LACK or bool(record[_MAY_LACK[part]])
 
 
 def headlines(suite: Suite) -> list[str]:
@@ -39,6 +57,8 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
     return {
         "record": record,
         "suite": suite,
+        "contents": {name: title for name, title in CONTENTS.items() if _has(record, name)},
+        "files": FILES,
         "metrics": {m: METRICS[m] for m in suite.metrics},
         "headlines": headlines(suite),
         "marked": marked,
@@ -51,6 +71,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             "agreement": RULE,
             "bands": notes.BANDS,
             "gating": notes.gating(record["suite"]),
+            "wins": notes.WINS,
             "limits": limits(record),
             "literature": notes.LITERATURE,
         },
@@ -64,7 +85,8 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             for name in run.students
         },
         "bars": {name: _share_bar(record["table"][name], marked) for name in run.students},
-        "groups": ["all", *suite.prompts],
+        "sets": list(suite.prompts),
+        "heat": {m: _heat(record, m) for m in suite.metrics},
         "differences": {m: _differences(record, m) for m in suite.metrics},
         "settled": (TITLE, *rows_settled(record)),
         "agreement": (*correlation_table(record), sentences(record)),
@@ -101,34 +123,40 @@ def _legend(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _differences(record: dict[str, Any], metric: str) -> list[dict[str, Any]]:
-    """Rows of one metric with the positions of their bars, in percent of the bar's box."""
+def _differences(record: dict[str, Any], metric: str) -> dict[str, Any]:
+    """A metric's axis and its rows."""
     rows = [d for d in record["differences"] if d["metric"] == metric]
-    reach = [max(abs(d["low"]), abs(d["high"])) for d in rows if not d["missing"]]
-    # Where more than half are zero the median says nothing.
-    limit = min(max(reach), CLIP * median(reach) or max(reach)) if reach else 0.0
+    axis = Axis.of(metric, rows)
+    return {
+        "ticks": axis.ticks(),
+        "ends": ("less", "more") if METRICS[metric].better == "reference" else ("worse", "better"),
+        "rows": [
+            {
+                **d,
+                "title": record["students"][d["student"]]["title"],
+                "shown": metric_shown(metric, d["value"], sign=True),
+                "interval": interval_shown(metric, d["low"], d["high"], sign=True),
+                "could_show": metric_shown(metric, d["least"]),
+                "shortfall": shortfall(d["n_seeds"], d["n_seeds_expected"]),
+                "bar": axis.bar(d),
+            }
+            for d in rows
+        ],
+    }
 
-    def place(value: float) -> float:
-        return 50 + 48 * max(-1.0, min(1.0, value / limit)) if limit else 50.0
 
-    return [
-        {
-            **d,
-            "title": record["students"][d["student"]]["title"],
-            "shown": metric_shown(metric, d["value"], sign=True),
-            "interval": interval_shown(metric, d["low"], d["high"], sign=True),
-            "could_show": metric_shown(metric, d["least"]),
-            "shortfall": shortfall(d["n_seeds"], d["n_seeds_expected"]),
-            "bar": None
-            if d["missing"]
-            else {
-                "value": place(d["value"]),
-                "low": place(d["low"]),
-                "width": place(d["high"]) - place(d["low"]),
-            },
-        }
-        for d in rows
-    ]
+def _heat(record: dict[str, Any], metric: str) -> dict[str, dict[str, float]]:
+    """How far each student is ahead of the baseline on each prompt set, in parts of the most."""
+    table, baseline = record["table"], record["suite"]["baseline"]
+    sign = {"higher": 1, "lower": -1, "reference": 0}[METRICS[metric].better]
+    ahead: dict[str, dict[str, float]] = {}
+    for name, row in table.items():
+        for group, cell in row.get(metric, {}).items():
+            mark = table[baseline].get(metric, {}).get(group, {}).get("value")
+            if group != "all" and cell.get("value") is not None and mark is not None:
+                ahead.setdefault(name, {})[group] = sign * (cell["value"] - mark)
+    most = max((abs(v) for own in ahead.values() for v in own.values()), default=0.0) or 1.0
+    return {name: {group: v / most for group, v in own.items()} for name, own in ahead.items()}
 
 
 def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
@@ -150,9 +178,14 @@ def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
         interval = f"{shown(100 * low, 1)} to {shown(100 * high, 1)}"
         text = f"above in {shown(100 * value, 1)} % (95 % interval {interval})"
     else:
-        amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
-        interval = interval_shown(metric, low, high, sign=True)
         which = "95 % interval" + (f" over {claim['over']}" if num_seeds > 1 else "")
-        better = "" if claim["claim"] == "same" else "; positive is in favour of the claim"
-        text = f"difference {amount} ({which} {interval}{better})"
+        if claim["claim"] == "worst":
+            lead = "the others are ahead by at least"
+        else:
+            lead = "difference"
+            # As among the differences: student minus other.
+            if claim["claim"] == "beats" and METRICS[metric].better == "lower":
+                value, low, high = -value, -high, -low
+        amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
+        text = f"{lead} {amount} ({which} {interval_shown(metric, low, high, sign=True)})"
     return "; ".join(filter(None, [text, claim["why"], note]))
