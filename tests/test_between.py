@@ -74,7 +74,7 @@ def test_another_protocol_is_refused_with_what_differs(record: dict[str, Any]) -
     other = copy.deepcopy(record)
     other["fingerprint"] = "0" * 12
     other["protocol"]["resolution"] = 64
-    with pytest.raises(BenchError, match=r"protocol\.resolution: 32, expected 64"):
+    with pytest.raises(BenchError, match=r"resolution: 32 in the first, 64 in the second"):
         between(record, other, [("dmd", "dmd")])
 
 
@@ -84,6 +84,30 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["compare", str(REPORT.parent), str(REPORT), *pair])
     assert result.exit_code == 0, result.output
     assert "| decoupled_hybrid | dmd | Prompt accuracy | 99.3 | 95.3 | +4.0 |" in output.read_text()
+
+
+def test_equal_reports_are_called_identical(record: dict[str, Any]) -> None:
+    pairs = [(name, name) for name in record["table"]]
+    rows = between(record, record, pairs)
+    text = between_markdown(record, record, rows)
+    assert f"Identical: all {len(rows)} values are the same on every seed" in text
+    assert "|" not in text
+    other = copy.deepcopy(record)
+    cell = other["table"]["dmd"]["prompt_accuracy"]["all"]["by_seed"]["2"]
+    cell["value"] += 1e-9
+    other["provenance"]["common"]["device"] = "cuda"
+    text = between_markdown(record, other, between(record, other, pairs))
+    assert f"The same on every seed, and not listed: {len(rows) - 1} of {len(rows)} values" in text
+    assert "device: 'cpu' in the first, 'cuda' in the second" in text
+    assert text.count("\n| dmd | dmd |") == 1
+
+
+def test_a_small_p_is_told_as_it_is(record: dict[str, Any], tmp_path: Path) -> None:
+    """In a terminal `<` is no entity."""
+    pair = ["--pair", "decoupled_hybrid=ca_only"]
+    result = CliRunner().invoke(app, ["compare", str(REPORT), str(REPORT), *pair])
+    assert "<0.001" in result.output
+    assert "&lt;" not in result.output
 
 
 @pytest.mark.parametrize(

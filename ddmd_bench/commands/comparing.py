@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ddmd_bench.commands.display import aligned
 from ddmd_bench.commands.options import console
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.elsewhere import here
@@ -24,7 +25,13 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
 ) -> None:
     """Hold students of one report against students of another, seed by seed."""
-    from ddmd_bench.reporting.between import between, between_markdown
+    from ddmd_bench.reporting.between import (
+        between,
+        between_markdown,
+        between_table,
+        said_before,
+    )
+    from ddmd_bench.reporting.escaping import one_line
     from ddmd_bench.reporting.saved import read_report
 
     if output is not None:
@@ -34,10 +41,14 @@ def compare(
     pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
     if not pairs:
         raise BenchError("the reports share no student's name: say --pair student=other")
-    text = between_markdown(*records, between(*records, pairs))
-    console.print(text)
+    rows = between(*records, pairs)
+    header, cells = between_table(*records, rows)
+    for line in said_before(*records, rows):
+        console.print(one_line(line, 1_000))
+    for line in aligned(header, cells) if cells else ():
+        console.print(line, soft_wrap=True)
     if output is not None:
-        write_whole(output, text)
+        write_whole(output, between_markdown(*records, rows))
 
 
 def power(

@@ -49,13 +49,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def differing(where: str, found: Any, expected: Any) -> Iterator[str]:
+def differing(
+    where: str, found: Any, expected: Any, said: str = "{found!r}, expected {expected!r}"
+) -> Iterator[str]:
     """One line for each leaf of two JSON values that differs."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in sorted(found.keys() | expected.keys()):
-            yield from differing(f"{where}.{key}", found.get(key), expected.get(key))
+            yield from differing(f"{where}.{key}", found.get(key), expected.get(key), said)
     elif found != expected:
-        yield f"{where}: {found!r}, expected {expected!r}"
+        yield f"{where}: {said.format(found=found, expected=expected)}"
 
 
 def cache_folder() -> Path:

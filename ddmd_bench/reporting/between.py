@@ -8,7 +8,7 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, unknown
@@ -20,6 +20,11 @@ from ddmd_bench.reporting.tables import markdown_table
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.intervals import holm
 from ddmd_bench.stats.seeds import paired_t
+
+# Of two reports neither is what was expected.
+_SAID = "{found!r} in the first, {expected!r} in the second"
+BESIDE_CODE = ("weights_sha256", "cpu_count", "dirty")
+MOST = 8  # lines of what made them
 
 
 class Row(NamedTuple):
@@ -38,7 +43,7 @@ def between(
 ) -> list[Row]:
     """Every metric that both reports have, Holm's correction over all rows."""
     if first["fingerprint"] != second["fingerprint"]:
-        lines = differing("protocol", first["protocol"], second["protocol"])
+        lines = differing("protocol", first["protocol"], second["protocol"], _SAID)
         raise BenchError("\n".join(["the reports measured different things:", *lines]))
     for record, names in zip((first, second), zip(*pairs, strict=True), strict=True):
         for name in names:
@@ -79,18 +84,53 @@ def _mean(values: dict[int, float], difference: Difference) -> float:
     return math.fsum(shared) / len(shared) if shared else math.nan
 
 
-def between_markdown(first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]) -> str:
-    """The rows as a table, in display units."""
-    names = [in_markdown(record["suite"]["name"]) for record in (first, second)]
-    header = ("student", "other", "metric", *names, "difference", "95 % interval", "p (Holm)", "")
+def said_before(
+    first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]
+) -> Iterator[str]:
+    """What is to be known before any number: over what, made by what, and how much is the same."""
     seeds = sorted({seed for row in rows for seed in row.difference.by_seed})
-    title = f"# {names[0]} against {names[1]}"
-    text = (
+    yield (
         f"First minus second, over the seeds {', '.join(map(str, seeds))} that both have; "
-        f"t-intervals over the seeds. Protocol {in_markdown(first['fingerprint'])}."
+        f"t-intervals over the seeds. Protocol {first['fingerprint']}."
     )
-    table = markdown_table(header, (_cells(row) for row in rows))
-    return f"{title}\n\n{text}\n\n{table}"
+    made = [record["provenance"]["common"] for record in (first, second)]
+    made = [{k: v for k, v in one.items() if k not in BESIDE_CODE} for one in made]
+    if lines := list(differing("made by", *made, _SAID)):
+        more = f"; {len(lines) - MOST} more lines" if len(lines) > MOST else ""
+        yield f"What made them differs: {'; '.join(lines[:MOST])}{more}."
+    num_equal = sum(map(is_equal, rows))
+    if num_equal == len(rows):
+        yield f"Identical: all {len(rows)} values are the same on every seed, to the last digit."
+    elif num_equal:
+        yield f"The same on every seed, and not listed: {num_equal} of {len(rows)} values."
+
+
+def is_equal(row: Row) -> bool:
+    """Whether both have the same value on every seed."""
+    values = row.difference.by_seed.values()
+    return bool(values) and not any(values)
+
+
+def between_table(
+    first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows in display units, of values that are not the same."""
+    names = [record["suite"]["name"] for record in (first, second)]
+    header = ("student", "other", "metric", *names, "difference", "95 % interval", "p (Holm)", "")
+    return header, [_cells(row) for row in rows if not is_equal(row)]
+
+
+def between_markdown(first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]) -> str:
+    """The same for a file."""
+    header, cells = between_table(first, second, rows)
+    named = [in_markdown(name) for name in header]
+    told = [[in_markdown(a), in_markdown(b), *rest] for a, b, *rest in cells]
+    parts = [
+        f"# {named[3]} against {named[4]}",
+        *map(in_markdown, said_before(first, second, rows)),
+        *([markdown_table(named, told)] if told else []),
+    ]
+    return "\n\n".join(parts)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -99,8 +139,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         None if math.isnan(v) else v for v in (*row.values, d.value, d.low, d.high, row.p_holm)
     ]
     return (
-        in_markdown(row.student),
-        in_markdown(row.other),
+        row.student,
+        row.other,
         METRICS[metric].title,
         metric_shown(metric, known[0]),
         metric_shown(metric, known[1]),
