@@ -208,6 +208,28 @@ def test_many_rows_are_few_elements(opened: Any) -> None:
     assert page.locator(".rows .row").count() < 15
 
 
+def test_any_two_quantities_are_set_against_each_other(opened: Any, made: Any) -> None:
+    """The dashed line joins whom no other beats in one without losing in the other."""
+    page = opened()
+    assert page.locator("#trade circle").count() == 5
+    page.select_option("#trade-across", label="Saturation")
+    record = read_json(made[0].report_folder / "report.json")
+
+    def costs(name: str) -> tuple[float, float]:
+        row = record["table"][name]
+        return row["saturation"]["all"]["value"], -row["prompt_accuracy"]["all"]["value"]
+
+    def beaten(name: str) -> bool:
+        own = costs(name)
+        others = [costs(other) for other in record["students"] if other != name]
+        return any(o[0] <= own[0] and o[1] <= own[1] and o != own for o in others)
+
+    expected = {row["title"] for n, row in record["students"].items() if not beaten(n)}
+    assert {*page.locator("#trade text.best").all_text_contents()} == expected
+    page.select_option("#trade-up", label="Standard deviation")  # neither direction is better
+    assert page.locator("#trade .front").count() == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_nothing_serious(opened: Any, scheme: Any, width: int) -> None:

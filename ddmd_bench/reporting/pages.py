@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
 HERE = Path(__file__).parent
-TEMPLATE, SCRIPTS = "index.html.j2", ("page.js", "browser.js")
+TEMPLATE, SCRIPTS = "index.html.j2", ("page.js", "cost.js", "browser.js")
 
 
 def html(record: dict[str, Any], run: RunFiles, folder: Path | None) -> str:

@@ -20,6 +20,7 @@ from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.sequential import TITLE, limits, said
 from ddmd_bench.reporting.sequential import rows as rows_settled
 from ddmd_bench.reporting.summary import summary
+from ddmd_bench.reporting.trade import trade
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
 
@@ -97,6 +98,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "figures": dynamics_figures(record),
         "evaluation_figures": evaluation_figures(record),
         "legend": _legend(record),
+        "trade": trade(record),
         "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
     }
