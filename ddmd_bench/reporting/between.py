@@ -93,9 +93,7 @@ def said_before(
         f"First minus second, over the seeds {', '.join(map(str, seeds))} that both have; "
         f"t-intervals over the seeds. Protocol {first['fingerprint']}."
     )
-    made = [record["provenance"]["common"] for record in (first, second)]
-    made = [{k: v for k, v in one.items() if k not in BESIDE_CODE} for one in made]
-    if lines := list(differing("made by", *made, _SAID)):
+    if lines := list(differing("made by", _made_by(first), _made_by(second), _SAID)):
         more = f"; {len(lines) - MOST} more lines" if len(lines) > MOST else ""
         yield f"What made them differs: {'; '.join(lines[:MOST])}{more}."
     num_equal = sum(map(is_equal, rows))
@@ -103,6 +101,11 @@ def said_before(
         yield f"Identical: all {len(rows)} values are the same on every seed, to the last digit."
     elif num_equal:
         yield f"The same on every seed, and not listed: {num_equal} of {len(rows)} values."
+
+
+def _made_by(record: dict[str, Any]) -> dict[str, Any]:
+    common = record["provenance"]["common"]
+    return {key: value for key, value in common.items() if key not in BESIDE_CODE}
 
 
 def is_equal(row: Row) -> bool:

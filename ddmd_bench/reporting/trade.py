@@ -33,7 +33,7 @@ COSTS = {
 def trade(record: dict[str, Any]) -> dict[str, Any]:
     """{quantities, students}: in display units, those that some student has."""
     styles = styles_in(record)
-    students = [
+    students: list[dict[str, Any]] = [
         {
             "title": visible(student["title"]),
             "color": styles[name].color if name in styles else None,

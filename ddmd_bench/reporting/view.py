@@ -8,6 +8,7 @@ import yaml
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
+from ddmd_bench.reporting.cards import cards
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
 from ddmd_bench.reporting.forest import Axis
@@ -28,8 +29,8 @@ from ddmd_bench.suite.schema import Suite
 CONTENTS = {
     "glance": "At a glance", "values": "All values", "differences": "Differences",
     "claims": "Claims", "training": "Training", "evaluations": "Values during the training",
-    "pictures": "Pictures", "cost": "Cost", "literature": "Literature", "limits": "Limits",
-    "provenance": "Provenance",
+    "pictures": "Pictures", "students": "Students", "cost": "Cost",
+    "literature": "Literature", "limits": "Limits", "provenance": "Provenance",
 }  # fmt: skip
 # What `texts.texts_of` writes beside it.
 FILES = (
@@ -99,6 +100,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "evaluation_figures": evaluation_figures(record),
         "legend": _legend(record),
         "trade": trade(record),
+        "cards": cards(record, suite),
         "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
     }
