@@ -230,6 +230,23 @@ def test_any_two_quantities_are_set_against_each_other(opened: Any, made: Any) -
     assert page.locator("#trade .front").count() == 0
 
 
+def test_paper_shows_whole_tables(opened: Any) -> None:
+    """All that was closed, in light colours, and nothing beyond the edge of a landscape A4."""
+    page = opened(viewport={"width": 1047, "height": 700}, color_scheme="dark")
+    num_closed = page.locator("details:not([open])").count()
+    assert num_closed > 5
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    beyond = (
+        "[...document.querySelectorAll('.scroll')].filter((x) => x.scrollWidth > x.clientWidth)"
+    )
+    assert page.evaluate(f"{beyond}.length") == 0
+    assert page.eval_on_selector("h1", "one => getComputedStyle(one).color") == "rgb(0, 0, 0)"
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() == num_closed
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_nothing_serious(opened: Any, scheme: Any, width: int) -> None:

@@ -18,3 +18,14 @@ const reachable = new ResizeObserver((changed) => {
   }
 });
 for (const one of document.querySelectorAll(".scroll")) reachable.observe(one);
+// Paper shows all: what was closed is closed again afterwards.
+const closed = [];
+window.addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) {
+    one.open = true;
+    closed.push(one);
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const one of closed.splice(0)) one.open = false;
+});
