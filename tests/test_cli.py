@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import ddmd_bench
 from ddmd_bench.commands.cli import app
+from ddmd_bench.commands.options import as_told
 from ddmd_bench.reporting.checked import NOT_RUN, WRONG_USE
 from ddmd_bench.suite.schema import Suite
 
@@ -61,13 +62,32 @@ def test_a_bad_override_ends_before_anything_is_made(
 def test_plan_prints_every_task_and_makes_nothing(
     invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
 ) -> None:
-    result = invoke("plan", write_suite(tiny))
+    short = invoke("plan", write_suite(tiny))
+    for line in ("reference: 1 to do", "train: 2 to do", "generate: 4 to do", "score: 4 to do"):
+        assert line in short.output.splitlines()
+    result = invoke("plan", write_suite(tiny), "--verbose")
     assert result.exit_code == 0
     tasks = [line for line in result.output.splitlines() if line.endswith("to do")]
     assert len(tasks) == 1 + 2 + 4 + 4
     assert any(line.startswith("train ca_only ") for line in tasks)
     assert "5 prompts, 10 images a student, 4 students" in result.output
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_problems_of_one_source_are_one_line_with_the_suites_own_name() -> None:
+    hpd = "suite x: prompts.{}.source: HPD is missing. Run `ddmd_bench fetch SUITE`"
+    lines = [
+        hpd.format("anime"),
+        hpd.format("photo"),
+        "suite x: prompts.parti.source: Parti is missing",
+        "no room: SUITE is too large",
+    ]
+    assert as_told("\n".join(lines), "sdxl").split("\n") == [
+        "suite x: prompts anime, photo: HPD is missing. Run `ddmd_bench fetch sdxl`",
+        "suite x: prompts.parti.source: Parti is missing",
+        "no room: SUITE is too large",
+    ]
+    assert as_told(lines[0], None) == lines[0]
 
 
 def test_check_before_a_run_says_what_to_type(

@@ -484,11 +484,18 @@ def test_set_overrides_a_value(tiny: dict, write_suite: Write) -> None:
         ("train.num_iteration=3", "Did you mean 'num_iterations'?"),
         ("name.of=3", "'name' holds a value, not a mapping"),
         ("train.num_iterations=[", "--set train.num_iterations=["),
-        ("train.num_iterations=many", "train.num_iterations: "),
+        ("train.num_iterations=many", "--set train.num_iterations=many: train.num_iterations: "),
     ],
 )
 def test_a_bad_set_is_refused(tiny: dict, write_suite: Write, override: str, expected: str) -> None:
     assert expected in refused(write_suite(tiny), (override,))
+
+
+def test_a_slip_among_the_metrics_is_not_recommended(tiny: dict, write_suite: Write) -> None:
+    tiny["claims"] = [CLAIM]
+    message = refused(write_suite(tiny), ("metrics=[meen, std]",))
+    assert "claims[0] is about 'mean', which is not among the suite's metrics: meen, std" in message
+    assert "Did you mean" not in message
 
 
 def test_only_some_claims_need_a_better_direction(tiny: dict, write_suite: Write) -> None:

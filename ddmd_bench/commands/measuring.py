@@ -181,7 +181,10 @@ def _examine(scorers: Sequence[str], dtype: str) -> None:
     marks = {True: "ok", False: "WRONG", None: "not checked"}
     wrong = False
     for name in names:
-        for finding in examine([name], default_device(), torch_dtype(dtype)):
+        found = examine([name], default_device(), torch_dtype(dtype))
+        if not found:
+            console.print(f"{name}: reads pixels with no network of its own, nothing to check")
+        for finding in found:
             wrong |= finding.passed is False
             line = f"{name}: {finding.check}: {marks[finding.passed]} ({finding.text})"
             console.print(line)

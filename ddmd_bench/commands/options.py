@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -85,7 +86,7 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
                 command(*args, **kwargs)
         except BenchError as error:
             if not ranks.said_by_first(error):
-                errors.print(str(error))
+                errors.print(as_told(str(error), kwargs.get("suite")))
             raise typer.Exit(2) from None
         except (KeyboardInterrupt, Stopped) as stop:
             why = f"{stop}; " if isinstance(stop, ranks.Parted) else ""
@@ -94,6 +95,29 @@ def stop_cleanly(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(code) from None
 
     return wrapped
+
+
+# A problem of the prompts of one set; those of one source share their words.
+_OF_PROMPTS = re.compile(r"^(suite \S+: )?prompts\.(\S+?)\.source: (.*)$")
+
+
+def as_told(text: str, suite: object) -> str:
+    """An error as it is printed: commands with the suite's own name, of sets alike one line."""
+    if isinstance(suite, str):
+        text = re.sub(r"(ddmd_bench \w+) SUITE\b", rf"\1 {suite}", text)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for line in text.split("\n"):
+        found = _OF_PROMPTS.match(line)
+        key = (found[1] or "", found[3]) if found else (line,)
+        alike.setdefault(key, []).append(found[2] if found else line)
+    return "\n".join(
+        names[0]
+        if len(key) == 1
+        else f"{key[0]}prompts.{names[0]}.source: {key[1]}"
+        if len(names) == 1
+        else f"{key[0]}prompts {', '.join(names)}: {key[1]}"
+        for key, names in alike.items()
+    )
 
 
 def started_once(command: Callable[P, None]) -> Callable[P, None]:

@@ -21,7 +21,10 @@ from ddmd_bench.files import ranks
 from ddmd_bench.files.places import require_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ddmd_bench.planning.plan import Plan
+    from ddmd_bench.planning.task import Task
     from ddmd_bench.suite.schema import Suite
 
 
@@ -37,6 +40,9 @@ def plan(
     report: Annotated[
         Path | None, typer.Option(help="Whose spreads and seconds --for takes. Default: its own.")
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Each task with its key.")
+    ] = False,
 ) -> None:
     """Check a suite and print what a run would do; with --for, what a difference would take."""
     from ddmd_bench.suite.files import load_suite
@@ -45,7 +51,7 @@ def plan(
     require_folder(reports or REPORTS, "--reports")
     asked = load_suite(suite, set_ or [])
     if for_ is None:
-        _print_plan(asked, runs, reports or REPORTS)
+        _print_plan(asked, runs, reports or REPORTS, verbose=verbose)
     else:
         _print_budget(asked, report or (reports or REPORTS) / asked.name, for_)
 
@@ -58,7 +64,7 @@ def _print_budget(suite: Suite, report: Path, wanted: str) -> None:
     _print(budget_lines(Asked.of(suite), read_report(report), wanted))
 
 
-def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
+def _print_plan(suite: Suite, runs: Path, reports: Path, *, verbose: bool) -> None:
     """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
     from ddmd_bench.hub.cache import hub_cache
     from ddmd_bench.planning.downloads import bytes_to_come, lines_of, look_at, weights_lines
@@ -83,7 +89,8 @@ def _print_plan(suite: Suite, runs: Path, reports: Path) -> None:
         problems.append(str(error))
     if made is not None:
         problems += made.unfit_lines
-        _print(_task_lines(made))
+        _print(list(_task_lines(made) if verbose else _stage_lines(made)))
+        _print(list(_about(made)))
         every = {task.stage for task in made.tasks.values()}
         _print(superseded_lines(superseded(made, every)))
     try:
@@ -112,22 +119,37 @@ def _print(lines: list[str]) -> None:
         console.print(line)
 
 
-def _task_lines(made: Plan) -> list[str]:
-    lines = []
+def _task_lines(made: Plan) -> Iterator[str]:
     for task in made.tasks.values():
         state = "complete" if task.complete() else "to do"
-        lines.append(f"{task!s:<36} {task.key}  {state}")
+        yield f"{task!s:<36} {task.key}  {state}"
+
+
+def _stage_lines(made: Plan) -> Iterator[str]:
+    """What is to do and what is not, a line for each stage."""
+    stages: dict[str, list[Task]] = {}
+    for task in made.tasks.values():
+        stages.setdefault(task.stage, []).append(task)
+    for stage, tasks in stages.items():
+        to_do = [task for task in tasks if not task.complete()]
+        names = dict.fromkeys(task.student for task in to_do if task.student)
+        of = f" ({', '.join(names)})" if names and len(to_do) < len(tasks) else ""
+        left = f"{len(to_do)} to do{of}" if to_do else ""
+        done = f"{len(tasks) - len(to_do)} complete" if len(to_do) < len(tasks) else ""
+        yield f"{stage}: {', '.join(filter(None, [left, done]))}"
+
+
+def _about(made: Plan) -> Iterator[str]:
     shared = ((one[:2], other[1]) for one, other in made.shared_tasks.items())
     for (stage, student), other in dict.fromkeys(shared):
-        lines.append(f"{stage} {student}: one with that of {other}")
+        yield f"{stage} {student}: one with that of {other}"
     for name, one in made.loaded.items():
         words, side = one.row.sampling.words(), one.row.resolution
-        lines.append(f"sampling of {name}: {words}, {side} x {side} pixels")
+        yield f"sampling of {name}: {words}, {side} x {side} pixels"
     num_images = sum(made.suite.images_per_prompt()[p.prompt_set] for p in made.prompts)
     seeds = f", {len(made.suite.seeds)} seeds" if len(made.suite.seeds) > 1 else ""
     most = "" if made.suite.until_settled is None else "at most "
-    lines.append(
+    yield (
         f"{most}{len(made.prompts)} prompts, {num_images} images a student, "
         f"{len(made.suite.students)} students{seeds}; protocol {made.fingerprint}"
     )
-    return lines

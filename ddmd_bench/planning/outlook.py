@@ -127,11 +127,13 @@ def _existing(folder: Path) -> Path:
 
 
 def memory_lines(outlook: Outlook) -> list[str]:
-    """One line for each training."""
+    """One line for the trainings that need the same."""
+    needs: dict[str, list[str]] = {}
+    for kind, cost in outlook.costs.items():
+        if cost.memory and kind not in outlook.repeated:
+            needs.setdefault(gigabytes(cost.memory.each()), []).append(kind[1])
     return [
-        f"memory of {kind[1]}: {gigabytes(cost.memory.each())}, activations on top"
-        for kind, cost in outlook.costs.items()
-        if cost.memory and kind not in outlook.repeated
+        f"memory of {', '.join(names)}: {need}, activations on top" for need, names in needs.items()
     ]
 
 

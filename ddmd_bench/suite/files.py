@@ -72,9 +72,9 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
-        changed = [tuple(override.partition("=")[0].split(".")) for override in overrides]
         lines = [
-            f"{path}: {_explain(item)}{_in_line(parsed, item['loc'], changed)}"
+            f"{_source(path, overrides, item['loc'])}: {_explain(item)}"
+            + _in_line(parsed, item["loc"], overrides)
             for item in error.errors()
         ]
         raise BenchError("\n".join(lines)) from error
@@ -120,12 +120,24 @@ def _apply(data: dict[str, Any], override: str) -> None:
     data[last] = parse_yaml(value, f"--set {override}").data
 
 
-def _in_line(
-    parsed: Parsed, location: Sequence[str | int], changed: Sequence[tuple[str, ...]]
-) -> str:
-    """Where in the file a problem is; nothing where the value is the command line's."""
+def _by_override(overrides: Sequence[str], location: Sequence[str | int]) -> str:
+    """The override that a value came by; '' where it is the file's."""
     steps = tuple(map(str, location))
-    if any(steps[: len(one)] == one[: len(steps)] for one in changed):
+    for override in overrides:
+        one = tuple(override.partition("=")[0].split("."))
+        if steps and steps[: len(one)] == one[: len(steps)]:
+            return override
+    return ""
+
+
+def _source(path: Path, overrides: Sequence[str], location: Sequence[str | int]) -> str:
+    override = _by_override(overrides, location)
+    return f"--set {override}" if override else str(path)
+
+
+def _in_line(parsed: Parsed, location: Sequence[str | int], overrides: Sequence[str]) -> str:
+    """Where in the file a problem is; nothing where the value is the command line's."""
+    if _by_override(overrides, location):
         return ""
     return f" (line {parsed.line_of(location)})"
 

@@ -171,7 +171,11 @@ class Suite(Strict):
             if claim.series and self.students[claim.student].source != "train":
                 raise ValueError(f"claims[{k}]: {claim.student} is not trained and has no series")
             if claim.metric and claim.metric not in self.metrics:
-                raise ValueError(f"claims[{k}]: " + unknown("metric", claim.metric, self.metrics))
+                # Either may be the slip: what a metric may be called is asked elsewhere.
+                raise ValueError(
+                    f"claims[{k}] is about {claim.metric!r}, which is not among the suite's "
+                    f"metrics: {', '.join(self.metrics)}"
+                )
         for metric in self.gate:
             if metric not in self.metrics:
                 raise ValueError("gate: " + unknown("metric", metric, self.metrics))
