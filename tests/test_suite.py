@@ -287,7 +287,7 @@ BAD = {
     "claim on a metric not asked for": (
         _set("claims"),
         [{**CLAIM, "metric": "high_frequency"}],
-        "claims[0]: unknown metric 'high_frequency'",
+        "claims[0] is about 'high_frequency', which is not among",
         "Known: diversity",
     ),
     "series of a student without training": (
