@@ -17,7 +17,9 @@ from typer.testing import CliRunner, Result
 import ddmd_bench
 from ddmd_bench.commands.cli import app
 from ddmd_bench.commands.options import as_told
+from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.checked import NOT_RUN, WRONG_USE
+from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
 
 WRONG = {"check": WRONG_USE}  # others end with 2, which is a verdict of this one
@@ -224,3 +226,23 @@ def test_a_report_of_other_results_is_kept(
     assert (kept / "index.html").is_file()
     # Made again of the same results, it replaces itself.
     assert "other results" not in invoke("report", name).output
+
+
+def test_list_names_what_a_suite_can_name(invoke: Callable[..., Result]) -> None:
+    """Every row, each on a line of its own, and what a metric needs."""
+    lines = invoke("list", "metrics").output.splitlines()
+    assert [line.split()[0] for line in lines] == ["metric", *METRICS]
+    of = {line.split()[0]: line for line in lines}
+    assert "pixels alone" in of["high_frequency"]
+    assert "images of a run" in of["saturation"]
+    assert "prompts, HPS v2.1" in of["hps_v21"]
+    assert "real images" in of["frechet_efficientnet"]
+    assert "prompts" not in of["frechet_efficientnet"]
+    methods = invoke("list", "methods").output.splitlines()
+    assert [line.split()[0] for line in methods] == ["method", *METHODS]
+    suites = invoke("list").output
+    assert "shapes_ablation" in suites
+    assert "sdxl" in suites
+    wrong = invoke("list", "metric")
+    assert wrong.exit_code == 2
+    assert "Did you mean 'metrics'?" in wrong.output

@@ -223,7 +223,7 @@ def test_metrics_are_of_a_folder_that_exists(target: str, metrics: list[str]) ->
     [
         (["--metrics", "stdd"], "Did you mean 'std'"),
         (["--metrics", "saturation"], "a file does not have it"),
-        ([], "--metrics: name at least one of"),
+        ([], "--metrics: name at least one. `python -m ddmd_bench list metrics`"),
         (["--metrics", "std", "--dtype", "float8"], "unknown dtype"),
     ],
 )

@@ -288,7 +288,7 @@ BAD = {
         _set("claims"),
         [{**CLAIM, "metric": "high_frequency"}],
         "claims[0] is about 'high_frequency', which is not among",
-        "Known: diversity",
+        "prompt_accuracy, saturation",
     ),
     "series of a student without training": (
         _set("claims"),

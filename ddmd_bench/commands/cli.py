@@ -18,6 +18,7 @@ from ddmd_bench.commands.checking import CheckCommand, check, expect
 from ddmd_bench.commands.comparing import compare, power
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
+from ddmd_bench.commands.listing import list_
 from ddmd_bench.commands.measuring import doctor, score
 from ddmd_bench.commands.options import on_ranks, started_once, stop_cleanly
 from ddmd_bench.commands.planning import plan
@@ -79,11 +80,12 @@ COMMANDS = (
     compare,
     power,
     expect,
+    list_,
     published,
     schema,
 )
 # These only read, so that saying their words several times does no harm.
-READING = (plan, check, verify, power, published, schema)
+READING = (plan, check, verify, power, list_, published, schema)
 SHARING = (run, *STAGE_COMMANDS)
 for command in COMMANDS:
     if command in SHARING:
@@ -91,4 +93,4 @@ for command in COMMANDS:
     else:
         guarded = command if command in READING else started_once(command)
     kind = CheckCommand if command is check else None
-    app.command(command.__name__, cls=kind)(stop_cleanly(guarded))
+    app.command(command.__name__.rstrip("_"), cls=kind)(stop_cleanly(guarded))

@@ -92,7 +92,7 @@ def _score_images(
     """Score a folder of images and print the values."""
     from ddmd_bench.data.image_folders import left_out, some_of
     from ddmd_bench.measuring.folder import folder_problems, read_folder, score_folder
-    from ddmd_bench.scorers import METRICS, scorer_weights
+    from ddmd_bench.scorers import METRICS, needs_of, scorer_weights
     from ddmd_bench.scorers.weights import located, missing_sentence
 
     if not folder.is_dir():
@@ -102,7 +102,11 @@ def _score_images(
         )
     metrics = split_names(metrics)
     if not metrics:
-        raise BenchError(f"--metrics: name at least one of {', '.join(METRICS)}")
+        alone = [name for name in METRICS if not needs_of(name)]
+        raise BenchError(
+            "--metrics: name at least one. `python -m ddmd_bench list metrics` says what each "
+            f"needs; from pixels alone: {', '.join(alone)}"
+        )
     raise_problems(folder_problems(metrics, reference))
     raise_problems([missing_sentence(w) for w in scorer_weights(metrics) if not located(w)])
     output = output or Path("scores") / own_place(folder)

@@ -63,6 +63,20 @@ def outside_scorers(metrics: Iterable[str]) -> list[str]:
     ]
 
 
+def needs_of(metric: str) -> list[str]:
+    """What a metric needs beside pixels: prompts, real images, weights that are to be fetched."""
+    names = needed_scorers([metric])
+    files = {weights.what: None for name in names for weights in SCORERS[name].weights
+             if weights.package is None}  # fmt: skip
+    return [
+        *(["images of a run"] if not names else []),
+        *(["several images a prompt"] if METRICS[metric].kind == "prompt" else []),
+        *(["prompts"] if any(SCORERS[name].reads_prompts for name in names) else []),
+        *(["real images"] if METRICS[metric].kind == "distribution" else []),
+        *files,
+    ]
+
+
 def scorer_weights(metrics: Iterable[str]) -> list[Weights]:
     """All files that the metrics' scorers read, each once."""
     found = (weights for name in needed_scorers(metrics) for weights in SCORERS[name].weights)

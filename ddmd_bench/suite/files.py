@@ -39,7 +39,7 @@ def find_suite(name: str) -> Path:
         if not path.is_file():
             raise BenchError(f"{name}: no such suite file. {_carried_hint(path.stem)}")
         return path
-    carried = _carried_suites()
+    carried = carried_suites()
     if name in carried:
         return carried[name]
     report = path / REPORT if path.is_dir() else path
@@ -49,13 +49,14 @@ def find_suite(name: str) -> Path:
     raise BenchError(unknown("suite", name, carried) + ends)
 
 
-def _carried_suites() -> dict[str, Path]:
+def carried_suites() -> dict[str, Path]:
+    """The suites that the package carries, by name."""
     folders = reversed(carried_folders("suites"))
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def _carried_hint(near: str) -> str:
-    return f"By name: {unknown('suite', near, _carried_suites())}"
+    return f"By name: {unknown('suite', near, carried_suites())}"
 
 
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
