@@ -25,6 +25,7 @@ from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.pushing import pull, push
 from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
 from ddmd_bench.commands.verifying import pack, verify
+from ddmd_bench.commands.watching import watch
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(stats.app, name="stats")
@@ -66,6 +67,7 @@ def published() -> None:
 COMMANDS = (
     run,
     plan,
+    watch,
     fetch,
     *STAGE_COMMANDS,
     score,

@@ -92,6 +92,7 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
     What another version of the code has made is made again only with `redo`.
     """
     from ddmd_bench.files.locks import locked
+    from ddmd_bench.run.progress import told_beside
     from ddmd_bench.run.settling import run_suite
     from ddmd_bench.run.tasks import Outcome
     from ddmd_bench.run.together import run_together, sharing_problems
@@ -116,6 +117,9 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
             if ranks.is_first():
                 held.enter_context(locked(plan.runs / plan.suite.name, _IN_USE))
         on_event = held.enter_context(progress_shown(console))
+        if ranks.is_first():
+            own = plan.runs / plan.suite.name
+            on_event = held.enter_context(told_beside(own, on_event))
         if ranks.num() > 1:
             return run_together(plan, stages, on_event)
         return run_suite(plan, stages, on_event, workers)

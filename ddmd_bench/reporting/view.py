@@ -65,6 +65,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "headlines": headlines(suite),
         "marked": marked,
         "summary": summary(record),
+        "unfinished": sum(bool(student["missing"]) for student in record["students"].values()),
         "styles": styles_in(record),
         "several": len(suite.seeds) > 1,
         "has_real": real_in(suite) is not None,
