@@ -188,6 +188,7 @@ def test_the_page_alone_has_the_pictures_inside_it(opened: Any, made: Any) -> No
     page = opened(folder=made[1])
     first = page.locator(".rows .row .tile").first
     assert "data:image/webp" in first.evaluate("one => one.style.backgroundImage")
+    assert page.wrong == []  # nothing is looked for that need not be
     record = read_json(made[0].report_folder / "report.json")
     inside = {row["prompt_id"] for row in record["pictures"]["grid"]}
     other = next(p for p in made[0].prompts if p.prompt_id not in inside)

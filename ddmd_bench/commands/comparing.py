@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ddmd_bench.commands.display import aligned
-from ddmd_bench.commands.options import console
+from ddmd_bench.commands.options import REPORTS, console, errors
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.elsewhere import here
 from ddmd_bench.files.places import require_file
@@ -49,6 +50,26 @@ def compare(
         console.print(line, soft_wrap=True)
     if output is not None:
         write_whole(output, between_markdown(*records, rows))
+
+
+def board(
+    folder: Annotated[Path, typer.Argument(help="With reports in it: NAME/report.json.")] = REPORTS,
+    output: Annotated[Path | None, typer.Option(help="Default: board.html in that folder.")] = None,
+) -> None:
+    """Write a page of all students in a folder's reports, a table for each protocol."""
+    from ddmd_bench.reporting.board import board as tables_of
+    from ddmd_bench.reporting.board import board_page, read_reports
+
+    target = output or folder / "board.html"
+    require_file(target, "--output")
+    reports, problems = read_reports(folder)
+    tables = tables_of(reports)
+    beside = os.path.relpath(folder.resolve(), target.resolve().parent)
+    write_whole(target, board_page(tables, problems, Path(beside).as_posix()))
+    for line in problems:
+        errors.print(line)
+    num = sum(len(table.rows) for table in tables)
+    console.print(f"{num} students of {len(reports)} reports, {len(tables)} protocols: {target}")
 
 
 def power(

@@ -26,7 +26,7 @@
     a: run.a, b: run.b, metric: run.metric, order: "worst", query: "", set: "", category: "", verdict: "all",
     size: small ? 64 : 112, columns: students.map((one) => one.name), hidden: [], pins: [], at: "", view: "", look: "", image: 0,
   };
-  let state = read(), shown = [], cursor = 0, linked = true, flickered = false, timer;
+  let state = read(), shown = [], cursor = 0, linked = null, flickered = false, timer;
 
   // ---- What is in the page
 
@@ -230,12 +230,29 @@
     space.style.height = `${shown.length * rowHeight()}px`;
   }
 
+  // The picture that holds a prompt's tiles: inside the page where it is large enough, else beside it,
+  // where the page first looks whether any are. "" while it looks.
+  function sheetOf(prompt) {
+    const own = given.pictures[prompt];
+    if ((own && state.size <= 128) || !run.sheets || linked === false) return own;
+    if (linked === null) {
+      const probe = new Image();
+      probe.src = `${run.sheets}00000.webp`;
+      linked = probe.decode().then(() => true, () => false).then((found) => {
+        linked = found;
+        redraw();
+        view();
+      });
+    }
+    return linked === true ? `${run.sheets}${String(prompt).padStart(5, "0")}.webp` : own ?? "";
+  }
   // A prompt's tiles are parts of one picture: the students beside, its images below each other.
   function tile(student, prompt, image) {
     const made = element("span", { class: `tile${small ? " small" : ""}` });
     const file = fileOf(student, prompt, image);
     if (file === null) return made;
-    const sheet = linked && run.sheets ? `${run.sheets}${String(prompt).padStart(5, "0")}.webp` : given.pictures[prompt];
+    const sheet = sheetOf(prompt);
+    if (sheet === "") return made;
     if (sheet) {
       const part = (k, of) => (of > 1 ? `${(100 * k) / (of - 1)}%` : "0%");
       made.style.backgroundImage = `url("${sheet}")`;
@@ -438,11 +455,6 @@
     view();
   });
   new ResizeObserver(draw).observe(scroll);
-  if (run.sheets) {
-    const probe = new Image();
-    probe.src = `${run.sheets}00000.webp`;
-    linked = await probe.decode().then(() => true, () => false);
-  }
   place.replaceChildren(
     bar, element("details", {}, element("summary", {}, "Columns"), columnList),
     element("p", { class: "note" }, count, " \u00b7 ", link, " \u00b7 keys: j and k, Enter opens, / searches"), scroll, dialog,

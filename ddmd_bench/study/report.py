@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ddmd_bench.files.records import json_text, write_whole
-from ddmd_bench.reporting.escaping import in_markdown, visible
+from ddmd_bench.reporting.escaping import in_markdown
 from ddmd_bench.reporting.latex import escaped
 from ddmd_bench.reporting.tables import csv_text, markdown_table
+from ddmd_bench.reporting.templates import environment
 from ddmd_bench.study.view import (
     CSV_COLUMNS,
     csv_rows,
@@ -38,25 +39,18 @@ def write_tally(record: dict[str, Any], study: Path) -> Path:
 
 
 def _page(record: dict[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader([here, here.parent / "reporting"]),
-        autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names, matrix = matrix_of(record)
-    return environment.get_template("tally.html.j2").render(
-        record=record,
-        title=title_of(record),
-        summary=summary_of(record),
-        names=names if record["counted"] else [],
-        matrix=matrix,
-        tables=tables_of(record),
+    return (
+        environment(Path(__file__).parent)
+        .get_template("tally.html.j2")
+        .render(
+            record=record,
+            title=title_of(record),
+            summary=summary_of(record),
+            names=names if record["counted"] else [],
+            matrix=matrix,
+            tables=tables_of(record),
+        )
     )
 
 
