@@ -43,7 +43,8 @@ def test_same_files_give_the_same_bytes(made: tuple[Any, dict[str, Any]]) -> Non
     plan, record = made
     first = texts_of(plan.report_folder)
     expected = {"report.json", "report.md", "index.html", "table.csv", "table.tex",
-                "differences.csv", "claims.csv", "agreement.csv"}  # fmt: skip
+                "differences.csv", "claims.csv", "agreement.csv", "methods.tex",
+                "references.bib"}  # fmt: skip
     assert set(first) == expected
     assert report(plan) == record
     assert texts_of(plan.report_folder) == first

@@ -29,8 +29,8 @@ from ddmd_bench.students.seeded import SeededStudent, trained_folder
 from ddmd_bench.suite.schema import Suite
 
 _REPORT_SOURCES = (
-    "stats/*.py", "reporting/*.py", "reporting/*.j2", "reporting/*.js", "reporting/*.css",
-    "stages/report.py",
+    "stats/*.py", "stages/report.py",
+    *(f"reporting/*.{kind}" for kind in ("py", "j2", "js", "css", "yaml")),
 )  # fmt: skip
 
 

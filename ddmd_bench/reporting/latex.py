@@ -12,6 +12,9 @@ from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metri
 from ddmd_bench.reporting.seeds import fewer_than_expected
 from ddmd_bench.reporting.sequential import said
 
+MARK = "(+)"  # in a caption, until it is LaTeX
+_NOT_TOLD = f"{MARK} not told from the baseline, after Holm's correction."
+UNDECIDED = r"$^\dagger$"
 LINE = 16  # characters of a heading before it is broken
 ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -52,7 +55,7 @@ def latex(record: dict[str, Any]) -> str:
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escaped(_caption(record))}}}",
+        rf"\caption{{{escaped(_caption(record)).replace(MARK, UNDECIDED)}}}",
         rf"\label{{tab:{suite['name']}}}",
         rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
         r"\toprule",
@@ -72,6 +75,7 @@ def _caption(record: dict[str, Any]) -> str:
         f"{record['suite']['title']}.",
         said(record)["values"],
         f"{notes.directions(record['suite'])} Bold: the best trained student.",
+        _NOT_TOLD if _undecided(record) else "",
         f"Missing: {'; '.join(missing)}." if missing else "",
     ]
     return " ".join(filter(None, parts))
@@ -82,6 +86,8 @@ def _cell(record: dict[str, Any], student: str, metric: str) -> str:
     if cell["value"] is None:
         return "--"
     value = escaped(metric_shown(metric, cell["value"]))
+    if (student, metric) in _undecided(record):
+        value += UNDECIDED
     if _leads(record, student, metric):
         value = rf"\textbf{{{value}}}"
     interval = interval_shown(metric, cell["low"], cell["high"])
@@ -89,6 +95,12 @@ def _cell(record: dict[str, Any], student: str, metric: str) -> str:
     lines = [value, *(rf"\scriptsize {escaped(text)}" for text in below if text)]
     # Its first line stands level with the student's name.
     return r"\begin{tabular}[t]{@{}r@{}}" + r" \\ ".join(lines) + r"\end{tabular}"
+
+
+def _undecided(record: dict[str, Any]) -> set[tuple[str, str]]:
+    """Students and metrics whose difference to the baseline was not told from none."""
+    rows = record["differences"]
+    return {(d["student"], d["metric"]) for d in rows if d["outcome"] == "undecided"}
 
 
 def _leads(record: dict[str, Any], student: str, metric: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ddmd_bench.files.records import json_text
 from ddmd_bench.reporting.agreement import COLUMNS as AGREEMENT_COLUMNS
+from ddmd_bench.reporting.citing import bibtex, methods_tex
 from ddmd_bench.reporting.latex import latex
 from ddmd_bench.reporting.tables import (
     CLAIM_COLUMNS,
@@ -24,6 +25,8 @@ def texts_of(record: dict[str, Any]) -> dict[str, str]:
         "report.md": markdown(record),
         "table.csv": table_csv(record),
         "table.tex": latex(record),
+        "methods.tex": methods_tex(record),
+        "references.bib": bibtex(record),
         "differences.csv": csv_text(DIFFERENCE_COLUMNS, record["differences"]),
         "agreement.csv": csv_text(AGREEMENT_COLUMNS, record["agreement"].get("pairs", [])),
         "claims.csv": csv_text(CLAIM_COLUMNS, record["claims"]),

@@ -35,7 +35,7 @@ CONTENTS = {
 # What `texts.texts_of` writes beside it.
 FILES = (
     "report.md", "table.csv", "differences.csv", "claims.csv", "agreement.csv", "table.tex",
-    "report.json",
+    "methods.tex", "references.bib", "report.json",
 )  # fmt: skip
 _MAY_LACK = {"claims": "claims", "training": "dynamics", "evaluations": "evaluations"}
 
