@@ -295,3 +295,12 @@ def test_without_a_gate_every_metric_with_a_better_direction_gates() -> None:
     assert "claims" not in said
     assert METRICS["prompt_accuracy"].title in said
     assert METRICS["std"].title not in said
+
+
+def test_as_many_prompts_have_pictures_in_the_page_as_are_asked_for(tmp_path: Path) -> None:
+    plan = make_run(tmp_path, make_suite())
+    for embedded, there in ((0, 0), (5, 5), (24, 24), (100, 40)):
+        record = report(plan, embedded=embedded)
+        page = (plan.report_folder / "index.html").read_text()
+        assert page.count('"data:image/webp') == len(record["pictures"]["grid"]) == there
+    assert len({row["prompt_id"] for row in record["pictures"]["grid"]}) == 40

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -158,17 +158,23 @@ def _require_ready(
     raise_problems(problems)
 
 
-def write_report(plan: Plan) -> None:
-    """Write the report of whatever is finished, and say where."""
+def write_report(plan: Plan, embedded: int | None = None) -> None:
+    """Write the report of whatever is finished, with pictures of so many prompts inside its page,
+    and say where."""
     from ddmd_bench.files.threads import one_thread
     from ddmd_bench.reporting.kept import keep_other
+    from ddmd_bench.reporting.pictures import NUM_EMBEDDED
     from ddmd_bench.stages.report import report
 
     if kept := keep_other(plan):
         console.print(f"{plan.report_folder} has the report of other results: now in {kept} too")
     console.print("writing the report")
     with one_thread(), progress_shown(console) as on_event:
-        report(plan, lambda done, total: on_event(Event("pictures", done, total)))
+
+        def told(done: int, total: int) -> None:
+            on_event(Event("pictures", done, total))
+
+        report(plan, told, NUM_EMBEDDED if embedded is None else embedded)
     _say_where(plan)
 
 
@@ -265,6 +271,9 @@ def report(
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
     reports: Reports = None,
+    embed: Annotated[
+        int | None, typer.Option(min=0, help="Prompts with pictures inside the page. Default: 24.")
+    ] = None,
 ) -> None:
     """Write the report of a finished run, or of a packed one: FILE.tar.
 
@@ -276,7 +285,7 @@ def report(
     # An empty report would stand where a whole one may be.
     with begun(suite, set_, runs, reports) as plan:
         reported = reported_into(plan, reports or REPORTS)
-        write_report(reported)
+        write_report(reported, embed)
         raise_missing(reported, UNREADABLE)
 
 

@@ -16,16 +16,16 @@ from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.scorers import METRICS
 
 PICTURE_RULE = (
-    "Strip: 8 prompts spread evenly over the suite. Inside the page: the 12 prompts where the "
+    "Strip: 8 prompts spread evenly over the suite. Inside the page: the {num} prompts where the "
     "best trained student other than the baseline loses most to the baseline on the first image "
-    "metric, and the 12 where it gains most; ties by prompt id."
+    "metric, and those where it gains most, as many; ties by prompt id."
 )
-NUM_STRIP, NUM_EACH_END = 8, 12
+NUM_STRIP, NUM_EMBEDDED = 8, 24  # prompts
 NUM_PER_PROMPT = 4  # images of a student that are shown of one prompt, at most
 
 
-def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
-    """Which prompts the page shows, by `PICTURE_RULE`."""
+def chosen_prompts(run: RunFiles, table: Table, embedded: int = NUM_EMBEDDED) -> dict[str, Any]:
+    """Which prompts the page shows, by `PICTURE_RULE`; embedded: with pictures inside it."""
     seeds = run.suite.seeds
     of_seed = f" Pictures and gains are those of seed {seeds[0]}." if len(seeds) > 1 else ""
     ids = _of_all(run)
@@ -35,9 +35,10 @@ def chosen_prompts(run: RunFiles, table: Table) -> dict[str, Any]:
     if len(ids) < len(run.prompts):
         gains = {p: gains[p] for p in ids if p in gains}
     order = sorted(gains, key=lambda p: (gains[p], p))
-    ends = order[:NUM_EACH_END] + order[max(NUM_EACH_END, len(order) - NUM_EACH_END) :]
+    each = (embedded + 1) // 2
+    ends = order[:each] + order[max(each, len(order) - embedded // 2) :]
     return {
-        "rule": PICTURE_RULE + of_seed,
+        "rule": PICTURE_RULE.format(num=each) + of_seed,
         "challenger": challenger,
         "strip": [ids[k] for k in picks],
         "grid": [{"prompt_id": p, "gain": gains[p]} for p in ends],

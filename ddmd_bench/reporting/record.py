@@ -19,7 +19,7 @@ from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
 from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
 from ddmd_bench.reporting.literature import literature_beside
-from ddmd_bench.reporting.pictures import chosen_prompts
+from ddmd_bench.reporting.pictures import NUM_EMBEDDED, chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
 from ddmd_bench.reporting.seeds import joined_cell, joined_reason
@@ -44,8 +44,11 @@ FACTS = {
 }
 
 
-def build_record(run: RunFiles) -> dict[str, Any]:
-    """The record of a run. Pure: the same files give the same value."""
+def build_record(run: RunFiles, embedded: int = NUM_EMBEDDED) -> dict[str, Any]:
+    """The record of a run, whose page has pictures of so many prompts inside.
+
+    Pure: the same files give the same value.
+    """
     suite, compare = run.suite, make_compare(run)
     real = real_in(suite)
     metric = headline_metric(suite, "image")
@@ -75,7 +78,7 @@ def build_record(run: RunFiles) -> dict[str, Any]:
             seed: {name: first_updates(d[seed]) for name, d in trained.items() if seed in d}
             for seed in suite.seeds
         },
-        "pictures": chosen_prompts(run, table),
+        "pictures": chosen_prompts(run, table, embedded),
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }

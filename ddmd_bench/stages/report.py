@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddmd_bench.files.records import remove_cut, write_whole
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.pages import html, page_place
-from ddmd_bench.reporting.pictures import shown_files
+from ddmd_bench.reporting.pictures import NUM_EMBEDDED, shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.reporting.sheets import sheets_key, write_sheets
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
 
-def report(plan: Plan, on_picture: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def report(
+    plan: Plan,
+    on_picture: Callable[[int, int], None] | None = None,
+    embedded: int = NUM_EMBEDDED,
+) -> dict[str, Any]:
     """Write the report of whatever stages are finished, and return its record.
 
     Where somebody waits for its pictures, those of all prompts are written beside it, if all
@@ -30,7 +34,7 @@ def report(plan: Plan, on_picture: Callable[[int, int], None] | None = None) -> 
     if plan.packed is not None:
         plan.packed.refuse_changed()
     run = load_run(plan)
-    record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
+    record = {"key": plan.report_key, **build_record(run, embedded), "folders": folders_of(plan)}
     remove_cut(plan.report_folder)
     if plan.packed is not None:
         plan.packed.fetch(shown_files(record["pictures"], run))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.made import made_by, require_made
@@ -14,7 +14,7 @@ from ddmd_bench.files.records import as_json, differing, read_json
 from ddmd_bench.planning.plan import report_sources
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.pages import html, page_place
-from ddmd_bench.reporting.pictures import shown_files
+from ddmd_bench.reporting.pictures import NUM_EMBEDDED, shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.reporting.texts import PAGE, RECORD, texts_of
@@ -88,12 +88,13 @@ def _report_differs(plan: Plan) -> Iterator[str]:
         yield f"{path}: missing. {again}"
         return
     run = load_run(plan)
-    record = {"key": plan.report_key, **build_record(run), "folders": folders_of(plan)}
     try:
         found = read_json(path, again)
     except BenchError as error:
         yield str(error)
         return
+    built = build_record(run, _embedded(found))
+    record = {"key": plan.report_key, **built, "folders": folders_of(plan)}
     texts = texts_of(record)
     if path.read_text(encoding="utf-8") != texts[RECORD]:
         lines = [*differing("report", found, as_json(record))]
@@ -109,6 +110,14 @@ def _report_differs(plan: Plan) -> Iterator[str]:
         found = page.read_bytes() if page.is_file() else b""
         if _as_told(found) != _as_told(text.encode()):
             yield f"{page}: does not follow from the run's files. {again}"
+
+
+def _embedded(report: Any) -> int:
+    """Of how many prompts a report's page has pictures inside."""
+    try:
+        return len(report["pictures"]["grid"])
+    except (KeyError, TypeError):  # it is none; what it lacks is told below
+        return NUM_EMBEDDED
 
 
 def _as_told(page: bytes) -> bytes:
