@@ -39,6 +39,7 @@ def chosen_prompts(run: RunFiles, table: Table, embedded: int = NUM_EMBEDDED) ->
     ends = order[:each] + order[max(each, len(order) - embedded // 2) :]
     return {
         "rule": PICTURE_RULE.format(num=each) + of_seed,
+        "embedded": embedded,
         "challenger": challenger,
         "strip": [ids[k] for k in picks],
         "grid": [{"prompt_id": p, "gain": gains[p]} for p in ends],

@@ -115,8 +115,8 @@ def _report_differs(plan: Plan) -> Iterator[str]:
 def _embedded(report: Any) -> int:
     """Of how many prompts a report's page has pictures inside."""
     try:
-        return len(report["pictures"]["grid"])
-    except (KeyError, TypeError):  # it is none; what it lacks is told below
+        return int(report["pictures"]["embedded"])
+    except (KeyError, TypeError, ValueError):  # it is none; what it lacks is told below
         return NUM_EMBEDDED
 
 
