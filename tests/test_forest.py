@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddmd_bench.reporting.forest import EDGE, Axis
+from ddmd_bench.reporting.ranked import ranked
 from ddmd_bench.scorers import METRICS
 
 NUMBERS = st.floats(-1e4, 1e4).filter(lambda x: x == 0 or abs(x) > 1e-6)
@@ -68,3 +69,25 @@ def test_nothing_to_draw() -> None:
     axis = Axis.of("hps_v3", [{"missing": "not scored"}])
     assert axis.ticks() == []
     assert axis.bar({"missing": "not scored"}) is None
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=12),
+    st.sampled_from(["prompt_accuracy", "frechet_attributes"]),
+)
+def test_students_are_ranked_on_one_axis(values: list[float], metric: str) -> None:
+    table = {
+        f"s{k}": {metric: {"all": {"value": v, "low": v / 2, "high": None if k == 1 else v + 0.1}}}
+        for k, v in enumerate(values)
+    }
+    found = ranked({"table": table, "best": {metric: "s0"}}, metric)
+    assert found is not None
+    rows = found["rows"]
+    shown = [table[row.student][metric]["all"]["value"] for row in rows]
+    assert shown == sorted(values, reverse=METRICS[metric].better == "higher")
+    for row in rows:
+        assert 0 <= row.low <= row.value <= row.high <= 100
+    assert [row.student for row in rows if row.leads] == ["s0"]
+    assert all(0 <= place <= 100 for place, _ in found["ticks"])
+    assert len(found["ticks"]) <= 6
+    assert ranked({"table": {"s0": table["s0"]}, "best": {}}, metric) is None

@@ -15,6 +15,7 @@ from ddmd_bench.reporting.forest import Axis
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, shown, significant, unit_of
 from ddmd_bench.reporting.pictures import pictures_of
+from ddmd_bench.reporting.ranked import ranked
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
@@ -101,6 +102,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "evaluation_figures": evaluation_figures(record),
         "legend": _legend(record),
         "trade": trade(record),
+        "ranked": ranked(record, headline),
         "cards": cards(record, suite),
         "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
