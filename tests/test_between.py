@@ -110,6 +110,32 @@ def test_a_small_p_is_told_as_it_is(record: dict[str, Any], tmp_path: Path) -> N
     assert "&lt;" not in result.output
 
 
+def test_several_reports_are_one_page(record: dict[str, Any], tmp_path: Path) -> None:
+    """Each against the first; a table for each metric that is not the same in both."""
+    folders = []
+    for k in range(3):
+        one = copy.deepcopy(record)
+        one["suite"]["name"] = f"<i>report {k}</i>"
+        cells = one["table"]["dmd"]["prompt_accuracy"]["all"]["by_seed"]
+        for seed, cell in cells.items():
+            cell["value"] -= 0.1 * k + (0.001 * int(seed) if k == 2 else 0.0)
+        (tmp_path / str(k)).mkdir()
+        (tmp_path / str(k) / "report.json").write_text(json.dumps(one))
+        folders.append(str(tmp_path / str(k)))
+    output = tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["compare", *folders, "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    page = output.read_text()
+    assert "<i>" not in page
+    assert page.count('<table class="sorted">') == 2
+    assert "+10.0" in page
+    assert "+20.2" in page
+    assert page.count('class="interval"') == 1  # of the same difference on each seed there is none
+    alone = CliRunner().invoke(app, ["compare", folders[0]])
+    assert alone.exit_code == 2
+    assert "name another report" in alone.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -17,39 +17,50 @@ from ddmd_bench.files.records import write_whole
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A report.json, or the folder that holds it.")],
-    second: Annotated[str, typer.Argument(help="The report to compare it with.")],
+    reports: Annotated[
+        list[str], typer.Argument(help="Two or more: report.json, or the folder that holds it.")
+    ],
     pair: Annotated[
         list[str] | None,
-        typer.Option(help="student=other: of the first and the second. Default: equal names."),
+        typer.Option(help="student=other: of the first and another. Default: equal names."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the table to this file too.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write it there too: a page (.html), or Markdown.")
+    ] = None,
 ) -> None:
-    """Hold students of one report against students of another, seed by seed."""
-    from ddmd_bench.reporting.between import (
-        between,
-        between_markdown,
-        between_table,
-        said_before,
-    )
+    """Hold students of one report against students of each other one, seed by seed."""
+    from ddmd_bench.reporting.between import between, between_markdown, between_table, said_before
+    from ddmd_bench.reporting.between_page import between_page
     from ddmd_bench.reporting.escaping import one_line
     from ddmd_bench.reporting.saved import read_report
 
     if output is not None:
         require_file(output, "--output")
-    records = read_report(here(first)), read_report(here(second))
-    pairs = [_parse_pair(text) for text in pair or []]
-    pairs = pairs or [(n, n) for n in records[0]["table"] if n in records[1]["table"]]
-    if not pairs:
-        raise BenchError("the reports share no student's name: say --pair student=other")
-    rows = between(*records, pairs)
-    header, cells = between_table(*records, rows)
-    for line in said_before(*records, rows):
-        console.print(one_line(line, 1_000))
-    for line in aligned(header, cells) if cells else ():
-        console.print(line, soft_wrap=True)
-    if output is not None:
-        write_whole(output, between_markdown(*records, rows))
+    if len(reports) < 2:
+        raise BenchError(f"compare {reports[0]}: name another report to hold it against")
+    first, *others = (read_report(here(place)) for place in reports)
+    given = [_parse_pair(text) for text in pair or []]
+    compared = []
+    for other in others:
+        pairs = given or [(n, n) for n in first["table"] if n in other["table"]]
+        if not pairs:
+            raise BenchError("the reports share no student's name: say --pair student=other")
+        compared.append((other, between(first, other, pairs)))
+    for other, rows in compared:
+        if len(others) > 1:
+            console.print(f"{first['suite']['name']} against {other['suite']['name']}")
+        for line in said_before(first, other, rows):
+            console.print(one_line(line, 1_000))
+        header, cells = between_table(first, other, rows)
+        for line in aligned(header, cells) if cells else ():
+            console.print(line, soft_wrap=True)
+    if output is None:
+        return
+    if output.suffix == ".html":
+        write_whole(output, between_page(first, compared))
+    else:
+        parts = [between_markdown(first, other, rows) for other, rows in compared]
+        write_whole(output, "\n\n".join(parts))
 
 
 def board(

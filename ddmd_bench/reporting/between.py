@@ -94,6 +94,7 @@ def said_before(
         f"t-intervals over the seeds. Protocol {first['fingerprint']}."
     )
     if lines := list(differing("made by", _made_by(first), _made_by(second), _SAID)):
+        lines = [line.removeprefix("made by.") for line in lines]
         more = f"; {len(lines) - MOST} more lines" if len(lines) > MOST else ""
         yield f"What made them differs: {'; '.join(lines[:MOST])}{more}."
     num_equal = sum(map(is_equal, rows))
@@ -105,7 +106,12 @@ def said_before(
 
 def _made_by(record: dict[str, Any]) -> dict[str, Any]:
     common = record["provenance"]["common"]
-    return {key: value for key, value in common.items() if key not in BESIDE_CODE}
+    return {key: _short(value) for key, value in common.items() if key not in BESIDE_CODE}
+
+
+def _short(value: Any) -> Any:
+    """A hash by its first digits."""
+    return value[:12] if isinstance(value, str) and len(value) > 32 else value
 
 
 def is_equal(row: Row) -> bool:

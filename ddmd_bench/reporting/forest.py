@@ -42,7 +42,7 @@ class Axis(NamedTuple):
     @classmethod
     def of(cls, metric: str, rows: Sequence[Mapping[str, Any]]) -> Axis:
         """A round number that most rows lie inside."""
-        far = [max(abs(d["low"]), abs(d["high"])) for d in rows if not d["missing"]]
+        far = [max(abs(d["low"]), abs(d["high"])) for d in rows if _has_ends(d)]
         # Where more than half are zero the median says nothing.
         most = min(max(far), CLIP * median(far) or max(far)) if far else 0.0
         return cls(metric, _round_up(most * METRICS[metric].scale) / METRICS[metric].scale)
@@ -65,8 +65,8 @@ class Axis(NamedTuple):
         ]
 
     def bar(self, row: Mapping[str, Any]) -> Bar | None:
-        """None of what is missing."""
-        if row["missing"] or not self.reach:
+        """None of what is missing, or has no interval."""
+        if not _has_ends(row) or not self.reach:
             return None
         low, high = sorted(self.sign * row[end] / self.reach for end in ("low", "high"))
         value = self.sign * row["value"] / self.reach
@@ -77,6 +77,11 @@ class Axis(NamedTuple):
             low < -1,
             high > 1,
         )
+
+
+def _has_ends(row: Mapping[str, Any]) -> bool:
+    ends = () if row["missing"] else (row["low"], row["high"])
+    return bool(ends) and all(end is not None and math.isfinite(end) for end in ends)
 
 
 def _round_up(value: float) -> float:

@@ -49,12 +49,16 @@ def ranked(record: dict[str, Any], metric: str | None) -> dict[str, Any] | None:
         "ticks": [(place(tick), metric_shown(metric, tick)) for tick in _ticks(low, high)],
         "rows": [
             Place(
-                name, metric_shown(metric, known[name]["value"]), place(known[name]["value"]),
-                *map(place, ends[name]), name == record["best"].get(metric),
+                student=name,
+                shown=metric_shown(metric, known[name]["value"]),
+                value=place(known[name]["value"]),
+                low=place(ends[name][0]),
+                high=place(ends[name][1]),
+                leads=name == record["best"].get(metric),
             )
             for name in order
         ],
-    }  # fmt: skip
+    }
 
 
 def _ticks(low: float, high: float) -> list[float]:
