@@ -36,7 +36,8 @@ def ranked(record: dict[str, Any], metric: str | None) -> dict[str, Any] | None:
         name: [cell["value"] if cell[end] is None else cell[end] for end in ("low", "high")]
         for name, cell in known.items()
     }
-    low, high = (f(e for both in ends.values() for e in both) for f in (min, max))
+    every = [float(end) for both in ends.values() for end in both]
+    low, high = min(every), max(every)
     width = (high - low) or 1.0
 
     def place(value: float) -> float:
