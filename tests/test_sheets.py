@@ -111,7 +111,7 @@ def unpacked(found: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray, np.ndar
 
 
 def test_values_in_the_page_are_the_runs(tmp_path: Path) -> None:
-    """Each mean over a prompt's images to a step of its metric's range; what lacks is told apart."""
+    """Each mean over a prompt's images to a step of its range; what lacks is told apart."""
     plan = make_run(tmp_path, make_suite([]))
     run = load_run(plan)
     table = run.first_seed("teacher").per_image
