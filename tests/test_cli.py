@@ -224,6 +224,9 @@ def test_a_report_of_other_results_is_kept(
     kept = Path(line.partition(": now in ")[2].removesuffix(" too"))
     assert (kept / "report.json").read_bytes() == second != (folder / "report.json").read_bytes()
     assert (kept / "index.html").is_file()
+    (own, new) = (sorted(path.name for path in one.glob("images/*")) for one in (kept, folder))
+    assert len(own) == len(new) == 1  # each with its own small pictures
+    assert own != new
     # Made again of the same results, it replaces itself.
     assert "other results" not in invoke("report", name).output
 

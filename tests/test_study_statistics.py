@@ -189,13 +189,22 @@ def test_intervals_cover_what_they_say(
     assert (covered / num_runs <= 0.985).all(), covered / num_runs
 
 
-def test_intervals_of_strengths_cover_the_strengths() -> None:
-    generator = np.random.default_rng(5)
-    judges = Judges.of(np.arange(200), np.arange(200) % 10)
+DESIGNS = [(200, 10, 1), (500, 10, 1), (200, 10, 3), (100, 30, 5), (60, 4, 1)]
+
+
+@pytest.mark.parametrize(("num_prompts", "num_people", "seen_by"), DESIGNS)
+def test_intervals_of_strengths_cover_the_strengths(
+    num_prompts: int, num_people: int, seen_by: int
+) -> None:
+    """Of four students; a little wide: the spread by people is never taken to be below 0."""
+    generator = np.random.default_rng(77)
+    people = np.arange(num_prompts * seen_by) % num_people
+    judges = Judges.of(np.repeat(np.arange(num_prompts), seen_by), people)
     covered, num_runs = np.zeros(4), 300
     for _ in range(num_runs):
-        found = strengths_of(rankings(200, STRENGTHS, generator))
+        found = strengths_of(rankings(num_prompts * seen_by, STRENGTHS, generator))
         for k in range(4):
             half = spread_of(found.influence[:, k], judges).half_width()
             covered[k] += abs(found.values[k] - STRENGTHS[k]) <= half
+    assert 0.93 < covered.mean() / num_runs < 0.985, covered / num_runs
     assert (covered / num_runs > 0.92).all(), covered / num_runs

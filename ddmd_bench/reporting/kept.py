@@ -10,6 +10,7 @@ from ddmd_bench.files.records import content_key, write_whole
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.reporting.baselines import folders_of
 from ddmd_bench.reporting.saved import read_report
+from ddmd_bench.reporting.sheets import FOLDER
 
 
 def shows_images_of(record: dict[str, Any], plan: Plan) -> bool:
@@ -36,4 +37,7 @@ def keep_other(plan: Plan) -> Path | None:
     for source in plan.report_folder.iterdir():
         if source.is_file() and not (target / source.name).exists():
             write_whole(target / source.name, source.read_bytes())
+    pictures = plan.report_folder / FOLDER
+    if pictures.is_dir() and not (target / FOLDER).exists():
+        pictures.rename(target / FOLDER)  # of other images than the new report's
     return target
