@@ -3,14 +3,12 @@
   const place = document.getElementById("browser");
   if (!place) return;
   const given = JSON.parse(document.getElementById("browser-data").textContent);
-  const run = await unpacked(given.packed).catch(() => null);
+  const run = await unpackedRun(given.packed).catch(() => null);
   if (!run) {
     place.textContent = "This browser cannot unpack the pictures: it is older than 2023.";
     return;
   }
-  const { students, metrics, prompts, ids } = run;
-  const numbers = { students: students.length, metrics: metrics.length, prompts: prompts.length, images: run.num_images };
-  const at = Object.fromEntries(students.map((one, k) => [one.name, k]));
+  const { students, metrics, prompts, ids, numbers, at, metricAt, value, mark, fileOf, linkTo, told } = run;
   const setOf = ids.map((id) => id.slice(0, id.lastIndexOf("/")));
   const lower = prompts.map((text) => text.toLowerCase());
   const sets = [...new Set(setOf)];
@@ -28,46 +26,10 @@
   };
   let state = read(), shown = [], cursor = 0, linked = null, flickered = false, timer;
 
-  // ---- What is in the page
-
-  async function unpacked(uri) {
-    const text = atob(uri.slice(uri.indexOf(",") + 1));
-    const bytes = Uint8Array.from(text, (one) => one.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    const whole = await new Response(stream).arrayBuffer();
-    const length = new DataView(whole).getUint32(0, true);
-    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(whole, 4, length)));
-    const count = header.students.length * header.metrics.length * header.prompts.length;
-    header.values = new Uint16Array(whole.slice(4 + length, 4 + length + 2 * count));
-    header.marks = new Uint8Array(whole, 4 + length + 2 * count);
-    return header;
-  }
-
-  function metricAt(name) {
-    return metrics.findIndex((one) => one.name === name);
-  }
-  function value(student, metric, prompt) {
-    const code = run.values[(at[student] * numbers.metrics + metric) * numbers.prompts + prompt];
-    const { low, high } = metrics[metric];
-    return code === 65535 ? NaN : low + (code / 65534) * (high - low);
-  }
   // Positive where a is better; of a metric without a better direction where its value is larger.
   function difference(metric, prompt) {
     const sign = metrics[metric].better === "lower" ? -1 : 1;
     return sign * (value(state.a, metric, prompt) - value(state.b, metric, prompt));
-  }
-  const mark = (student, prompt, image) => run.marks[(at[student] * numbers.prompts + prompt) * numbers.images + image];
-  const fileOf = (student, prompt, image) => students[at[student]].files[prompt]?.[image] ?? null;
-  function linkTo(student, prompt, image) {
-    const { folder } = students[at[student]], file = fileOf(student, prompt, image);
-    return folder === null || file === null ? null : [...folder.split("/"), file].map(encodeURIComponent).join("/");
-  }
-  function told(metric, number, signed = false) {
-    if (!Number.isFinite(number)) return "-";
-    const row = metrics[metric], text = (number * row.scale).toFixed(row.decimals);
-    const plain = Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
-    const unit = row.unit ? (signed && row.unit === "%" ? " points" : ` ${row.unit}`) : "";
-    return (signed && Number(text) > 0 ? "+" : "") + plain + unit;
   }
 
   // ---- The address
