@@ -305,7 +305,7 @@ def test_evaluations_are_drawn_and_recorded(tmp_path: Path) -> None:
     assert (line["low"], line["high"]) == ([0.1, 0.5], [0.3, 0.5])
     assert line["by_seed"]["1"]["value"] == [0.3, 0.5]
     page = page_of(plan)
-    assert page.index("Training dynamics") < page.index("Values during the training")
+    assert page.index('<section id="training">') < page.index('<section id="evaluations">')
     assert page.count("each point over 80 images; dashed grey: real scenes") == 2
     evaluate(plan, "ca_only", 0, [0.2, 0.1], n=40)
     report(plan)
