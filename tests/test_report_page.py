@@ -209,6 +209,21 @@ def test_many_rows_are_few_elements(opened: Any) -> None:
     assert page.locator(".rows .row").count() < 15
 
 
+def test_a_columns_title_sorts_the_values(opened: Any, made: Any) -> None:
+    """The best first, whichever direction is better."""
+    page = opened()
+    table = page.locator("#values table.sorted").first
+    record = read_json(made[0].report_folder / "report.json")
+    for title, metric in (("Prompt accuracy", "prompt_accuracy"), ("Saturation", "saturation")):
+        values = {n: row[metric]["all"]["value"] for n, row in record["table"].items()}
+        order = sorted(values, key=values.__getitem__, reverse=METRICS[metric].better == "higher")
+        table.locator("thead button", has_text=title).click()
+        names = [text.split("\n")[0] for text in table.locator("tbody th").all_inner_texts()]
+        titles = [record["students"][name]["title"] for name in order]
+        assert [name.strip().startswith(t) for name, t in zip(names, titles, strict=True)]
+        assert [t in name for name, t in zip(names, titles, strict=True)] == [True] * 5
+
+
 def test_any_two_quantities_are_set_against_each_other(opened: Any, made: Any) -> None:
     """The dashed line joins whom no other beats in one without losing in the other."""
     page = opened()

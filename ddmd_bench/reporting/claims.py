@@ -17,7 +17,7 @@ import numpy as np
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.series import SERIES
-from ddmd_bench.reporting.differences import Compare, Difference, oriented
+from ddmd_bench.reporting.differences import ALIKE, TOO_FEW, Compare, Difference, oriented
 from ddmd_bench.reporting.dynamics import NUM_WINDOWS, window_means
 from ddmd_bench.reporting.numbers import metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of, trained_in
@@ -26,7 +26,6 @@ from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.claims import Claim
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
-TOO_FEW, ALIKE = "too few to tell", "alike within the margin"
 _ONE = "this training of"
 MIN_WINDOWS = 4  # fewer give a slope no interval worth the name
 

@@ -22,10 +22,12 @@ from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.stats.intervals import holm, paired_difference
 from ddmd_bench.stats.seeds import NO_PROMPTS, OfPrompts, paired_t
 from ddmd_bench.stats.sequential import Look, level_of
+from ddmd_bench.suite.schema import Suite
 
 NAN = math.nan
 NOT_ASKED = "not asked"  # outcome of a metric that drawing was not to settle
 OF_SETS = "distances of sets compare at numbers of images that were fixed beforehand"
+TOO_FEW, ALIKE = "too few to tell", "alike within the margin"  # why something is undecided
 TOO_FEW_VARY = "too few prompts, or too few that differ, for an interval at any number of them"
 
 
@@ -292,6 +294,7 @@ def against_baseline(run: RunFiles, compare: Compare) -> list[dict[str, Any]]:
             "outcome": outcome_of(metric, d, p_holm)
             if rule is None
             else _settled(run, rule, metric, other),
+            "why": _why(suite, metric, d, p_holm) if rule is None else "",
         }
         for (metric, other), d, p_holm in zip(pairs, found, adjusted, strict=True)
     ]
@@ -328,6 +331,15 @@ def outcome_of(metric: str, d: Difference, p_holm: float) -> str:
     if METRICS[metric].better == "reference":
         return "differs"
     return "better" if low > 0 else "worse"
+
+
+def _why(suite: Suite, metric: str, d: Difference, p_holm: float) -> str:
+    """Why a difference is undecided: alike where the suite's gate has a margin and the interval
+    lies inside it, else too few to tell."""
+    if d.missing or outcome_of(metric, d, p_holm) != "undecided":
+        return ""
+    margin = suite.gate[metric].margin if metric in suite.gate else None
+    return ALIKE if margin is not None and -margin < d.low and d.high < margin else TOO_FEW
 
 
 def win_rates(run: RunFiles, compare: Compare, metric: str) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from ddmd_bench.reporting.view import page_view
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
-TEMPLATE, SCRIPTS = "index.html.j2", ("page.js", "cost.js", "run_data.js", "browser.js")
+TEMPLATE, SCRIPTS = "index.html.j2", ("page.js", "sort.js", "cost.js", "run_data.js", "browser.js")
 
 
 def html(record: dict[str, Any], run: RunFiles, folder: Path | None) -> str:

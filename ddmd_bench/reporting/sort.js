@@ -1,4 +1,3 @@
-"use strict";
 // A column's title sorts its table's rows: the best first, again the other way; what is missing last.
 for (const table of document.querySelectorAll("table.sorted")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ddmd_bench.reporting.claims import ALIKE, TOO_FEW
+from ddmd_bench.reporting.differences import ALIKE, TOO_FEW
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
 from ddmd_bench.reporting.sequential import sentence
 from ddmd_bench.scorers import METRICS

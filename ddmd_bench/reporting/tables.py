@@ -29,7 +29,8 @@ from ddmd_bench.scorers import METRICS
 
 DIFFERENCE_COLUMNS = (
     "student", "baseline", "metric", "value", "low", "high", "over", "p_value", "p_holm", "least",
-    "n", "wins", "wins_low", "wins_high", "outcome", "missing", "n_seeds", "n_seeds_expected",
+    "n", "wins", "wins_low", "wins_high", "outcome", "why", "missing", "n_seeds",
+    "n_seeds_expected",
 )  # fmt: skip
 _DIFFERENCES = (
     "student", "metric", "difference", "95 % interval", "could show", "p", "wins", "outcome",
@@ -183,7 +184,9 @@ def markdown(record: dict[str, Any]) -> str:
             shown(None if d["wins"] is None else 100 * d["wins"], 0),
             d["missing"]
             or ", ".join(
-                filter(None, [d["outcome"], shortfall(d["n_seeds"], d["n_seeds_expected"])])
+                filter(
+                    None, [d["outcome"], d["why"], shortfall(d["n_seeds"], d["n_seeds_expected"])]
+                )
             ),
         ]
         for d in record["differences"]
