@@ -135,7 +135,7 @@ def test_what_was_fetched_runs_without_network(
         assert "unet: tiny/sdxl@main  to download" in said
         refused = CliRunner().invoke(app, ["run", "suite.yaml"])
         assert refused.exit_code == 2
-        assert "python -m ddmd_bench fetch SUITE" in refused.output
+        assert "python -m ddmd_bench fetch suite.yaml" in refused.output
         assert not hub.bytes_served(".safetensors")
         there = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": ""}
         code, said = ddmd_bench(tmp_path, "fetch", "suite.yaml", **there)

@@ -85,7 +85,7 @@ def test_no_file_of_a_report_holds_what_cannot_be_seen(
 ) -> None:
     folder, _ = written
     files = [path for path in folder.iterdir() if path.suffix in (".md", ".csv", ".tex", ".html")]
-    assert len(files) == 7
+    assert len(files) == 8
     for path in files:
         assert not UNSEEN.search(path.read_bytes().decode()), path
     for name in ("index.html", "report.md", "table.csv", "table.tex"):

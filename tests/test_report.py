@@ -304,3 +304,12 @@ def test_as_many_prompts_have_pictures_in_the_page_as_are_asked_for(tmp_path: Pa
         page = (plan.report_folder / "index.html").read_text()
         assert page.count('"data:image/webp') == len(record["pictures"]["grid"]) == there
     assert len({row["prompt_id"] for row in record["pictures"]["grid"]}) == 40
+
+
+def test_a_suite_of_plain_statistics_has_a_page_too(tmp_path: Path) -> None:
+    """No metric has a better direction: nobody leads, and nothing is sorted by who does."""
+    plan = make_run(tmp_path, make_suite([], metrics=["std"]))
+    assert report(plan)["wins"]["metric"] is None
+    page = (plan.report_folder / "index.html").read_text()
+    assert "Standard deviation" in page
+    assert 'class="ranked"' not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import shutil
@@ -223,7 +224,8 @@ def referred_in_small_parts(given: list[str]) -> tuple[int, int]:
 
 
 def test_the_parts_of_a_reference_are_dealt(suite: str, tmp_path: Path) -> None:
-    """Five images in parts of two, and files of the same bytes."""
+    """Five images in parts of two, and files of the same bytes. One process has a worker do it,
+    whose parts are not so small: on some processors other batches are other last bits."""
     files = []
     for num, parts_of_ranks in ((1, [0]), (2, [2, 1]), (3, [1, 1, 1])):
         runs = tmp_path / str(num)
@@ -232,8 +234,11 @@ def test_the_parts_of_a_reference_are_dealt(suite: str, tmp_path: Path) -> None:
         assert found == [(0, num_parts) for num_parts in parts_of_ranks]
         (folder,) = runs.glob("tiny/reference/*")
         files.append({path.name: path.read_bytes() for path in folder.glob("*[yl]")})
-    assert files[0] == files[1] == files[2]
+    assert files[1] == files[2]
     assert sorted(files[0]) == ["features_attributes.npy", "metadata.jsonl"]
+    assert files[0]["metadata.jsonl"] == files[1]["metadata.jsonl"]
+    features = [np.load(io.BytesIO(found["features_attributes.npy"])) for found in files[:2]]
+    assert features[0] == pytest.approx(features[1], rel=1e-4, abs=1e-4)
 
 
 def refused(suite: str, folder: Path) -> dict[str, list[tuple[int, str, str]]]:
