@@ -77,7 +77,12 @@ def test_prompts_are_sorted_by_the_difference_of_any_two_students(opened: Any, m
     page = opened()
     first = gains(made[0], "decoupled_hybrid", "dmd", "prompt_accuracy")
     shown = rows_of(page)
-    assert [first[p] for p in shown] == sorted(first.values())[: len(shown)]
+    order = sorted(first, key=lambda p: (first[p], p))
+    assert shown == order[: len(shown)]
+    page.select_option("#browser-order", "best")
+    assert rows_of(page) == order[: -len(shown) - 1 : -1]
+    grid = read_json(made[0].report_folder / "report.json")["pictures"]["grid"]
+    assert {*shown, *rows_of(page)} <= {row["prompt_id"] for row in grid}
     page.select_option("#browser-a", "teacher")
     page.select_option("#browser-b", "ca_only")
     page.select_option("#browser-metric", "saturation")

@@ -87,7 +87,9 @@
       }[state.order];
       found.push(p);
     }
-    return found.sort((p, q) => (keys[p] === keys[q] ? p - q : keys[p] < keys[q] ? -1 : 1));
+    // Ties by prompt id, from both ends, as those were chosen whose pictures are in the page.
+    const tie = state.order === "best" ? -1 : 1;
+    return found.sort((p, q) => (keys[p] === keys[q] ? (ids[p] < ids[q] ? -tie : tie) : keys[p] < keys[q] ? -1 : 1));
   }
   // How far the metrics' differences lie apart, each in its own standard deviations.
   function disagreement() {
