@@ -105,19 +105,17 @@ def as_told(text: str, suite: object) -> str:
     """An error as it is printed: commands with the suite's own name, of sets alike one line."""
     if isinstance(suite, str):
         text = re.sub(r"(ddmd_bench \w+) SUITE\b", rf"\1 {suite}", text)
-    alike: dict[tuple[str, ...], list[str]] = {}
+    sets: dict[tuple[str, str], list[str]] = {}  # by what is said of their source
     for line in text.split("\n"):
         found = _OF_PROMPTS.match(line)
-        key = (found[1] or "", found[3]) if found else (line,)
-        alike.setdefault(key, []).append(found[2] if found else line)
-    return "\n".join(
-        names[0]
-        if len(key) == 1
-        else f"{key[0]}prompts.{names[0]}.source: {key[1]}"
-        if len(names) == 1
-        else f"{key[0]}prompts {', '.join(names)}: {key[1]}"
-        for key, names in alike.items()
-    )
+        of, what = (found[1] or "", found[3]) if found else ("", line)
+        sets.setdefault((of, what), []).extend([found[2]] if found else [])
+    lines = []
+    for (of, what), names in sets.items():
+        where = f"prompts.{names[0]}.source: " if len(names) == 1 else ""
+        where = f"prompts {', '.join(names)}: " if len(names) > 1 else where
+        lines.append(f"{of}{where}{what}")
+    return "\n".join(lines)
 
 
 def started_once(command: Callable[P, None]) -> Callable[P, None]:

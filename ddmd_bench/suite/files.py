@@ -62,16 +62,15 @@ def _carried_hint(near: str) -> str:
 def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
     """Read, override (`key.path=value`) and check a suite; every problem is named at once."""
     path = find_suite(name)
-    if path.name == REPORT:
-        return _of_report(path, overrides)
-    parsed = parse_yaml(read_text(path), str(path))
+    record = read_record(path, {"suite": {}, "asked?": {}}) if path.name == REPORT else None
+    parsed = parse_yaml(read_text(path), str(path)) if record is None else _asked(path, record)
     data = parsed.data
     if not isinstance(data, dict):
         raise BenchError(f"{path}: expected a mapping with a name, prompts and students")
     for override in overrides:
         _apply(data, override)
     try:
-        return Suite.model_validate(data)
+        suite = Suite.model_validate(data)
     except ValidationError as error:
         lines = [
             f"{_source(path, overrides, item['loc'])}: {_explain(item)}"
@@ -79,27 +78,26 @@ def load_suite(name: str, overrides: Sequence[str] = ()) -> Suite:
             for item in error.errors()
         ]
         raise BenchError("\n".join(lines)) from error
+    if record is not None and not overrides:
+        _require_its_defaults(path, suite, record["suite"])
+    return suite
 
 
-def _of_report(path: Path, overrides: Sequence[str]) -> Suite:
-    """The suite that a report is of, as this version reads it."""
-    record = read_record(path, {"suite": {}, "asked?": {}})
-    if (data := record.get("asked")) is None:
+def _asked(path: Path, record: dict[str, Any]) -> Parsed:
+    """The suite that a report is of, as its file said it."""
+    if "asked" not in record:
         raise BenchError(f"{path}: reports kept no suite file when it was made. Name the suite's")
-    for override in overrides:
-        _apply(data, override)
-    try:
-        suite = Suite.model_validate(data)
-    except ValidationError as error:
-        lines = [f"{path}: {_explain(item)}" for item in error.errors()]
-        raise BenchError("\n".join(lines)) from error
-    now, said = suite.model_dump(mode="json"), record["suite"]
-    if not overrides and (others := list(differing("suite", _like(now, said), said))):
+    return Parsed(record["asked"], None)
+
+
+def _require_its_defaults(path: Path, suite: Suite, said: dict[str, Any]) -> None:
+    """Raise where this version reads another suite than the report was made of."""
+    now = _like(suite.model_dump(mode="json"), said)
+    if others := list(differing("suite", now, said)):
         raise BenchError(
             f"{path}: this version of the package has other defaults than the one that wrote it: "
             f"{others[0]}. Name the suite's file"
         )
-    return suite
 
 
 def _like(now: Any, said: Any) -> Any:
@@ -138,7 +136,7 @@ def _source(path: Path, overrides: Sequence[str], location: Sequence[str | int])
 
 def _in_line(parsed: Parsed, location: Sequence[str | int], overrides: Sequence[str]) -> str:
     """Where in the file a problem is; nothing where the value is the command line's."""
-    if _by_override(overrides, location):
+    if _by_override(overrides, location) or parsed.node is None:
         return ""
     return f" (line {parsed.line_of(location)})"
 
