@@ -4,8 +4,8 @@
 
 torchrun starts one process, then several, in turn; each draws and scores its share of the same
 images and does its share of the same updates of the embedded world. Beside it stands what the
-machine gives as many processes that share nothing, each of which draws all images; and how long of
-an update goes into summing the gradients, waiting for the slower process among it.
+machine gives as many processes that share nothing, each of which draws and scores all images; and
+how long of an update goes into summing the gradients, waiting for the slower process among it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.data.images import ImageId, as_pictures
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files import ranks
-from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.files.memory import AtOnce, keep_freed_memory
 from ddmd_bench.files.threads import limit_threads
 from ddmd_bench.measuring import measure
 from ddmd_bench.measuring.measure import Images, KeptAnswers, answer_own
@@ -38,8 +38,9 @@ from ddmd_bench.students.drawing import draw_reference, few_step_draw, iter_draw
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.update import Training
 
-NUM_IMAGES = 128
-WORK = ("draw", "score", "update", "apart", "sum")
+NUM_IMAGES = 256
+WORK = ("draw", "score", "update", "draw apart", "score apart", "sum")
+APART = ("draw", "score")
 METRICS_OF = ("prompt_accuracy", "frechet_efficientnet", "high_frequency", "diversity")
 
 
@@ -87,11 +88,17 @@ def measured(method: str, rounds: int) -> dict[str, float]:
         answer_own(scored, METRICS_OF, KeptAnswers(folder / "answers", folder / "encoded"))
         ranks.by_first(partial(shutil.rmtree, folder))
 
+    def score_all() -> None:
+        with tempfile.TemporaryDirectory() as own:
+            kept = KeptAnswers(Path(own) / "answers", Path(own) / "encoded")
+            measure.measure(scored, METRICS_OF, "student", kept=kept)
+
     ranks.sum_gradients = timed_sum  # type: ignore[assignment]
     for k in range(rounds + 1):  # the first warms up
         seconds["draw"].append(together(partial(draw_all, ranks.share(images))))
-        seconds["apart"].append(together(partial(draw_all, images)))
+        seconds["draw apart"].append(together(partial(draw_all, images)))
         seconds["score"].append(together(score_share))
+        seconds["score apart"].append(together(score_all))
         summed[0] = 0.0
         seconds["update"].append(together(lambda k=k: training.update(k + 1)))  # type: ignore[misc]
         seconds["sum"].append(summed[0])
@@ -112,22 +119,26 @@ def started(num: int, method: str, rounds: int) -> dict[str, float]:
 def results(num: int = 2, method: str = "decoupled_hybrid", rounds: int = 5) -> Table:
     """One process and several, in turn, twice."""
     turns = [(started(1, method, rounds), started(num, method, rounds)) for _ in range(2)]
+    told = {
+        "draw": f"drawing {NUM_IMAGES} images",
+        "score": f"scoring {NUM_IMAGES} images",
+        "update": f"update, {method}",
+    }
     least = [{name: min(turn[k][name] for turn in turns) for name in WORK} for k in (0, 1)]
     one, several = least
-    limit = num * one["apart"] / several["apart"]
+    limits = {work: num * one[f"{work} apart"] / several[f"{work} apart"] for work in APART}
     rows = []
-    told = f"drawing {NUM_IMAGES} images", f"scoring {NUM_IMAGES} images", f"update, {method}"
-    for name, what in zip(WORK, told, strict=False):
-        gain = one[name] / several[name]
-        of_limit = f"{gain / limit:.2f}"
-        rows.append((what, f"{one[name]:.2f}", f"{several[name]:.2f}", f"{gain:.2f}", of_limit))
+    for name, what in told.items():
+        gain, limit = one[name] / several[name], limits.get(name)
+        shown = ("", "") if limit is None else (f"{limit:.2f}", f"{gain / limit:.2f}")
+        rows.append((what, f"{one[name]:.2f}", f"{several[name]:.2f}", f"{gain:.2f}", *shown))
     part = min(several["sum"] / several["update"] for _, several in turns)
     return Table(
         f"{num} processes of one thread each beside one, on the embedded world.",
-        ("what", "one, s", f"{num}, s", "times as fast", "of the machine's limit"),
+        ("what", "one, s", f"{num}, s", "times as fast", "apart", "of that"),
         rows,
         (
-            f"Its limit: {num} processes that share nothing draw {limit:.2f} times as fast as one.",
+            f"apart: {num} processes that share nothing, each with all of the images.",
             f"Of an update of {num} processes {part:.0%} goes into summing gradients.",
         ),
     )
@@ -144,6 +155,7 @@ def main() -> None:
         print(as_text(results(options.processes, options.method, options.rounds)))
         return
     limit_threads(1)
+    keep_freed_memory()
     ranks.join()
     found = measured(options.method, options.rounds)
     if ranks.is_first():

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import platform
+import resource
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -292,3 +296,33 @@ def test_a_whole_pipeline_s_decoder_is_bounded_alike(sd15: Any) -> None:
         bound_decoder(SimpleNamespace(vae=vae), resolution)
         assert vae.use_slicing is sliced
     bound_decoder(SimpleNamespace(), 1024)  # one that decodes otherwise
+
+
+FAULTS = """
+import resource
+import torch
+from ddmd_bench.files.memory import keep_freed_memory
+
+layer, images = torch.nn.ReLU(), torch.zeros(4, 96, 112, 112)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        layer(layer(images))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+left_alone = faults()
+keep_freed_memory()
+faults()
+print(left_alone, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is another's")
+def test_the_memory_of_a_layer_goes_to_the_next_without_a_page_fault() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    left_alone, kept = map(int, printed.stdout.split())
+    assert left_alone > 4 * 96 * 112 * 112 * 4 // resource.getpagesize()  # all images, once
+    assert kept < 100

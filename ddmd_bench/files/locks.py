@@ -21,6 +21,9 @@ from ddmd_bench.files import ranks
 from ddmd_bench.files.records import read_record, remove_cut, write_json
 
 LOCK = "lock"
+# Waiting for another to encode some prompts ends soon; one that takes hours is not asked for all
+# the time, which a network file system would feel.
+SOON_S, OFTEN_S, SELDOM_S = 1.0, 0.005, 0.25
 HOLDER = {"host": str, "process": int, "command": str, "since": str}
 
 
@@ -31,18 +34,21 @@ def locked(folder: Path, remedy: str = "") -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     holder = folder / f"{LOCK}.json"
+    lock = FileLock(folder / LOCK)
     try:
-        lock = FileLock(folder / LOCK).acquire(timeout=0 if remedy else -1)
+        lock.acquire(0 if remedy else SOON_S, OFTEN_S)
     except Timeout:
-        raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
-    with lock:
+        if remedy:
+            raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
+        lock.acquire(-1, SELDOM_S)
+    try:
         remove_cut(folder)
         write_json(holder, _this_process())
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # a note that stays says nothing: the kernel's lock does
-                holder.unlink()
+        yield
+    finally:
+        with suppress(OSError):  # a note that stays says nothing: the kernel's lock does
+            holder.unlink()
+        lock.release()
 
 
 @contextmanager

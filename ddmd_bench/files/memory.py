@@ -6,7 +6,9 @@ for images, drawn in at_once.batches(images, draw): ...
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ from ddmd_bench.files.device import is_out_of_memory
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+# glibc's names and numbers (malloc.h); the threshold is the largest that it takes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, MAPPED_BYTES = 2**28, 2**25
 
 
 class FewerAtOnce(UserWarning):
@@ -105,3 +110,14 @@ def return_memory() -> None:
 
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def keep_freed_memory() -> None:
+    """Let the next layer have what the one before it freed, where malloc is glibc's.
+
+    Left alone malloc maps the tensors of each layer anew and hands them back after it; the kernel
+    then clears every page again. Up to `KEPT_BYTES` that nothing holds stay with the process.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)

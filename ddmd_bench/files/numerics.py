@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from ddmd_bench.files.device import default_device
+from ddmd_bench.files.memory import keep_freed_memory
+
 # cuBLAS repeats itself only with a workspace of a fixed size (PyTorch, Reproducibility).
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 
@@ -35,6 +38,8 @@ def numerics() -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     workspace = os.environ.get(CUBLAS_WORKSPACE[0])
     os.environ.setdefault(*CUBLAS_WORKSPACE)
+    if default_device() == "cpu":
+        keep_freed_memory()
     torch.set_float32_matmul_precision("highest")
     cudnn.allow_tf32, cudnn.benchmark = False, False
     torch.use_deterministic_algorithms(True, warn_only=True)
