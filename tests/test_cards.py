@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,18 +11,23 @@ import pytest
 import torch
 from fake_run import make_run, make_suite
 from matplotlib.path import Path as Outline
+from PIL import Image
 
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.objective.schedules import tau_of
-from ddmd_bench.reporting.cards import SIDE, cards
+from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.reporting.cards import SIDE, SNIPPET, cards
 from ddmd_bench.reporting.record import build_record
-from ddmd_bench.reporting.runfiles import load_run
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_run
+from ddmd_bench.stages.generate import generate
+from ddmd_bench.stages.train import train
+from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.schema import Suite
 
 
 def cards_of(folder: Any, suite: Suite) -> dict[str, dict[str, Any]]:
     run = load_run(make_run(folder, suite))
-    return cards(build_record(run), run.suite)
+    return cards(build_record(run), run, folder)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -32,7 +39,8 @@ def test_a_shaded_part_is_where_training_draws(name: str) -> None:
         "suite": {"metrics": []}, "table": {"dmd": {}}, "students": {"dmd": {"facts": {}}},
         "clock": {"dmd": {}},
     }  # fmt: skip
-    card = cards(record, suite)["dmd"]
+    run = RunFiles(suite, {}, {}, {}, "", {"dmd": {0: StudentFiles("")}}, {})
+    card = cards(record, run, None)["dmd"]
     t = torch.rand(200_000, generator=torch.Generator().manual_seed(0)).double()
     uniform = torch.rand(len(t), generator=torch.Generator().manual_seed(1)).double()
     for part, schedule in zip(card["schedules"], (method.tau_ca, method.tau_dm), strict=True):
@@ -64,3 +72,32 @@ def test_a_card_names_what_was_set_otherwise_than_for_the_baseline(tmp_path: Any
     assert found["hybrid"]["what"] == "Trained here, method Decoupled-Hybrid"
     assert found["teacher"]["levels"] == []
     assert "120 updates in 12 s" in found["hybrid"]["cost"]
+
+
+def test_a_card_leads_to_what_its_stages_left(tmp_path: Any) -> None:
+    found = cards_of(tmp_path, make_suite([]))
+    assert dict(found["dmd"]["files"]) == {
+        "images": "generate/dmd-0/images",
+        "their list": "generate/dmd-0/images/metadata.jsonl",
+        "values of each image": "score/dmd-0/per_image.parquet",
+        "diagnostics": "train/dmd-0/diagnostics.parquet",
+    }
+    assert found["real"]["snippet"] == ""
+
+
+def test_a_cards_lines_draw_the_first_image_again(
+    tmp_path: Path,
+    tiny: dict[str, Any],
+    write_suite: Callable[[Any], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = write_suite(tiny)
+    plan = make_plan(load_suite(name), tmp_path / "runs", tmp_path / "reports")
+    seed, student = plan.suite.seeds[0], "dmd"
+    train(plan, plan.task("train", student, seed), lambda done, total: None)
+    generate(plan, plan.task("generate", student, seed), lambda done, total: None)
+    monkeypatch.chdir(tmp_path)
+    exec(SNIPPET.format(name=student, seed=seed).replace("path/to/this/report", name), {})
+    images = plan.task("generate", student, seed).folder / "images"
+    first, again = (np.asarray(Image.open(p), int) for p in (images / "00000.png", "first.png"))
+    assert np.abs(first - again).max() <= 1  # of a batch that is larger

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddmd_bench.backends.shapes.backend import make_backend
-from ddmd_bench.data.prompts import Prompt, head_in_proportion
+from ddmd_bench.data.prompts import Prompt, head_in_proportion, pictured
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.records import mark_done, read_json
+from ddmd_bench.files.records import mark_done, read_json, read_jsonl
 from ddmd_bench.objective.terms import Cond
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.scorers import METRICS, loaded, outside_scorers
@@ -105,8 +108,21 @@ def test_it_equals_generate_and_score_bit_for_bit(planned: Callable[..., Plan]) 
         name: (groups["all"]["value"], groups["all"]["n"]) for name, groups in scored.items()
     }
 
-    found = evaluator(large, 70, 2, EVERY)(network)
+    evaluate = evaluator(large, 70, 2, EVERY)
+    images = evaluate.drawn(network)
+    found = evaluate.values_of(images)
     assert found == expected
+    drawn = small.task("generate", "dmd", 3).folder / "images"
+    rows = read_jsonl(drawn / "metadata.jsonl", {"file_name": str})
+    files = {r["prompt_id"]: r["file_name"] for r in rows if r["image_index"] == 0}
+    with Image.open(BytesIO(evaluate.pictures_of(images))) as strip:
+        kept = np.asarray(strip.convert("RGB"))
+    pictures = [
+        np.asarray(Image.open(drawn / files[prompt.prompt_id]))
+        for prompt in pictured(large.prompts, 70)
+    ]
+    assert len(pictures) == 4
+    assert np.array_equal(kept, np.concatenate(pictures, 1))
     assert list(found) == EVERY
     assert all(math.isfinite(value) for value, _ in found.values())
 

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import pandas as pd
 import pytest
 from browsers import needs_browser, started, violations, watched
 from fake_run import MALICIOUS, make_run, make_suite
+from PIL import Image
 
-from ddmd_bench.files.records import read_json
+from ddmd_bench.data.images import strip_of
+from ddmd_bench.files.records import mark_done, read_done, read_json, write_whole
 from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.scorers.metrics import group_of
 from ddmd_bench.stages.report import report
 
 pytestmark = needs_browser
@@ -30,11 +34,26 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run whose report lies in `report`, with its pictures, and in `alone`, without."""
-    plan = make_run(tmp_path_factory.mktemp("run"), make_suite())
+    evaluation = {"at": [0, 100], "num_prompts": 4, "metrics": ["std"]}
+    plan = make_run(tmp_path_factory.mktemp("run"), make_suite(evaluation=evaluation))
+    for task in plan.of_stage("train"):
+        evaluated(task.folder)
     report(plan, lambda done, total: None)
     alone = tmp_path_factory.mktemp("alone")
     shutil.copy(plan.report_folder / "index.html", alone)
     return plan, alone
+
+
+def evaluated(folder: Path) -> None:
+    """A training's pictures before it, which are dark, and after it."""
+    for iteration, level in ((0, 10), (100, 200)):
+        strip = strip_of([Image.new("RGB", (32, 32), (level,) * 3)] * 4, 96)
+        write_whole(folder / f"pictures/{iteration:07}.webp", strip)
+    rows = [{"iteration": k, "metric": "std", "value": 0.5, "n": 4} for k in (0, 100)]
+    pd.DataFrame(rows).to_parquet(folder / "evaluations.parquet")
+    record = {key: value for key, value in (read_done(folder) or {}).items() if key != "made"}
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.*"))]
+    mark_done(folder, record, [name for name in names if "done" not in name])
 
 
 @pytest.fixture
@@ -103,6 +122,10 @@ def test_prompts_are_searched_and_filtered(opened: Any, made: Any) -> None:
     page.fill("#browser-query", "onerror")
     assert page.locator(".rows .text").inner_text().split("\n")[0].endswith(f"{MALICIOUS} seen")
     page.fill("#browser-query", "")
+    page.select_option("#browser-verdict", "changed")
+    moved = [g for g in gains(made[0], *NAMES[3:1:-1], "prompt_accuracy").values() if g != 0]
+    assert page.inner_text("#browser-count") == f"{len(moved)} of 40 prompts"
+    page.select_option("#browser-verdict", "all")
     page.select_option("#browser-set", "new")
     assert page.inner_text("#browser-count") == "20 of 40 prompts"
     won = [
@@ -227,6 +250,44 @@ def test_a_columns_title_sorts_the_values(opened: Any, made: Any) -> None:
         titles = [record["students"][name]["title"] for name in order]
         assert [name.strip().startswith(t) for name, t in zip(names, titles, strict=True)]
         assert [t in name for name, t in zip(names, titles, strict=True)] == [True] * 5
+
+
+def test_columns_of_a_group_go_and_come_together(opened: Any, made: Any) -> None:
+    page = opened()
+    values = page.locator("#values table.grouped").first
+    titles = values.locator("thead tr:last-child th:visible")
+    before = titles.all_inner_texts()
+    page.get_by_role("button", name="Statistics").click()
+    shown = titles.all_inner_texts()
+    left_out = [text for text in before if text not in shown]
+    statistics = [METRICS[m] for m in made[0].suite.metrics if group_of(m) == "reference"]
+    assert len(left_out) == len(statistics) > 1
+    assert all(text.startswith(row.title) for text, row in zip(left_out, statistics, strict=True))
+    assert values.locator("tbody tr").first.locator("td:visible").count() == len(shown) - 1
+    page.get_by_role("button", name="Statistics").click()
+    assert titles.all_inner_texts() == before
+
+
+def test_settings_are_searched(opened: Any) -> None:
+    """First those in which students differ; then all, by every word of a search."""
+    page = opened()
+    rows = page.locator("table.searched tbody tr:visible")
+    assert "method" in rows.locator("th").all_inner_texts()
+    assert "train.batch_size" not in rows.locator("th").all_inner_texts()
+    page.get_by_label("also those").check()
+    page.locator("#students").get_by_label("Search").fill("batch size")
+    assert rows.locator("th").all_inner_texts() == ["train.batch_size"]
+    assert "1 of" in page.locator("#students [role=status]").inner_text()
+
+
+def test_a_slider_shows_the_pictures_of_each_evaluation(opened: Any) -> None:
+    page = opened()
+    shown = page.locator(".course img:visible")
+    assert shown.count() == 3
+    assert {one.get_attribute("data-at") for one in shown.all()} == {"100"}
+    page.locator("#course-at").fill("0")
+    assert {one.get_attribute("data-at") for one in shown.all()} == {"0"}
+    assert page.locator(".course output").inner_text() == "after 0 updates"
 
 
 def test_any_two_quantities_are_set_against_each_other(opened: Any, made: Any) -> None:

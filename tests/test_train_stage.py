@@ -22,6 +22,7 @@ from ddmd_bench.backends.shapes.backend import make_backend
 from ddmd_bench.data.images import image_ids
 from ddmd_bench.data.prompts import head_in_proportion
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files.made import made_by
 from ddmd_bench.files.provenance import peak_memory_gib, reset_peak_memory
 from ddmd_bench.files.records import FAILED, read_done, read_json
 from ddmd_bench.objective.methods import METHODS
@@ -75,6 +76,8 @@ def test_evaluations_follow_the_student_and_the_best_weights_are_kept(planned: P
     table = pd.read_parquet(folder / "evaluations.parquet")
     assert table["iteration"].tolist() == [0, 0, 2, 2, 4, 4]
     assert table["n"].eq(3).all()
+    kept = [name for name in made_by(folder) if name.startswith("pictures/")]
+    assert kept == [f"pictures/000000{k}.webp" for k in (0, 2, 4)]
     saturation = table[table["metric"] == "saturation"]["value"].tolist()
     assert saturation == sorted(saturation)
     assert saturation[0] < saturation[-1]

@@ -15,7 +15,7 @@ import ddmd_bench.files.quiet  # noqa: F401 - before any library loads
 from ddmd_bench import __version__
 from ddmd_bench.commands import stats, study
 from ddmd_bench.commands.checking import CheckCommand, check, expect
-from ddmd_bench.commands.comparing import board, compare, power
+from ddmd_bench.commands.comparing import board, compare, figures, power
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
 from ddmd_bench.commands.listing import list_
@@ -81,6 +81,7 @@ COMMANDS = (
     export,
     compare,
     board,
+    figures,
     power,
     expect,
     list_,

@@ -1,4 +1,4 @@
-"""compare: the students of two reports, side by side; power: what a report could have shown."""
+"""Of finished reports: compare, board, power, figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddmd_bench.commands.display import aligned
 from ddmd_bench.commands.options import REPORTS, console, errors
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.elsewhere import here
-from ddmd_bench.files.places import require_file
+from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.files.records import write_whole
 
 
@@ -94,6 +94,19 @@ def power(
 
     text = power_markdown(read_report(report), metric, difference)
     console.print(text)
+
+
+def figures(
+    report: Annotated[str, typer.Argument(help="A report.json, or the folder that holds it.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the files.")],
+) -> None:
+    """Write a report's figures for a paper, each as SVG and PDF."""
+    from ddmd_bench.reporting.paper_figures import write_figures
+    from ddmd_bench.reporting.saved import read_report
+
+    require_folder(output, "OUTPUT")
+    written = write_figures(read_report(here(report)), output)
+    console.print(f"{len(written) // 2} figures, each as SVG and PDF: {output}")
 
 
 def _parse_pair(text: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.files.records import seed_of
 
+SHARP = 64  # pixels; pictures up to here are kept without loss
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -80,6 +82,26 @@ def png_bytes_of(levels: Tensor) -> bytes:
     """uint8 [3, H, W] as a PNG."""
     file = BytesIO()
     as_picture(levels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def strip_of(pictures: Sequence[Image | None], longest: int) -> bytes:
+    """Pictures beside each other as one WebP, each in a square of so many pixels at most.
+
+    None is a grey square. What is small, as pixels would show, is kept without loss.
+    """
+    from PIL import Image as Pillow
+
+    side = min(longest, max((max(p.size) for p in pictures if p is not None), default=1))
+    strip = Pillow.new("RGB", (side * len(pictures), side), (127, 127, 127))
+    for k, picture in enumerate(pictures):
+        if picture is not None:
+            small = picture.convert("RGB")
+            small.thumbnail((side, side), reducing_gap=2.0)
+            strip.paste(small, (k * side, 0))
+    file = BytesIO()
+    exact = {"lossless": True, "quality": 30} if side <= SHARP else {"quality": 82}
+    strip.save(file, "WEBP", **exact)
     return file.getvalue()
 
 

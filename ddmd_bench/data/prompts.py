@@ -13,6 +13,8 @@ from typing import Any
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.records import canonical_json, content_key, seed_of
 
+NUM_PICTURED = 4  # prompts
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -125,6 +127,11 @@ def head_in_proportion(prompts: Sequence[Prompt], num_prompts: int) -> list[Prom
     """
     taken = {prompt.prompt_id for prompt in in_proportion(prompts)[:num_prompts]}
     return [prompt for prompt in prompts if prompt.prompt_id in taken]
+
+
+def pictured(prompts: Sequence[Prompt], num_prompts: int) -> list[Prompt]:
+    """Of the subset of so many on which a training is evaluated: those whose pictures are kept."""
+    return head_in_proportion(prompts, min(num_prompts, NUM_PICTURED))
 
 
 def prompts_key(prompts: Sequence[Prompt]) -> str:

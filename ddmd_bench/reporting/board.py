@@ -12,7 +12,7 @@ from ddmd_bench.reporting.saved import read_report
 from ddmd_bench.reporting.templates import content_policy, environment, script_of
 from ddmd_bench.scorers import METRICS
 
-TEMPLATE, SCRIPTS = "board.html.j2", ("sort.js",)
+TEMPLATE, SCRIPTS = "board.html.j2", ("tables.js",)
 
 
 class Cell(NamedTuple):

@@ -18,7 +18,7 @@
     worst: "lost first", best: "won first", suite: "as in the suite",
     disagree: "metrics disagree most first", random: "at random, always alike",
   };
-  const VERDICTS = { all: "all", won: "won", lost: "lost", alike: "alike" };
+  const VERDICTS = { all: "all", won: "won", lost: "lost", changed: "changed", alike: "alike" };
   const VIEWS = { one: "One", flicker: "Flicker", slider: "Slider", difference: "Difference" };
   const DEFAULT = {
     a: run.a, b: run.b, metric: run.metric, order: "worst", query: "", set: "", category: "", verdict: "all",
@@ -79,6 +79,7 @@
       const gain = metric < 0 ? NaN : difference(metric, p);
       if (state.verdict === "won" && !(gain > 0)) continue;
       if (state.verdict === "lost" && !(gain < 0)) continue;
+      if (state.verdict === "changed" && !(Math.abs(gain) > 0)) continue;
       if (state.verdict === "alike" && gain !== 0) continue;
       const lost = Number.isNaN(gain) ? Infinity : gain;
       keys[p] = {

@@ -87,7 +87,7 @@ def _students(
             "name": name,
             "title": visible(record["students"][name]["title"]),
             "color": styles[name].color if name in styles else None,
-            "folder": _beside(parents.pop(), folder) if folder and len(parents) == 1 else None,
+            "folder": beside(parents.pop(), folder) if folder and len(parents) == 1 else None,
             "files": names,
         }
 
@@ -99,7 +99,7 @@ def _images_of(run: RunFiles) -> Iterator[tuple[str, int]]:
         yield prompt_id, numbers[prompt_id.rpartition("/")[0]]
 
 
-def _beside(images: Path, page: Path) -> str | None:
+def beside(images: Path, page: Path) -> str | None:
     """Where images lie as seen from the page; None where they share nothing but the disk's root."""
     images, page = images.resolve(), page.resolve()
     shared = Path(os.path.commonpath([images, page]))

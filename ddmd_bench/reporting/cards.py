@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddmd_bench.objective.methods import BELOW_T, METHODS, Method
+from ddmd_bench.reporting.browsing import beside
 from ddmd_bench.reporting.numbers import metric_shown, shown, unit_of
+from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
 
@@ -29,8 +32,27 @@ class Schedule(NamedTuple):
     words: str
 
 
-def cards(record: dict[str, Any], suite: Suite) -> dict[str, dict[str, Any]]:
-    """By student, in the suite's order."""
+# Of a finished stage: what a reader opens, and its name on a card.
+FILES = {
+    "generate": {"images": "images", "images/metadata.jsonl": "their list"},
+    "score": {"per_image.parquet": "values of each image"},
+    "train": {"student.safetensors": "weights", "diagnostics.parquet": "diagnostics"},
+}
+# The kinds of students that draw; executed by a test.
+SNIPPET = """\
+from pathlib import Path
+from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.stages.generate import drawn_first
+from ddmd_bench.suite.files import load_suite
+
+plan = make_plan(load_suite("path/to/this/report"), Path("runs"), Path("reports"))
+drawn_first(plan, {name!r}, {seed}).save("first.png")
+"""
+
+
+def cards(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict[str, dict[str, Any]]:
+    """By student, in the suite's order; links as seen from the page's folder, where it has one."""
+    suite = run.suite
     return {
         name: {
             "what": ", ".join(_what(suite, name)),
@@ -39,6 +61,8 @@ def cards(record: dict[str, Any], suite: Suite) -> dict[str, dict[str, Any]]:
             "levels": _levels(suite, name),
             "schedules": list(_schedules(suite, name)),
             "settings": list(_settings(suite, name)),
+            "files": list(_files(run, name, folder)),
+            "snippet": _snippet(suite, name),
         }
         for name in suite.students
     }
@@ -109,6 +133,25 @@ def _schedules(suite: Suite, name: str) -> Iterator[Schedule]:
         else:
             corners = [(0, low), (0, high), (1, high), (1, low)]
             yield Schedule(term, _points(corners), f"τ from {low:g} to {high:g}")
+
+
+def _files(run: RunFiles, name: str, folder: Path | None) -> Iterator[tuple[str, str]]:
+    """Title and place of what the first seed's stages left; none from a page that moves."""
+    whole = run.first_seed(name).folders
+    if folder is None:
+        return
+    for stage, files in FILES.items():
+        for file, title in files.items() if stage in whole else ():
+            place = beside(whole[stage] / file, folder)
+            if place is not None and (whole[stage] / file).exists():
+                yield title, place
+
+
+def _snippet(suite: Suite, name: str) -> str:
+    """Lines that draw the student's first image again, with the run's files and packages."""
+    if suite.students[name].source in ("real", "images"):
+        return ""
+    return SNIPPET.format(name=name, seed=suite.seeds[0])
 
 
 def _points(corners: list[tuple[float, float]]) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable, Iterator
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ddmd_bench.objective.series import SERIES
 from ddmd_bench.reporting.numbers import ARROWS
 from ddmd_bench.scorers import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's colour-blind-safe colours, without those that vanish on white or on black.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -56,47 +60,49 @@ def styles_in(record: dict[str, Any]) -> dict[str, Style]:
     return styles_of([n for n, s in record["students"].items() if s["source"] == "train"])
 
 
-def dynamics_figures(record: dict[str, Any]) -> list[dict[str, str]]:
-    """One figure for each panel that has a series."""
-    styles, figures = styles_in(record), []
+class Curves(NamedTuple):
+    """What one figure draws; lines in display units."""
+
+    name: str  # of the series or metric
+    title: str
+    note: str
+    lines: dict[str, Line]  # by student
+    level: float | None  # of real scenes
+
+
+def dynamics_curves(record: dict[str, Any]) -> Iterator[Curves]:
+    """Each panel that has a series."""
     for series, note in PANELS.items():
         lines = {n: d[series] for n, d in record["dynamics"].items() if series in d}
-        if not lines:
-            continue
-        level = record["real_levels"].get(series)
-        title = SERIES[series]
-        title = title[:1].upper() + title[1:]
-        figures.append(_figure(series, title, note, lines, styles, level))
-    return figures
+        if lines:
+            title = SERIES[series]
+            title = title[:1].upper() + title[1:]
+            yield Curves(series, title, note, lines, record["real_levels"].get(series))
 
 
-def evaluation_figures(record: dict[str, Any]) -> list[dict[str, str]]:
-    """One figure for each metric that was evaluated during the training."""
-    styles, figures = styles_in(record), []
+def evaluation_curves(record: dict[str, Any]) -> Iterator[Curves]:
+    """Each metric that was evaluated during the training."""
     for metric, row in METRICS.items():
         curves = {n: e[metric] for n, e in record["evaluations"].items() if metric in e}
         if not curves:
             continue
         lines = {name: _scaled(curve, row.scale) for name, curve in curves.items()}
         counts = {n for curve in curves.values() for n in curve["n"]}
-        level = _real_level(record, metric, counts)
         images = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-        note = f"each point over {images} images"
         unit = f", {row.unit}" if row.unit else ""
-        title = f"{row.title}{unit} {ARROWS[row.better]}"
-        figures.append(_figure(metric, title, note, lines, styles, level))
-    return figures
+        title, note = f"{row.title}{unit} {ARROWS[row.better]}", f"each point over {images} images"
+        yield Curves(metric, title, note, lines, _real_level(record, metric, counts))
 
 
-def _figure(
-    series: str,
-    title: str,
-    note: str,
-    lines: dict[str, Line],
-    styles: dict[str, Style],
-    level: float | None,
-) -> dict[str, str]:
-    """{series, title, note, svg}; the note also tells the axis and what the dashed line is."""
+def figures(record: dict[str, Any], curves: Iterable[Curves]) -> list[dict[str, str]]:
+    """Each as {series, title, note, svg} for the page."""
+    styles = styles_in(record)
+    return [_figure(one, styles) for one in curves]
+
+
+def _figure(curves: Curves, styles: dict[str, Style]) -> dict[str, str]:
+    """The note also tells the axis and what the dashed line is."""
+    series, title, note, lines, level = curves
     svg, scale = _panel(lines, styles, level)
     # Every figure counts its parts from 1, and one page holds them all.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{series}-", svg)
@@ -143,7 +149,6 @@ def _panel(
     import matplotlib
     from matplotlib.figure import Figure
 
-    scale = scale_of(lines)
     settings = {
         "svg.hashsalt": "ddmd_bench",  # ids of clip paths, else random
         "svg.fonttype": "none",
@@ -162,37 +167,44 @@ def _panel(
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
-        width, opacity = FEW if len(lines) <= len(COLORS) else MANY
-        for name, line in lines.items():
-            color, dashes = styles[name]
-            known = {k: np.array(v, np.float64) for k, v in line.items()}  # None becomes NaN
-            axes.plot(
-                known["iteration"],
-                known["value"],
-                color=color,
-                linestyle=(0, dashes) if dashes else "solid",
-                linewidth=width,
-                gid=f"student-{name}",
-            )
-            if "low" in known:
-                band = (known["iteration"], known["low"], known["high"])
-                axes.fill_between(
-                    *band, color=color, alpha=opacity, linewidth=0, gid=f"student-{name}"
-                )
-        if level is not None:
-            axes.axhline(level, color="#888888", linestyle=(0, (4, 3)), linewidth=1.2)
-        if scale == "log":
-            axes.set_yscale("log")
-        elif scale:
-            peaks = [max(abs(v) for v in x["value"] if v is not None) for x in lines.values()]
-            axes.set_yscale("symlog", linthresh=max(float(np.median(peaks)), 1e-6))
-        axes.grid(axis="y")
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(which="both", length=0)
-        axes.set_xlabel("iteration")
+        scale = draw_lines(axes, lines, styles, level)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return _for_page(buffer.getvalue()), scale
+
+
+def draw_lines(
+    axes: Axes, lines: dict[str, Line], styles: dict[str, Style], level: float | None
+) -> str:
+    """A line a student, with its band, over the iterations; which axis they have (`scale_of`)."""
+    width, opacity = FEW if len(lines) <= len(COLORS) else MANY
+    for name, line in lines.items():
+        color, dashes = styles[name]
+        known = {k: np.array(v, np.float64) for k, v in line.items()}  # None becomes NaN
+        axes.plot(
+            known["iteration"],
+            known["value"],
+            color=color,
+            linestyle=(0, dashes) if dashes else "solid",
+            linewidth=width,
+            gid=f"student-{name}",
+        )
+        if "low" in known:
+            band = (known["iteration"], known["low"], known["high"])
+            axes.fill_between(*band, color=color, alpha=opacity, linewidth=0, gid=f"student-{name}")
+    if level is not None:
+        axes.axhline(level, color="#888888", linestyle=(0, (4, 3)), linewidth=1.2)
+    scale = scale_of(lines)
+    if scale == "log":
+        axes.set_yscale("log")
+    elif scale:
+        peaks = [max(abs(v) for v in x["value"] if v is not None) for x in lines.values()]
+        axes.set_yscale("symlog", linthresh=max(float(np.median(peaks)), 1e-6))
+    axes.grid(axis="y")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("iteration")
+    return scale
 
 
 def _for_page(svg: str) -> str:

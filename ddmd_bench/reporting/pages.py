@@ -15,7 +15,10 @@ from ddmd_bench.reporting.view import page_view
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
-TEMPLATE, SCRIPTS = "index.html.j2", ("page.js", "sort.js", "cost.js", "run_data.js", "browser.js")
+TEMPLATE, SCRIPTS = (
+    "index.html.j2",
+    ("page.js", "tables.js", "cost.js", "course.js", "run_data.js", "browser.js"),
+)
 
 
 def html(record: dict[str, Any], run: RunFiles, folder: Path | None) -> str:
@@ -35,7 +38,7 @@ def html(record: dict[str, Any], run: RunFiles, folder: Path | None) -> str:
     )
     script = script_of(SCRIPTS)
     return pages.get_template(TEMPLATE).render(
-        page_view(record, run),
+        page_view(record, run, folder),
         browser=browsing(record, run, folder),
         script=script,
         policy=content_policy(script),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ddmd_bench.data.prompts import pictured
 from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.files.arrays import read_features
 from ddmd_bench.files.forms import MAYBE_NUMBER
@@ -64,7 +65,9 @@ class StudentFiles:
     diagnostics: pd.DataFrame | None = None
     evaluations: pd.DataFrame | None = None  # iteration, metric, value, n
     images: dict[tuple[str, int], Path] = field(default_factory=dict)  # by prompt id, image index
+    pictures: Mapping[int, Path] = field(default_factory=dict)  # by iteration, of the training
     repeats: int = 0  # images that another has byte for byte
+    folders: Mapping[str, Path] = field(default_factory=dict)  # by stage, of those that are whole
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class RunFiles:
     reference: dict[str, RealFeatures]  # by extractor: features of real images and their prompts
     preferences: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # tallies, by study
     categories: dict[str, str] = field(default_factory=dict)  # by prompt id, of those with one
+    pictured: tuple[str, ...] = ()  # prompts of the trainings' own pictures
 
     def first_seed(self, student: str) -> StudentFiles:
         """The student's files of the suite's first seed: the one whose pictures are shown."""
@@ -105,6 +109,10 @@ def load_run(plan: Plan) -> RunFiles:
             for study in studies_of(suite.claims)
             if (tally := read_tally(tally_of(plan, study))) is not None
         },
+        pictured=tuple(
+            p.text
+            for p in pictured(plan.prompts, suite.evaluation.num_prompts if suite.evaluation else 0)
+        ),
         categories={p.prompt_id: p.category for p in plan.prompts if p.category},
     )
 
@@ -133,7 +141,7 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     whole = {s: task.folder for s, task in tasks.items() if task.complete()}
     done = {s: record for s, folder in whole.items() if (record := read_done(folder))}
     unfinished = [s for s in tasks if s not in done]
-    made: dict[str, Any] = {"done": done}
+    made: dict[str, Any] = {"done": done, "folders": whole}
     if "generate" in done and plan.packed is None:  # a pack says itself what has changed
         refuse_changed(whole["generate"])  # pictures are shown, and no number is made of them here
     for folder in whole.values():
@@ -141,6 +149,11 @@ def _load_student(plan: Plan, name: str, seed: int, extractors: list[str]) -> St
     if "train" in done:
         made["diagnostics"] = _table(whole["train"], "diagnostics")
         evaluated = (whole["train"] / "evaluations.parquet").is_file()
+        made["pictures"] = {
+            int(Path(name).stem): whole["train"] / name
+            for name in made_by(whole["train"])
+            if name.endswith(".webp")
+        }
         made["evaluations"] = _table(whole["train"], "evaluations") if evaluated else None
     if "generate" in done:
         made["images"] = _images(whole["generate"] / "images")

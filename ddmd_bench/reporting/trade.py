@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ddmd_bench.reporting.escaping import visible
@@ -68,3 +68,13 @@ def _values(record: dict[str, Any], name: str) -> Iterator[tuple[str, float]]:
     for metric, groups in record["table"][name].items():
         if (value := groups.get("all", {}).get("value")) is not None:
             yield metric, value * METRICS[metric].scale
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which points (less is better in both) no other one equals or betters in both and betters in
+    one."""
+    return [
+        k
+        for k, (x, y) in enumerate(points)
+        if not any(c <= x and d <= y and (c, d) != (x, y) for c, d in points)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,7 +11,8 @@ from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
 from ddmd_bench.reporting.cards import cards
 from ddmd_bench.reporting.claims import rules_of
-from ddmd_bench.reporting.figures import dynamics_figures, evaluation_figures, styles_in
+from ddmd_bench.reporting.course_pictures import course_pictures
+from ddmd_bench.reporting.figures import dynamics_curves, evaluation_curves, figures, styles_in
 from ddmd_bench.reporting.forest import Axis
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, shown, significant, unit_of
@@ -21,9 +23,11 @@ from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.sequential import TITLE, limits, said
 from ddmd_bench.reporting.sequential import rows as rows_settled
+from ddmd_bench.reporting.set_values import set_values
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.trade import trade
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.scorers.metrics import GROUPS, group_of
 from ddmd_bench.suite.schema import Suite
 
 # The page's parts by their ids.
@@ -52,8 +56,8 @@ def headlines(suite: Suite) -> list[str]:
     return [m for kind in ("image", "distribution") if (m := headline_metric(suite, kind))]
 
 
-def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
-    """Everything that the template interpolates."""
+def page_view(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict[str, Any]:
+    """Everything that the template of a page in this folder interpolates."""
     suite = run.suite
     headline = record["wins"]["metric"]
     marked = headline if headline and METRICS[headline].judges else None
@@ -63,6 +67,7 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
         "contents": {name: title for name, title in CONTENTS.items() if _has(record, name)},
         "files": FILES,
         "metrics": {m: METRICS[m] for m in suite.metrics},
+        "metric_groups": _metric_groups(suite),
         "headlines": headlines(suite),
         "marked": marked,
         "summary": summary(record),
@@ -98,15 +103,23 @@ def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
             {**claim, "result": claim_result(claim, len(suite.seeds))} for claim in record["claims"]
         ],
         "rules": rules_of({c.claim for c in suite.claims}, len(suite.seeds)),
-        "figures": dynamics_figures(record),
-        "evaluation_figures": evaluation_figures(record),
+        "figures": figures(record, dynamics_curves(record)),
+        "evaluation_figures": figures(record, evaluation_curves(record)),
+        "course": course_pictures(run),
         "legend": _legend(record),
         "trade": trade(record),
         "ranked": ranked(record, headline),
-        "cards": cards(record, suite),
+        "cards": cards(record, run, folder),
+        "set_values": set_values(suite),
         "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
     }
+
+
+def _metric_groups(suite: Suite) -> dict[str, list[str]]:
+    """The suite's metrics by the titles of their groups."""
+    found = {title: [m for m in suite.metrics if group_of(m) == g] for g, title in GROUPS.items()}
+    return {title: members for title, members in found.items() if members}
 
 
 def _share_bar(cells: dict[str, Any], metric: str | None) -> dict[str, float] | None:

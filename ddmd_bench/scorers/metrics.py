@@ -212,6 +212,23 @@ METRICS |= {
     for category in CATEGORIES
 }  # fmt: skip
 
+# What metrics have in common, by which wide tables show or hide them.
+GROUPS = {
+    "image": "Single images",
+    "category": "By category",
+    "prompt": "Images of one prompt",
+    "distribution": "Sets of images",
+    "reference": "Statistics",
+}
+
+
+def group_of(metric: str) -> str:
+    """A key of `GROUPS`."""
+    row = METRICS[metric]
+    if row.better == "reference":
+        return row.better
+    return "category" if row.counts else row.kind
+
 
 def headline_of(metrics: Iterable[str], kind: str) -> str | None:
     """The first of a kind that has a better direction."""

@@ -14,16 +14,21 @@ import torch
 
 from ddmd_bench.data.image_folders import read_image
 from ddmd_bench.data.image_writer import METADATA, ImageWriter
+from ddmd_bench.data.images import as_picture
 from ddmd_bench.files import ranks
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.made import LIST
 from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.files.numerics import numerics
 from ddmd_bench.files.provenance import provenance
 from ddmd_bench.files.records import DONE, SO_FAR, mark_done
 from ddmd_bench.students.drawing import iter_drawn
 from ddmd_bench.students.sources import SOURCES, ImageSource
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ddmd_bench.backends import Backend
     from ddmd_bench.planning.plan import Plan
     from ddmd_bench.planning.task import Task
 
@@ -32,9 +37,7 @@ if TYPE_CHECKING:
 def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
     """Write a student's images as PNG beside `metadata.jsonl` (an imagefolder of `datasets`)."""
     with ranks.together():
-        student = plan.seeded(task.student, task.seed)
-        backend = plan.prepared().opened(task.student)
-        source = SOURCES[student.row.source](student, backend, default_device())
+        backend, source = _opened(plan, task.student, task.seed)
     folder = task.folder / "images"
     images, goes_on = plan.images_of(task.student), plan.suite.until_settled is not None
     at_once = AtOnce(backend.images_at_once, "images")
@@ -55,6 +58,23 @@ def generate(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> No
     with ranks.together():
         if ranks.is_first():
             _mark_done(task, rows, source, at_once, backend.dtype, SO_FAR if goes_on else DONE)
+
+
+def _opened(plan: Plan, name: str, seed: int) -> tuple[Backend, ImageSource]:
+    student, backend = plan.seeded(name, seed), plan.prepared().opened(name)
+    return backend, SOURCES[student.row.source](student, backend, default_device())
+
+
+@torch.no_grad()
+def drawn_first(plan: Plan, name: str, seed: int) -> Image:
+    """A student's first image, drawn again by itself: that of its run, to the rounding of a batch.
+
+    It must be trained, its weights must be here.
+    """
+    with numerics():
+        _, source = _opened(plan, name, seed)
+        (drawn,) = iter_drawn(source.draw, plan.images_of(name)[:1], AtOnce(1, "images"))
+    return as_picture(drawn.levels[0])
 
 
 def _mark_done(

@@ -16,7 +16,7 @@ from ddmd_bench.errors import BenchError, Unreadable, said_by
 from ddmd_bench.files import ranks
 from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
-from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json
+from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json, write_whole
 from ddmd_bench.files.saving import save_checkpoint, save_tensors
 from ddmd_bench.files.tables import write_parquet
 from ddmd_bench.files.tensors import read_torch
@@ -30,6 +30,7 @@ from ddmd_bench.training.update import Training
 CHECKPOINT = "checkpoint.pt"
 REMEDY = "Put a whole one of this training in its place, or delete it to begin anew"
 DIAGNOSTICS, EVALUATIONS = "diagnostics.parquet", "evaluations.parquet"
+PICTURES = "pictures"  # ITERATION.webp of each evaluation
 # What a state raises that was made by something else. No RuntimeError: a GPU's own
 # failure is one, for which nobody should delete anything.
 UNFIT = (KeyError, TypeError, ValueError, AttributeError, BenchError)
@@ -132,9 +133,11 @@ class Course:
     def _evaluated(self, evaluator: Evaluator, state: dict[str, Tensor]) -> dict[str, float]:
         iteration, training = len(self.rows), self.training
         # Loaded as for its images: the one in training computes in another precision, unfused.
-        values = evaluator(
+        images = evaluator.drawn(
             load_student(training.backend, training.settings, state, training.device)
         )
+        values = evaluator.values_of(images)
+        write_whole(self.folder / PICTURES / f"{iteration:07}.webp", evaluator.pictures_of(images))
         return_memory()
         self.history += history_rows(iteration, values)
         best = self.best()
@@ -182,8 +185,9 @@ class Course:
             "best": self.best(),
             "provenance": provenance(settings.precision),
         }
-        names = (WEIGHTS, BEST, DIAGNOSTICS, EVALUATIONS)
-        mark_done(folder, record, [name for name in names if (folder / name).is_file()])
+        names = [n for n in (WEIGHTS, BEST, DIAGNOSTICS, EVALUATIONS) if (folder / n).is_file()]
+        pictures = sorted(f"{PICTURES}/{path.name}" for path in folder.glob(f"{PICTURES}/*.webp"))
+        mark_done(folder, record, [*names, *pictures])
         with suppress(OSError):  # it costs room, nothing else
             (folder / CHECKPOINT).unlink()
 

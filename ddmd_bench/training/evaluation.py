@@ -6,7 +6,8 @@ stage, through 8 bits as a PNG file would, so that its values are theirs for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ddmd_bench.backends import Backend
-from ddmd_bench.data.images import ImageId, as_picture, as_pictures, image_ids
-from ddmd_bench.data.prompts import Prompt, head_in_proportion
-from ddmd_bench.files.decoding import refuse_blank
+from ddmd_bench.data.images import ImageId, as_picture, as_pictures, image_ids, strip_of
+from ddmd_bench.data.prompts import Prompt, head_in_proportion, pictured
+from ddmd_bench.files.decoding import Unusable, refuse_blank
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.files.records import finite_or_none
 from ddmd_bench.measuring.aggregates import aggregate, counted
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]
+PICTURE = 96  # pixels of a side
 
 
 class Value(NamedTuple):
@@ -58,23 +60,32 @@ class Evaluator:
     t_list: tuple[float, ...]
     device: str
 
-    @torch.no_grad()
     def __call__(self, network: Denoise) -> dict[str, Value]:
         """The value of each metric, in the order of the settings.
 
         The network is sampled as it is. Neither its mode nor torch's random state is changed.
         """
-        cuda = [torch.device(self.device)] if self.device.startswith("cuda") else []
-        # A scorer that is used for the first time builds its network, which draws weights.
-        with torch.random.fork_rng(cuda):
+        return self.values_of(self.drawn(network))
+
+    def values_of(self, images: Images) -> dict[str, Value]:
+        """The same for images that were `drawn`."""
+        with self._apart():
             measured = measure(
-                self._drawn(network),
+                images,
                 self.settings.metrics,
                 self.student,
                 device=self.device,
                 dtype=getattr(torch, self.suite.scoring.dtype),
             )
             return {metric: self._value(metric, measured) for metric in self.settings.metrics}
+
+    def pictures_of(self, images: Images) -> bytes:
+        """The first image of each prompt that is `pictured`, beside each other, as WebP."""
+        ids = [prompt.prompt_id for prompt in pictured(self.prompts, self.settings.num_prompts)]
+        places = {
+            row["prompt_id"]: k for k, row in enumerate(images.rows) if row["image_index"] == 0
+        }
+        return strip_of([_or_none(images, places[prompt_id]) for prompt_id in ids], PICTURE)
 
     def _images(self, images_per_prompt: int) -> list[ImageId]:
         subset = head_in_proportion(self.prompts, self.settings.num_prompts)
@@ -84,14 +95,23 @@ class Evaluator:
     def _at_once(self) -> AtOnce:
         return AtOnce(self.backend.images_at_once, "images")
 
-    def _drawn(self, network: Denoise) -> Images:
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Leave torch's random state as it is, and no gradients."""
+        cuda = [torch.device(self.device)] if self.device.startswith("cuda") else []
+        # A scorer that is used for the first time builds its network, which draws weights.
+        with torch.random.fork_rng(cuda), torch.no_grad():
+            yield
+
+    def drawn(self, network: Denoise) -> Images:
         """The images of the subset, with a row each; 8 bits of them are kept, a batch at a time."""
         draw = few_step_draw(network, self.backend, self.t_list, self.seed, self.device)
         rows, levels = list[Row](), list[Tensor]()
         images = self._images(self.settings.images_per_prompt)
-        for batch in iter_drawn(draw, images, self._at_once):
-            rows += batch.rows
-            levels += batch.levels
+        with self._apart():
+            for batch in iter_drawn(draw, images, self._at_once):
+                rows += batch.rows
+                levels += batch.levels
         names = [f"image {row['image_index']} of prompt {row['prompt_id']}" for row in rows]
         return Images(rows, names, partial(_usable, levels))
 
@@ -111,6 +131,13 @@ class Evaluator:
         images = tuple(self._images(self.suite.reference.images_per_prompt))
         extractors = tuple(sorted(name for name in wanted if name))
         return _real_features(draw_real, images, extractors)[extractor]
+
+
+def _or_none(images: Images, row: int) -> Image | None:
+    try:
+        return images.open(row)
+    except Unusable:
+        return None
 
 
 def _usable(levels: Sequence[Tensor], row: int) -> Image:
