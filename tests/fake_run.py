@@ -177,6 +177,8 @@ def write_scores(
     for metric in suite.metrics:
         if metric not in table and METRICS[metric].kind == "image":
             table[metric] = 0.3 * quality + 0.02 * draws.random(n)
+        if (counts := METRICS[metric].counts) is not None:
+            table[counts] = 2.0
     table.to_parquet(folder / "per_image.parquet")
     features = draws.normal(size=(n, DIM)) + (1 - quality)
     np.save(folder / "features_attributes.npy", features.astype(np.float32))

@@ -44,7 +44,7 @@ def test_each_is_there_as_svg_and_as_pdf(record: dict[str, Any], tmp_path: Path)
             assert path.read_bytes().startswith(b"%PDF-")
         else:
             assert STUDENTS["dmd"]["title"] in words(path), path.name
-    assert "better to the right" in words(tmp_path / "differences_frechet_attributes.svg")
+    assert "better →" in words(tmp_path / "differences_frechet_attributes.svg")
     again = write_figures(record, tmp_path / "again")
     assert [p.read_bytes() for p in written] == [p.read_bytes() for p in again]
 

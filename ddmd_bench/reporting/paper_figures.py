@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import write_whole
 from ddmd_bench.reporting.figures import (
+    COLORS,
     Curves,
     draw_lines,
     dynamics_curves,
@@ -42,6 +43,7 @@ SETTINGS = {
     "grid.color": "#cccccc",
     "legend.frameon": False,
 }
+MARKERS = "osD^v"  # for students of one colour
 GREY = "#666666"  # of students that are not trained, as their marks on the page are hollow
 NO_DATES = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
 
@@ -117,45 +119,65 @@ def _differences(
     record: dict[str, Any], metric: str, rows: list[Mapping[str, Any]], axes: Axes
 ) -> None:
     """Better to the right, as on the page."""
-    row, styles = METRICS[metric], styles_in(record)
+    row, marks = METRICS[metric], _marks(record)
     for k, d in enumerate(rows):
-        color = styles[d["student"]].color if d["student"] in styles else GREY
+        mark = marks[d["student"]]
         low, value, high = (row.scale * d[key] for key in ("low", "value", "high"))
-        axes.plot([low, high], [k, k], color=color, linewidth=1.4)
-        hollow = d["student"] not in styles
-        axes.plot([value], [k], "o", markersize=4, color=color, mfc="white" if hollow else color)
+        axes.plot([low, high], [k, k], color=mark["color"], linewidth=1.4)
+        axes.plot([value], [k], markersize=4, **mark)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_title(record, d["student"]) for d in rows])
     axes.invert_yaxis()
     if row.better == "lower":
         axes.invert_xaxis()
     unit = f", {'points' if row.unit == '%' else row.unit}" if row.unit else ""
-    direction = "" if row.better == "reference" else "; better to the right"
     baseline = _title(record, record["suite"]["baseline"])
-    axes.set_xlabel(f"{_plain(row.title)}: difference to {baseline}{unit}{direction}")
+    title = f"{_plain(row.title)}: difference to {baseline}{unit}"
+    cast("Figure", axes.figure).suptitle(title, x=0.01, ha="left", fontsize="medium")
+    if row.better != "reference":
+        axes.set_xlabel("← worse    better →")
     axes.grid(axis="x")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0)
 
 
 def _cost(record: dict[str, Any], metric: str, axes: Axes) -> None:
-    row = METRICS[metric]
-    points = [
-        one
-        for one in trade(record)["students"]
-        if {"network_evaluations", metric} <= one["values"].keys()
-    ]
+    """A mark a student, the best first in the legend; the line joins whom no other beats."""
+    row, marks = METRICS[metric], _marks(record)
     sign = -1 if row.better == "higher" else 1
-    places = [(one["values"]["network_evaluations"], one["values"][metric]) for one in points]
-    for one, (x, y) in zip(points, places, strict=True):
-        color = one["color"] or GREY
-        axes.plot([x], [y], "o", markersize=5, color=color, mfc=one["color"] or "white")
-        axes.annotate(_plain(one["title"]), (x, y), (5, 3), textcoords="offset points", fontsize=7)
-    best = sorted(places[k] for k in front([(x, sign * y) for x, y in places]))
+    places = {
+        name: (one["values"]["network_evaluations"], one["values"][metric])
+        for name, one in zip(record["students"], trade(record)["students"], strict=True)
+        if {"network_evaluations", metric} <= one["values"].keys()
+    }
+    for name in sorted(places, key=lambda name: sign * places[name][1]):
+        x, y = places[name]
+        axes.plot([x], [y], label=_title(record, name), markersize=5, ls="", **marks[name])
+    points = [*places.values()]
+    best = sorted(points[k] for k in front([(x, sign * y) for x, y in points]))
     axes.plot([x for x, _ in best], [y for _, y in best], "--", color=GREY, linewidth=1, zorder=0)
     axes.set_xscale("log")
+    axes.minorticks_off()
+    ticks = sorted({x for x, _ in points})
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
     axes.set_xlabel("Network evaluations an image")
     unit = f", {row.unit}" if row.unit else ""
-    axes.set_ylabel(f"{_plain(row.title)}{unit} {ARROWS[row.better]}")
+    axes.set_title(f"{_plain(row.title)}{unit} {ARROWS[row.better]}", loc="left", fontsize="medium")
     axes.grid()
     axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _marks(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A student's mark: its colour, hollow grey ones for those that are not trained."""
+    styles = styles_in(record)
+    others = [name for name in record["students"] if name not in styles]
+    filled = {
+        name: {"color": style.color, "marker": MARKERS[k // len(COLORS) % len(MARKERS)]}
+        for k, (name, style) in enumerate(styles.items())
+    }
+    hollow = {
+        name: {"color": GREY, "mfc": "white", "marker": MARKERS[k % len(MARKERS)]}
+        for k, name in enumerate(others)
+    }
+    return filled | hollow
