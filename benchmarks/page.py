@@ -25,10 +25,10 @@ from PIL import Image, ImageDraw
 from benchmarks.many_prompts import METRICS, made_run
 from benchmarks.table import Table, as_text
 from ddmd_bench.files.records import write_whole
-from ddmd_bench.reporting.pages import html
+from ddmd_bench.reporting.html.pages import html
+from ddmd_bench.reporting.html.sheets import sheets_key, write_sheets
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import RunFiles
-from ddmd_bench.reporting.sheets import sheets_key, write_sheets
 from ddmd_bench.reporting.texts import texts_of
 
 POOL, SIDE = 256, 32  # images of a student that are told apart; pixels

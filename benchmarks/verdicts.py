@@ -149,7 +149,9 @@ def results(runs: Path) -> Table:
             places = "--runs", folder / "runs", "--reports", folder / "reports"
             harness("run", suite, *places, codes=(0, 3))
             for student in students:
-                found[student] = verdict(suite, student, folder / "runs", plan.runs / plan.suite.name)
+                found[student] = verdict(
+                    suite, student, folder / "runs", plan.runs / plan.suite.name
+                )
     return Table(
         "`check --baseline` calls worse what is worse, and what is not it does not.",
         ("student", "verdict", "accuracy", "first reason"),

@@ -16,7 +16,7 @@ from PIL import Image
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.objective.schedules import tau_of
 from ddmd_bench.planning.plan import make_plan
-from ddmd_bench.reporting.cards import SIDE, SNIPPET, cards
+from ddmd_bench.reporting.html.cards import SIDE, SNIPPET, cards
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_run
 from ddmd_bench.stages.generate import generate

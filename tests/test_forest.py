@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddmd_bench.reporting.forest import EDGE, Axis
-from ddmd_bench.reporting.ranked import ranked
+from ddmd_bench.reporting.html.forest import EDGE, Axis
+from ddmd_bench.reporting.html.ranked import ranked
 from ddmd_bench.scorers import METRICS
 
 NUMBERS = st.floats(-1e4, 1e4).filter(lambda x: x == 0 or abs(x) > 1e-6)

@@ -16,9 +16,10 @@ import pytest
 from fake_run import make_run, make_suite
 from markdown_it import MarkdownIt
 
-from ddmd_bench.reporting import ci, pages
+from ddmd_bench.reporting import ci
 from ddmd_bench.reporting.between import between, between_markdown
 from ddmd_bench.reporting.checked import Checked, Held, lines_of
+from ddmd_bench.reporting.html import pages
 from ddmd_bench.reporting.power import power_markdown
 from ddmd_bench.reporting.tables import csv_text, markdown_table
 from ddmd_bench.reporting.worst import Worst

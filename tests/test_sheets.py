@@ -16,10 +16,10 @@ from fake_run import make_run, make_suite
 from PIL import Image
 
 from ddmd_bench.planning.plan import Plan
-from ddmd_bench.reporting.browsing import MISSING, RIGHT, UNJUDGED, browsing
+from ddmd_bench.reporting.html.browsing import MISSING, RIGHT, UNJUDGED, browsing
+from ddmd_bench.reporting.html.sheets import FOLDER, Layout, sheet, sheet_name, sheets_key
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
-from ddmd_bench.reporting.sheets import FOLDER, Layout, sheet, sheet_name, sheets_key
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stages.report import report
 

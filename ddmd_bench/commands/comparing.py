@@ -30,8 +30,8 @@ def compare(
 ) -> None:
     """Hold students of one report against students of each other one, seed by seed."""
     from ddmd_bench.reporting.between import between, between_markdown, between_table, said_before
-    from ddmd_bench.reporting.between_page import between_page
     from ddmd_bench.reporting.escaping import one_line
+    from ddmd_bench.reporting.html.between_page import between_page
     from ddmd_bench.reporting.saved import read_report
 
     if output is not None:

@@ -30,7 +30,7 @@ from ddmd_bench.suite.schema import Suite
 
 _REPORT_SOURCES = (
     "stats/*.py", "stages/report.py",
-    *(f"reporting/*.{kind}" for kind in ("py", "j2", "js", "css", "yaml")),
+    *(f"reporting/**/*.{kind}" for kind in ("py", "j2", "js", "css", "yaml")),
 )  # fmt: skip
 
 

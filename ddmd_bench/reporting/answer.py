@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ddmd_bench.reporting.claim_words import claim_result
 from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
 from ddmd_bench.reporting.summary import summary
-from ddmd_bench.reporting.view import claim_result
 
 TITLE, CELL = 26, 24  # characters of a column, about
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddmd_bench.errors import BenchError, said_by
+from ddmd_bench.reporting.html.templates import content_policy, environment, script_of
 from ddmd_bench.reporting.numbers import heading, interval_shown, metric_shown
 from ddmd_bench.reporting.saved import read_report
-from ddmd_bench.reporting.templates import content_policy, environment, script_of
 from ddmd_bench.scorers import METRICS
 
 TEMPLATE, SCRIPTS = "board.html.j2", ("tables.js",)

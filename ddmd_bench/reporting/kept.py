@@ -9,8 +9,8 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import content_key, write_whole
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.reporting.baselines import folders_of
+from ddmd_bench.reporting.html.sheets import FOLDER
 from ddmd_bench.reporting.saved import read_report
-from ddmd_bench.reporting.sheets import FOLDER
 
 
 def shows_images_of(record: dict[str, Any], plan: Plan) -> bool:

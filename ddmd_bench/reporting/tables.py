@@ -9,6 +9,7 @@ from typing import Any
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
+from ddmd_bench.reporting.claim_words import claim_result
 from ddmd_bench.reporting.claims import rules_of
 from ddmd_bench.reporting.escaping import all_in_markdown, in_markdown, visible
 from ddmd_bench.reporting.literature_view import literature_view
@@ -24,7 +25,6 @@ from ddmd_bench.reporting.seeds import fewer_than_expected, shortfall
 from ddmd_bench.reporting.sequential import TITLE, limits, said
 from ddmd_bench.reporting.sequential import rows as rows_settled
 from ddmd_bench.reporting.summary import summary
-from ddmd_bench.reporting.view import claim_result
 from ddmd_bench.scorers import METRICS
 
 DIFFERENCE_COLUMNS = (

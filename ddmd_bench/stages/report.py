@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.files.records import remove_cut, write_whole
 from ddmd_bench.reporting.baselines import folders_of
-from ddmd_bench.reporting.pages import html, page_place
+from ddmd_bench.reporting.html.pages import html, page_place
+from ddmd_bench.reporting.html.sheets import sheets_key, write_sheets
 from ddmd_bench.reporting.pictures import NUM_EMBEDDED, shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run
-from ddmd_bench.reporting.sheets import sheets_key, write_sheets
 from ddmd_bench.reporting.texts import PAGE, texts_of
 
 if TYPE_CHECKING:

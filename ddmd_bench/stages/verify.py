@@ -13,7 +13,7 @@ from ddmd_bench.files.packed import Packed, kind_of
 from ddmd_bench.files.records import as_json, differing, read_json
 from ddmd_bench.planning.plan import report_sources
 from ddmd_bench.reporting.baselines import folders_of
-from ddmd_bench.reporting.pages import html, page_place
+from ddmd_bench.reporting.html.pages import html, page_place
 from ddmd_bench.reporting.pictures import NUM_EMBEDDED, shown_files
 from ddmd_bench.reporting.record import build_record
 from ddmd_bench.reporting.runfiles import load_run

@@ -7,9 +7,9 @@ from typing import Any
 
 from ddmd_bench.files.records import json_text, write_whole
 from ddmd_bench.reporting.escaping import in_markdown
+from ddmd_bench.reporting.html.templates import environment
 from ddmd_bench.reporting.latex import escaped
 from ddmd_bench.reporting.tables import csv_text, markdown_table
-from ddmd_bench.reporting.templates import environment
 from ddmd_bench.study.view import (
     CSV_COLUMNS,
     csv_rows,

@@ -19,12 +19,11 @@
     disagree: "metrics disagree most first", random: "at random, always alike",
   };
   const VERDICTS = { all: "all", won: "won", lost: "lost", changed: "changed", alike: "alike" };
-  const VIEWS = { one: "One", flicker: "Flicker", slider: "Slider", difference: "Difference" };
   const DEFAULT = {
     a: run.a, b: run.b, metric: run.metric, order: "worst", query: "", set: "", category: "", verdict: "all",
     size: small ? 64 : 112, columns: students.map((one) => one.name), hidden: [], pins: [], at: "", view: "", look: "", image: 0,
   };
-  let state = read(), shown = [], cursor = 0, linked = null, flickered = false, timer;
+  let state = read(), shown = [], cursor = 0, linked = null;
 
   // Positive where a is better; of a metric without a better direction where its value is larger.
   function difference(metric, prompt) {
@@ -111,16 +110,6 @@
 
   // ---- Parts of the page
 
-  function element(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, of] of Object.entries(attributes)) {
-      if (name.startsWith("on")) made.addEventListener(name.slice(2), of);
-      else if (of === true) made.setAttribute(name, "");
-      else if (of !== false && of !== null && of !== undefined) made.setAttribute(name, of);
-    }
-    made.append(...children);
-    return made;
-  }
   function select(key, label, options, id = key) {
     const made = element("select", { id: `browser-${id}`, onchange: () => change({ [key]: made.value }) });
     for (const [name, text] of Object.entries(options)) made.append(element("option", { value: name }, text));
@@ -138,7 +127,9 @@
   const head = element("div", { class: "head" });
   const space = element("div", { class: "space" });
   const scroll = element("div", { class: "rows", tabindex: 0, role: "region", "aria-label": "Pictures of all prompts, students side by side" }, head, space);
-  const dialog = element("dialog", { class: "viewer", tabindex: -1, "aria-label": "One prompt" });
+
+  const viewer = pictureViewer(run, titles, tile, change), { dialog } = viewer;
+  const view = () => viewer.show(state);
 
   function controls() {
     const parts = [
@@ -308,78 +299,6 @@
     view();
   }
 
-  // ---- One prompt, large
-
-  function layer(student, prompt, className) {
-    const made = element("div", { class: `layer ${className}` }, tile(student, prompt, state.image));
-    const path = linkTo(student, prompt, state.image);
-    if (path) {
-      const whole = element("img", { src: path, alt: `${titles[student]}: ${prompts[prompt]}`, onerror: () => whole.remove() });
-      if (small) whole.className = "small";
-      made.append(whole);
-    }
-    return made;
-  }
-  // Whom the viewer shows, and beside whom.
-  function pair() {
-    const first = state.look || state.a;
-    return [first, first === state.b ? state.a : state.b];
-  }
-  function view() {
-    clearInterval(timer);
-    flickered = false;
-    const prompt = ids.indexOf(state.at), [a, b] = pair();
-    if (!state.view || prompt < 0) {
-      if (dialog.open) dialog.close();
-      return;
-    }
-    const chosen = element("select", { id: "browser-look", "aria-label": "Student", onchange: () => change({ look: chosen.value }) });
-    for (const [name, text] of Object.entries(titles)) chosen.append(element("option", { value: name, selected: name === a }, text));
-    const two = state.view !== "one";
-    const stage = element("div", { class: `stage ${state.view}` });
-    stage.style.aspectRatio = `${run.tile[0]} / ${run.tile[1]}`;
-    stage.append(layer(a, prompt, "a"), ...(two ? [layer(b, prompt, "b")] : []));
-    const cut = element("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Where one image ends and the other begins", oninput: () => stage.style.setProperty("--cut", `${cut.value}%`) });
-    const caption = element("p", { class: "caption", role: "status" });
-    const say = () => {
-      const name = { one: titles[a], slider: `${titles[b]} left, ${titles[a]} right`, difference: `${titles[a]} and ${titles[b]}: black is alike, four times as bright as it is` };
-      caption.textContent = state.view === "flicker" ? titles[flickered ? b : a] : name[state.view];
-      stage.classList.toggle("other", flickered);
-    };
-    say();
-    const modes = Object.entries(VIEWS).map(([name, text]) => element("button", { "aria-pressed": String(state.view === name), onclick: () => change({ view: name }) }, text));
-    const images = Array.from({ length: students[at[a]].files[prompt]?.length ?? 0 }, (_, k) => k).slice(0, numbers.images);
-    const which = images.length > 1 ? images.map((k) => element("button", { "aria-pressed": String(k === state.image), onclick: () => change({ image: k }) }, `image ${k + 1}`)) : [];
-    const rows = metrics.map((one, m) => element(
-      "tr", {}, element("th", { scope: "row" }, one.title), ...[a, b].map((name) => element("td", { class: "num" }, told(m, value(name, m, prompt)))),
-      element("td", { class: "num" }, told(m, value(a, m, prompt) - value(b, m, prompt), true)),
-    ));
-    const titlesRow = element("tr", {}, element("td"), element("th", { scope: "col" }, titles[a]), element("th", { scope: "col" }, titles[b]), element("th", { scope: "col" }, "Difference"));
-    const paths = [a, b].map((name) => linkTo(name, prompt, state.image));
-    const files = [a, b].map((name, k) => (paths[k] ? element("a", { href: paths[k] }, `${titles[name]}: ${fileOf(name, prompt, state.image)}`) : element("span", {}, `${titles[name]}: ${fileOf(name, prompt, state.image) ?? "no image"}`)));
-    const held = dialog.contains(document.activeElement) ? document.activeElement : null;
-    dialog.replaceChildren(
-      element("div", { class: "buttons" }, ...modes, ...which, element("button", { class: "close", onclick: () => change({ view: "" }) }, "Close")),
-      element("div", { class: "halves" }, element("div", {}, stage, ...(state.view === "slider" ? [cut] : []), caption),
-        element("div", {},
-          element("blockquote", {}, prompts[prompt]), element("p", { class: "muted" }, ids[prompt]),
-          element("div", { class: "bar" }, chosen),
-          element("table", {}, element("thead", {}, titlesRow), element("tbody", {}, ...rows)),
-          element("p", { class: "muted" }, ...files.flatMap((one, k) => (k ? [element("br"), one] : [one]))),
-          element("p", { class: "muted" }, "Keys: left and right another student, up and down another prompt, Space flickers, Esc closes."))),
-    );
-    if (!dialog.open) dialog.showModal();
-    // Whoever works by keys stays where they were, in what is made anew.
-    const same = (one) => (held?.id ? one.id === held.id : held?.tagName === "BUTTON" && one.textContent === held.textContent);
-    ([...dialog.querySelectorAll("button, select")].find(same) ?? dialog).focus();
-    function flick() {
-      flickered = !flickered;
-      say();
-    }
-    dialog.flick = flick;
-    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (state.view === "flicker" && !still) timer = setInterval(flick, 700);
-  }
   function step(by) {
     if (!shown.length) return;
     cursor = Math.min(shown.length - 1, Math.max(0, cursor + by));
@@ -392,7 +311,7 @@
     view();
   }
   function another(by) {
-    const names = ordered(), [now] = pair();
+    const names = ordered(), [now] = viewer.pair(state);
     change({ look: names[(names.indexOf(now) + by + names.length) % names.length] });
   }
   function pressed(event) {
@@ -401,7 +320,7 @@
     const does = {
       ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1),
       ...(open
-        ? { ArrowLeft: () => another(-1), ArrowRight: () => another(1), " ": () => { if (state.view === "flicker") { clearInterval(timer); dialog.flick(); } else change({ view: "flicker" }); } }
+        ? { ArrowLeft: () => another(-1), ArrowRight: () => another(1), " ": () => { if (state.view === "flicker") viewer.turn(); else change({ view: "flicker" }); } }
         : { Enter: () => change({ at: ids[shown[cursor]] ?? "", view: "one" }), "/": () => search.focus() }),
     }[key];
     if (!does || (key === " " && event.target.closest("button"))) return;

@@ -6,18 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddmd_bench.reporting import numbers
-from ddmd_bench.reporting.browsing import browsing
+from ddmd_bench.reporting.html.browsing import browsing
+from ddmd_bench.reporting.html.templates import content_policy, environment, script_of
+from ddmd_bench.reporting.html.view import page_view
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.reporting.seeds import fewer_than_expected
-from ddmd_bench.reporting.templates import content_policy, environment, script_of
-from ddmd_bench.reporting.view import page_view
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
 TEMPLATE, SCRIPTS = (
     "index.html.j2",
-    ("page.js", "tables.js", "cost.js", "course.js", "run_data.js", "browser.js"),
+    (
+        "page.js",
+        "tables.js",
+        "cost.js",
+        "course.js",
+        "element.js",
+        "run_data.js",
+        "viewer.js",
+        "browser.js",
+    ),
 )
 
 

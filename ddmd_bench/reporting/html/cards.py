@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddmd_bench.objective.methods import BELOW_T, METHODS, Method
-from ddmd_bench.reporting.browsing import beside
+from ddmd_bench.reporting.html.browsing import beside
 from ddmd_bench.reporting.numbers import metric_shown, shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS

@@ -9,9 +9,9 @@ from typing import Any
 from ddmd_bench.reporting.between import Row, is_equal, said_before
 from ddmd_bench.reporting.board import SCRIPTS, Cell
 from ddmd_bench.reporting.differences import outcome_of
-from ddmd_bench.reporting.forest import Axis
+from ddmd_bench.reporting.html.forest import Axis
+from ddmd_bench.reporting.html.templates import content_policy, environment, script_of
 from ddmd_bench.reporting.numbers import heading, interval_shown, metric_shown, p_shown, unit_of
-from ddmd_bench.reporting.templates import content_policy, environment, script_of
 from ddmd_bench.scorers import METRICS
 
 TEMPLATE = "between.html.j2"

@@ -9,21 +9,22 @@ import yaml
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
-from ddmd_bench.reporting.cards import cards
+from ddmd_bench.reporting.claim_words import claim_result
 from ddmd_bench.reporting.claims import rules_of
-from ddmd_bench.reporting.course_pictures import course_pictures
 from ddmd_bench.reporting.figures import dynamics_curves, evaluation_curves, figures, styles_in
-from ddmd_bench.reporting.forest import Axis
+from ddmd_bench.reporting.html.cards import cards
+from ddmd_bench.reporting.html.course_pictures import course_pictures
+from ddmd_bench.reporting.html.forest import Axis
+from ddmd_bench.reporting.html.ranked import ranked
+from ddmd_bench.reporting.html.set_values import set_values
 from ddmd_bench.reporting.literature_view import literature_view
-from ddmd_bench.reporting.numbers import interval_shown, metric_shown, shown, significant, unit_of
+from ddmd_bench.reporting.numbers import interval_shown, metric_shown
 from ddmd_bench.reporting.pictures import pictures_of
-from ddmd_bench.reporting.ranked import ranked
 from ddmd_bench.reporting.ranking import headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, real_in
 from ddmd_bench.reporting.seeds import shortfall
 from ddmd_bench.reporting.sequential import TITLE, limits, said
 from ddmd_bench.reporting.sequential import rows as rows_settled
-from ddmd_bench.reporting.set_values import set_values
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.reporting.trade import trade
 from ddmd_bench.scorers import METRICS
@@ -177,35 +178,3 @@ def _heat(record: dict[str, Any], metric: str) -> dict[str, dict[str, float]]:
                 ahead.setdefault(name, {})[group] = sign * (cell["value"] - mark)
     most = max((abs(v) for own in ahead.values() for v in own.values()), default=0.0) or 1.0
     return {name: {group: v / most for group, v in own.items()} for name, own in ahead.items()}
-
-
-def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
-    """The numbers a verdict rests on, in words."""
-    value, low, high, metric = (claim[k] for k in ("value", "low", "high", "metric"))
-    note: str = claim["note"]
-    if value is None:
-        return note
-    if claim["claim"] == "bounded":
-        text = (
-            f"between {significant(low)} and {significant(high)} times its start, "
-            f"{significant(value)} times at the end"
-        )
-    elif claim["claim"] == "rises":
-        interval = f"{significant(low)} to {significant(high)}"
-        which = "95 % interval" if num_seeds == 1 else "the seeds' 95 % intervals lie within"
-        text = f"rise over the training {significant(value)} ({which} {interval})"
-    elif claim["claim"] == "preferred":
-        interval = f"{shown(100 * low, 1)} to {shown(100 * high, 1)}"
-        text = f"above in {shown(100 * value, 1)} % (95 % interval {interval})"
-    else:
-        which = "95 % interval" + (f" over {claim['over']}" if num_seeds > 1 else "")
-        if claim["claim"] == "worst":
-            lead = "the others are ahead by at least"
-        else:
-            lead = "difference"
-            # As among the differences: student minus other.
-            if claim["claim"] == "beats" and METRICS[metric].better == "lower":
-                value, low, high = -value, -high, -low
-        amount = metric_shown(metric, value, sign=True) + unit_of(metric, difference=True)
-        text = f"{lead} {amount} ({which} {interval_shown(metric, low, high, sign=True)})"
-    return "; ".join(filter(None, [text, claim["why"], note]))

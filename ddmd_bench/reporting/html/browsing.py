@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ddmd_bench.measuring.aggregates import values_of
 from ddmd_bench.reporting.escaping import visible
 from ddmd_bench.reporting.figures import styles_in
+from ddmd_bench.reporting.html.sheets import EMBEDDED, FOLDER, TILE, Layout, sheet_uri, sheets_key
 from ddmd_bench.reporting.runfiles import RunFiles
-from ddmd_bench.reporting.sheets import EMBEDDED, FOLDER, TILE, Layout, sheet_uri, sheets_key
 from ddmd_bench.scorers import METRICS
 
 if TYPE_CHECKING:
