@@ -136,22 +136,19 @@ def verdict(suite: Path, student: str, runs: Path, baseline: Path) -> tuple[str,
     return TOLD[student], found["status"], str(held), str(least)
 
 
-def results(runs: Path) -> Table:
-    """The verdicts, in the order of `TOLD`."""
+def results(runs: Path, work: Path) -> Table:
+    """The verdicts, in the order of `TOLD`; what is made stays in `work`."""
     plan = make_plan(load_suite(str(ROOT / SUITE)), runs, ROOT / "reports")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for change, make in CHANGES.items():
-            write_images(plan, make(plan), folder / change)
-        found = {}
-        for suite, students in suites(folder):
-            # 3: images that are all black have no value that could be scored.
-            places = "--runs", folder / "runs", "--reports", folder / "reports"
-            harness("run", suite, *places, codes=(0, 3))
-            for student in students:
-                found[student] = verdict(
-                    suite, student, folder / "runs", plan.runs / plan.suite.name
-                )
+    for change, make in CHANGES.items():
+        if not (work / change).is_dir():
+            write_images(plan, make(plan), work / change)
+    found = {}
+    for suite, students in suites(work):
+        # 3: images that are all black have no value that could be scored.
+        places = "--runs", work / "runs", "--reports", work / "reports"
+        harness("run", suite, *places, codes=(0, 3))
+        for student in students:
+            found[student] = verdict(suite, student, work / "runs", plan.runs / plan.suite.name)
     return Table(
         "`check --baseline` calls worse what is worse, and what is not it does not.",
         ("student", "verdict", "accuracy", "first reason"),
@@ -162,10 +159,11 @@ def results(runs: Path) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--work", type=Path, help="a folder to keep what is made; else none")
     options = parser.parse_args()
     limit_threads(1)
-    with numerics():
-        print(as_text(results(options.runs)))
+    with numerics(), tempfile.TemporaryDirectory() as folder:
+        print(as_text(results(options.runs, options.work or Path(folder))))
 
 
 if __name__ == "__main__":

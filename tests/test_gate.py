@@ -144,6 +144,40 @@ def test_black_images_are_found_before_any_metric(
     assert first.text.startswith("5 of 80 images, 0 of the baseline's, e.g. 00000.png")
 
 
+def all_black(folder: Path) -> None:
+    """No image has a value, so that scoring them failed."""
+    for path in (folder / "generate/decoupled_hybrid-0/images").glob("*.png"):
+        Image.new("RGB", (32, 32)).save(path)
+    shutil.rmtree(folder / "score/decoupled_hybrid-0")
+
+
+def test_images_that_cannot_be_scored_are_worse(
+    plan: Plan, baseline: Baseline, tmp_path: Path
+) -> None:
+    """By themselves, and beside students that are compared as ever."""
+    run = changed(plan, tmp_path / "run", all_black)
+    alone = verdict(run, baseline)
+    assert (alone.status, failed(alone)) == ("worse", {"black"})
+    assert alone.failed[0].text.startswith("80 of 80 images, 0 of the baseline's")
+    assert any("was not scored: its images alone were looked at" in note for note in alone.notes)
+    every = gate.against_baseline(run, baseline, gate.pairs_of(run, baseline, None, None))
+    assert every.status == "worse"
+    assert [one.name for one in every.failed if one.status == "failed"] == [
+        "decoupled_hybrid, black"
+    ]
+    assert {one.name.split(", ")[0] for one in every.held} > {"dmd", "teacher", "ca_only"}
+
+
+def test_images_that_are_whole_but_not_scored_yet_are_no_verdict(
+    plan: Plan, baseline: Baseline, tmp_path: Path
+) -> None:
+    run = changed(
+        plan, tmp_path / "run", lambda folder: shutil.rmtree(folder / "score/decoupled_hybrid-0")
+    )
+    with pytest.raises(NotRun, match="was not scored"):
+        verdict(run, baseline)
+
+
 def test_a_margin_that_so_few_images_cannot_show_is_too_few(plan: Plan, tmp_path: Path) -> None:
     """Three images changed sides each way: no loss, but none as small as half a point either."""
     suite = make_suite(gate={"prompt_accuracy": {"margin": 0.005}})

@@ -85,9 +85,14 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
         held = [Held("protocol", name, "failed", text, math.inf) for name, text in named]
         return Checked("incomparable", held, [])
     seeds = _seeds_of(run.suite.seeds, baseline.seeds)
+    margins, in_sequence = margins_of(run.suite), run.suite.until_settled is not None
+    broken, notes = _not_scored(run, _joined(run, baseline, pairs, seeds), pairs, margins)
+    pairs = [pair for pair in pairs if pair not in broken]
+    broken_pictures = [one for held in broken.values() for one in held]
+    if not pairs:
+        return Checked("worse", broken_pictures, notes)
     _refuse_missing(run, baseline, pairs, seeds)
     joined = _joined(run, baseline, pairs, seeds)
-    margins, in_sequence = margins_of(run.suite), run.suite.until_settled is not None
     compare = make_compare(joined, together=len(pairs) * len(margins))
     found = [
         _compared(joined, pair, metric, margin, compare(metric, pair[0], _old(pair[1])))
@@ -101,14 +106,15 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
         held for new, old in pairs for held in held_pictures(joined, new, _old(old), margins)
     ]
     metrics = [verdict_on(one, p) for one, p in zip(found, adjusted, strict=True)]
-    held = [*pictures, *metrics]
+    held = [*broken_pictures, *pictures, *metrics]
     worst = [
         prompt
         for one, its in zip(found, metrics, strict=True)
         if its.status == "failed"
         for prompt in worst_prompts(joined, one.pair[0], _old(one.pair[1]), one.metric, its.name)
     ]
-    return Checked(_status(held), held, _notes(joined, margins, seeds), tuple(worst))
+    notes += _notes(joined, margins, seeds)
+    return Checked(_status(held), held, notes, tuple(worst))
 
 
 def _status(held: Sequence[Held]) -> Status:
@@ -118,6 +124,22 @@ def _status(held: Sequence[Held]) -> Status:
 
 def _old(student: str) -> str:
     return f"{student} of the baseline"
+
+
+def _not_scored(
+    run: RunFiles, joined: RunFiles, pairs: Sequence[Pair], margins: dict[str, Margin]
+) -> tuple[dict[Pair, list[Held]], list[str]]:
+    """Of students without scores what is wrong with their images, where something is: images that
+    are all black have no value that could be compared."""
+    broken, notes = dict[Pair, list[Held]](), []
+    for new, old in pairs:
+        missing = [one.missing for one in run.students[new].values() if one.missing]
+        if missing:
+            pictures = held_pictures(joined, new, _old(old), margins)
+            if found := [one for one in pictures if one.status == "failed"]:
+                broken[new, old] = found
+                notes.append(f"{new} {missing[0]}: its images alone were looked at")
+    return broken, notes
 
 
 def _refuse_missing(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair], seeds: Seeds) -> None:
