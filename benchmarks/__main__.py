@@ -55,6 +55,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "losses": Benchmark("which losses `check --baseline` sees, by the number of images"),
     "coverage": Benchmark("how often intervals contain the truth, and tests see what is not there"),
     "sequential": Benchmark("how many prompts a comparison takes that stops when it is settled"),
+    "verdicts": Benchmark(
+        "what `check --baseline` says of students that were changed in a known way",
+        left_out="it needs a finished run of `shapes` and trains twice",
+    ),
     "memory": Benchmark(
         "peak memory of training all weights and of training adapters",
         left_out="it needs 24 GiB, since activations outweigh the weights of a smaller network",

@@ -37,7 +37,7 @@ def verdicts(num_images: int, loss: float, num_runs: int) -> Counter[str]:
         drawn[1] = np.where(generator.random(num_images) < 0.5, drawn[0], drawn[1])
         old, new = drawn[0] < hard, drawn[1] < hard * (1 - loss / ACCURACY)
         paired = paired_difference(new, old, groups, seed=run, bounds=METRICS[METRIC].bounds)
-        difference = Difference(*paired)
+        difference = Difference(**paired._asdict())
         values = float(new.mean()), float(old.mean())
         one = Compared(("new", "new"), METRIC, difference, MARGIN, values)
         found[verdict_on(one, difference.p_value).status] += 1

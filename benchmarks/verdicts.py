@@ -136,8 +136,11 @@ def verdict(suite: Path, student: str, runs: Path, baseline: Path) -> tuple[str,
     return TOLD[student], found["status"], str(held), str(least)
 
 
-def results(runs: Path, work: Path) -> Table:
-    """The verdicts, in the order of `TOLD`; what is made stays in `work`."""
+def results(runs: Path = ROOT / "runs", work: Path | None = None) -> Table:
+    """The verdicts, in the order of `TOLD`; what is made stays in `work`, where one is named."""
+    if work is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return results(runs, Path(folder))
     plan = make_plan(load_suite(str(ROOT / SUITE)), runs, ROOT / "reports")
     for change, make in CHANGES.items():
         if not (work / change).is_dir():
@@ -162,8 +165,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="a folder to keep what is made; else none")
     options = parser.parse_args()
     limit_threads(1)
-    with numerics(), tempfile.TemporaryDirectory() as folder:
-        print(as_text(results(options.runs, options.work or Path(folder))))
+    with numerics():
+        print(as_text(results(options.runs, options.work)))
 
 
 if __name__ == "__main__":

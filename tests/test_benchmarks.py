@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import losses
 from benchmarks.__main__ import BENCHMARKS, preamble
 from benchmarks.document import Sitting, replaced, sections_of
 from benchmarks.table import Table, as_markdown, as_text
@@ -64,6 +65,12 @@ def test_only_the_named_sections_are_replaced() -> None:
     assert replaced(second, {}, "# New title", order) == second
     # A benchmark that is gone takes its section with it.
     assert [*sections_of(replaced(second, {}, "# Title", order[1:]))] == ["run", "size"]
+
+
+def test_the_losses_that_are_seen_are_verdicts() -> None:
+    """A loss of eight points is worse, none is not: made-up students are compared, not missing."""
+    assert losses.verdicts(784, 0.08, 5) == {"failed": 5}
+    assert losses.verdicts(3200, 0.0, 5) == {"ok": 5}
 
 
 def test_what_is_left_out_says_why() -> None:

@@ -209,7 +209,7 @@ def test_a_false_worse_is_rare_and_a_margin_that_is_lost_is_seldom_called_ok() -
         for k in range(300):
             values = generator.normal(loss, 1.0, 40)
             paired = paired_difference(values, 0 * values, prompts, seed=k)
-            difference = gate.Difference(*paired)
+            difference = gate.Difference(**paired._asdict())
             one = gate.Compared(("a", "a"), "hps_v3", difference, 0.5, (0.0, 0.0))
             status = gate.verdict_on(one, difference.p_value).status
             wrong[loss] += status == ("failed" if loss == 0.0 else "ok")
