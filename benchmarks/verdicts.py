@@ -109,7 +109,7 @@ def suites(folder: Path) -> Iterator[tuple[Path, Sequence[str]]]:
         suite = whole | {"name": name, "students": of_suite, "seeds": [seed], "claims": []}
         suite["baseline"] = next(iter(of_suite))
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(suite), "utf-8")
+        path.write_text(yaml.safe_dump(suite, sort_keys=False), "utf-8")
         yield path, [*of_suite]
 
 
@@ -151,7 +151,7 @@ def results(runs: Path = ROOT / "runs", work: Path | None = None) -> Table:
         places = "--runs", work / "runs", "--reports", work / "reports"
         harness("run", suite, *places, codes=(0, 3))
         for student in students:
-            found[student] = verdict(suite, student, work / "runs", plan.runs / plan.suite.name)
+            found[student] = verdict(suite, student, work / "runs", plan.report_folder)
     return Table(
         "`check --baseline` calls worse what is worse, and what is not it does not.",
         ("student", "verdict", "accuracy", "first reason"),

@@ -33,6 +33,7 @@ from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.schema import Suite
 
 OF_IMAGES, OF_SETS = Margin(spreads=0.1), Margin(share=0.1)  # where a suite names none
+_SAID = "{found!r}, the baseline's {expected!r}"
 Pair = tuple[str, str]  # a student and the baseline's
 Seeds = dict[int, int]  # the baseline's by the run's
 
@@ -80,7 +81,7 @@ def pairs_of(
 
 def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -> Checked:
     """The verdict on every pair and gating metric; incomparable where the protocols differ."""
-    if lines := list(differing("protocol", run.protocol, baseline.protocol)):
+    if lines := list(differing("protocol", run.protocol, baseline.protocol, _SAID)):
         named = [line.split(": ", 1) for line in lines]
         held = [Held("protocol", name, "failed", text, math.inf) for name, text in named]
         return Checked("incomparable", held, [])
