@@ -29,7 +29,7 @@ from ddmd_bench.planning.downloads import require_here
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.scorers import METRICS, SCORERS, ScorerModel, loaded, needed_scorers
 from ddmd_bench.scorers.checkpoints import shapes_of
-from ddmd_bench.scorers.clip import aesthetic, scorer, transforms
+from ddmd_bench.scorers.clip import aesthetic, features, scorer, transforms
 from ddmd_bench.scorers.clip.scorer import READINGS
 from ddmd_bench.scorers.clip.tokens import tokens
 from ddmd_bench.scorers.weights import OWN_FOLDER
@@ -694,3 +694,34 @@ def test_a_suite_has_them_examined_and_reported(
         assert report(plan)["table"]["teacher_2"]["hps_v21"]["all"] == cell
     finally:
         loaded.cache_clear()
+
+
+def test_features_at_336_px_are_the_image_towers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CMMD's: of the centre square, of length 1, as open_clip's own network gives them."""
+    vision = SMALL_QUICK["vision_cfg"] | {"image_size": features.SIZE, "patch_size": 84}
+    config = SMALL_QUICK | {"vision_cfg": vision}
+    monkeypatch.setattr(features, "ARCHITECTURE", replace(features.ARCHITECTURE, config=config))
+    torch.manual_seed(3)
+    network = open_clip.CLIP(**config).eval()
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    monkeypatch.setenv(OWN_FOLDER, str(tmp_path))
+    model = SCORERS["clip_vit_l_14_336"].load("clip_vit_l_14_336", "cpu", torch.bfloat16)
+    levels = np.random.default_rng(0).integers(0, 256, (50, 81, 3)).astype(np.uint8)
+    image = Image.fromarray(levels)
+    square = image.crop((15, 0, 65, 50)).resize((336, 336), Image.Resampling.BICUBIC)
+    inputs = model.preprocess(image)
+    assert np.array_equal(inputs.numpy(), np.asarray(square))
+    pixels = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)[None].float() / 255
+    mean, std = (
+        torch.tensor(v)[:, None, None]
+        for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    with torch.inference_mode():
+        expected = network.encode_image((pixels - mean) / std, normalize=True)
+    found = model.score_batch(inputs[None], [{}]).features
+    assert found is not None
+    assert found.norm(dim=1).item() == pytest.approx(1, abs=1e-5)
+    assert (found - expected).abs().max() < 1e-5

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import METRICS, SCORERS
@@ -25,7 +26,7 @@ from ddmd_bench.stats.frechet_many import joint, joint_difference, many_interval
 from ddmd_bench.stats.frechet_wide import wide_distance, wide_estimate, wide_interval
 from ddmd_bench.stats.influence import estimate_difference, estimate_interval
 from ddmd_bench.stats.intervals import Interval, PairedDifference
-from ddmd_bench.stats.kernel import kernel_estimate
+from ddmd_bench.stats.kernel import gaussian_estimate, kernel_estimate
 from ddmd_bench.stats.manifold import (
     coverage_estimate,
     density_values,
@@ -129,7 +130,15 @@ def test_the_order_of_images_does_not_matter(n: int) -> None:
     features, groups = normal(n, 40, seed=2) + 0.1, prompts_of(n // 2)
     order = np.random.default_rng(0).permutation(n)
     reference = reference_of(normal(300, 40))
-    for name in ("frechet_wide", "kernel", "precision", "recall", "density", "coverage"):
+    for name in (
+        "frechet_wide",
+        "kernel",
+        "gaussian_kernel",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+    ):
         row = DISTANCES[name]
         here = row.interval(features, reference, groups, 5)
         there = row.interval(features[order], reference, groups[order], 5)
@@ -206,7 +215,7 @@ def test_paired_differences_see_what_single_intervals_do_not() -> None:
     reference, groups = reference_of(normal(1_000, 10)), prompts_of(150)
     a = correlated(0, 150, 10)
     b = a + 0.02 * normal(300, 10, seed=9) + 0.05
-    for name in ("frechet_wide", "kernel"):
+    for name in ("frechet_wide", "kernel", "gaussian_kernel"):
         row = DISTANCES[name]
         paired = row.difference(a, b, reference, groups, 0, True)
         single = row.interval(a, reference, groups, 0)
@@ -357,13 +366,39 @@ def test_the_kernel_interval_covers() -> None:
     assert covered >= 0.85
 
 
+def test_cmmds_kernel_is_the_published_formula() -> None:
+    """Restated from google-research/cmmd: means of kernel matrices, an image with itself too."""
+    generator = np.random.default_rng(4)
+    x, y = (generator.normal(size=(n, 12)) for n in (40, 60))
+    x, y = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (x + 0.3, y))
+
+    def mean_of(a: Features, b: Features) -> float:
+        return float(np.exp(-cdist(a, b, "sqeuclidean") / (2 * 10**2)).mean())
+
+    expected = mean_of(x, x) + mean_of(y, y) - 2 * mean_of(x, y)
+    assert gaussian_estimate(y, x).value == pytest.approx(expected, rel=1e-9)
+    assert gaussian_estimate(x, x).value == pytest.approx(0.0, abs=1e-12)
+    # Two points at distance 5.
+    one, other = np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]])
+    found = gaussian_estimate(one, other).value
+    assert found == pytest.approx(2 - 2 * math.exp(-25 / 200))
+
+
+def test_cmmds_interval_covers() -> None:
+    real, groups = normal(200, 5) + 1, prompts_of(60)
+    draws = [correlated(k, 60, 5) for k in range(120)]
+    found = [estimate_interval(gaussian_estimate(real, f), groups) for f in draws]
+    truth = np.mean([i.value for i in found])
+    assert np.mean([i.low <= truth <= i.high for i in found]) >= 0.9
+
+
 # Manifolds
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, features = normal(90, 6), normal(70, 6, 1)
     reference, groups = RealFeatures(real, np.arange(90)), prompts_of(35)
-    names = ("kernel", "precision", "recall", "density", "coverage")
+    names = ("kernel", "gaussian_kernel", "precision", "recall", "density", "coverage")
     whole = [DISTANCES[n].interval(features, reference, groups, 0) for n in names]
     monkeypatch.setattr("ddmd_bench.stats.kernel.BLOCK", 16)
     monkeypatch.setattr("ddmd_bench.stats.manifold.BLOCK", 16)

@@ -40,6 +40,7 @@ from ddmd_bench.scorers import attributes as attribute_scorer
 from ddmd_bench.scorers import images as image_scorer
 from ddmd_bench.scorers.weights import attribute_weights, efficientnet_weights
 from ddmd_bench.stages.score import score
+from ddmd_bench.stats.diversity import DIVERSITIES
 from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
 from ddmd_bench.suite.schema import Reference as SuiteReference
 from ddmd_bench.suite.schema import Scoring
@@ -245,7 +246,12 @@ def test_every_metric_has_a_scorer_or_another_source() -> None:
             assert metric.extractor in SCORERS
         else:
             assert metric.extractor is None
-            assert name in given | {"saturation", "diversity"}
+            if metric.within is not None:
+                scorer, statistic = metric.within
+                assert SCORERS[scorer].num_features
+                assert statistic in DIVERSITIES
+            else:
+                assert name in given | {"saturation", "diversity"}
     assert needed_scorers(["saturation"]) == []
     assert needed_scorers(["diversity"]) == ["images"]
     assert needed_scorers(["prompt_accuracy", "mean"]) == ["images", "attributes"]

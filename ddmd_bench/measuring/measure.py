@@ -34,6 +34,7 @@ from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
 from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.measuring.turns import turns
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.stats.diversity import DIVERSITIES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -308,12 +309,30 @@ def _two_that_differ(images: Images) -> tuple[str, str] | None:
     return None
 
 
+def _within(rows: Sequence[Row], metric: str, answers: Mapping[str, Answer]) -> NDArray[np.float64]:
+    """A prompt's value at each of its images, made of those that have features."""
+    scorer, statistic = METRICS[metric].within or ("", "")
+    found = np.full(len(rows), math.nan)
+    features = answers[scorer].features
+    if features is None:
+        return found
+    whole = np.asarray(np.isfinite(features).all(axis=1))
+    places = defaultdict[str, list[int]](list)
+    for k, row in enumerate(rows):
+        places[row["prompt_id"]].append(k)
+    for of_prompt in places.values():
+        known = [k for k in of_prompt if whole[k]]
+        found[of_prompt] = DIVERSITIES[statistic](features[known])
+    return found
+
+
 def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answer]) -> pd.DataFrame:
     # Counted where the images were made: a file holds clipped values only.
     shares = [math.nan if row["out_of_range"] is None else row["out_of_range"] for row in rows]
     known: dict[str, Any] = {"saturation": shares}
     for answer in answers.values():
         known |= answer.columns
+    known |= {name: _within(rows, name, answers) for name in metrics if METRICS[name].within}
     wanted = [name for name in metrics if METRICS[name].kind != "distribution"]
     beside = [name for name in known if name not in METRICS]
     table = pd.DataFrame({name: [row[name] for row in rows] for name in _IDENTITY})

@@ -46,7 +46,8 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
     for name in wanted:
         if name not in METRICS:
             raise BenchError(unknown("metric", name, METRICS))
-    extractors = {METRICS[name].extractor for name in wanted}
+    rows = [METRICS[name] for name in wanted]
+    extractors = {row.extractor for row in rows} | {row.within[0] for row in rows if row.within}
     return [
         name
         for name, row in SCORERS.items()

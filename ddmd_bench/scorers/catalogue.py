@@ -11,6 +11,8 @@ from ddmd_bench.scorers.weight_files import (
     BERT_VOCABULARY,
     CLIP_VIT_G_14,
     CLIP_VIT_L_14,
+    CLIP_VIT_L_14_336,
+    DINOV2,
     HPS_V3,
     HPS_V20,
     HPS_V21,
@@ -76,6 +78,15 @@ SCORERS = {
         f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
         reads_prompts=False, example_size=512,
         protocol="centre 299 px, not resized; below that size clean-fid's resize of the whole",
+    ),
+    "dinov2": Scorer(
+        f"{_SCORERS}.dinov2", weights=(DINOV2,), num_features=1024, reads_prompts=False,
+        protocol="the whole image resized to 224 px: Pillow's bicubic filter on 8-bit levels",
+    ),
+    "clip_vit_l_14_336": Scorer(
+        f"{_SCORERS}.clip.features", weights=(CLIP_VIT_L_14_336,), num_features=768,
+        reads_prompts=False,
+        protocol="the centre square resized to 336 px: Pillow's bicubic filter on 8-bit levels",
     ),
     "dpg_blip_vqa": Scorer(
         f"{_SCORERS}.dpg",

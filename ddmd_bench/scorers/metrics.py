@@ -31,6 +31,9 @@ class Metric:
     # Of kind distribution: a row of `ddmd_bench.stats.distances.DISTANCES`, over the extractor's
     # features.
     distance: str | None = None
+    # Of kind prompt: the scorer of whose features it is made, and a row of
+    # `ddmd_bench.stats.diversity.DIVERSITIES`; else a scorer gives its column.
+    within: tuple[str, str] | None = None
     # Images of each published value, at least; 0: where none is published.
     published_n: int = 0
     # Between which an image's values lie, where they come near: intervals stay inside, and between
@@ -120,6 +123,19 @@ METRICS = {
         "difference of pixels in [-1, 1]; right where it equals that of real scenes.",
         bounds=POSITIVE,
     ),
+    "vendi_dinov2": Metric(
+        "Vendi score (DINOv2)", "prompt", "reference", None, 1, "", 3,
+        "How many different images of a prompt there are, in effect: from 1, all alike, to their "
+        "number (Friedman and Dieng 2023), by cosines in DINOv2's features; right where it equals "
+        "that of real images, or of the teacher.",
+        within=("dinov2", "vendi"), bounds=(1.0, math.inf),
+    ),
+    "distance_dinov2": Metric(
+        "Pairwise distance (DINOv2)", "prompt", "reference", None, 1, "", 3,
+        "How much the images of one prompt differ: mean over pairs of 1 - cosine in DINOv2's "
+        "features; right where it equals that of real images, or of the teacher.",
+        within=("dinov2", "pairwise"), bounds=POSITIVE,
+    ),
     "image_reward": Metric(
         "ImageReward", "image", "higher", None, 100, "", 2,
         "How a person would rate the image for its prompt, by ImageReward v1.0, without bounds; "
@@ -167,6 +183,20 @@ METRICS = {
         "FID extrapolated to infinitely many of the student's images (Chong and Forsyth 2020); "
         "needs more than twice as many images as features.",
         distance="frechet_infinity", published_n=50_000,
+    ),
+    "fd_dinov2": Metric(
+        "FD (DINOv2)", "distribution", "lower", "dinov2", 1, "", 2,
+        "Fréchet distance to the reference's real images in the class token of DINOv2's ViT-L/14 "
+        "(Stein et al. 2023): nearer to what people call realistic than Inception's features. Its "
+        "bias depends on the number of images: compare equal numbers only.",
+        distance="frechet_wide", published_n=50_000,
+    ),
+    "cmmd": Metric(
+        "CMMD", "distribution", "lower", "clip_vit_l_14_336", 1_000, "10⁻³", 3,
+        "Squared maximum mean discrepancy to the reference's real images in CLIP ViT-L-14's "
+        "features at 336 px, by a Gaussian kernel of bandwidth 10 (Jayasumana et al. 2024), over "
+        "all pairs, those of an image with itself too.",
+        distance="gaussian_kernel", published_n=30_000,
     ),
     "kid": Metric(
         "KID", "distribution", "lower", "inception", 1_000, "10⁻³", 2,

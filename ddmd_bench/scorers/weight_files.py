@@ -22,6 +22,11 @@ CLIP_VIT_L_14 = Weights(
     ("open_clip_model.safetensors",),
     "timm/vit_large_patch14_clip_224.openai",  # where open_clip takes it from
 )
+CLIP_VIT_L_14_336 = Weights(
+    "OpenAI's CLIP ViT-L-14 at 336 px",
+    ("open_clip_model.safetensors",),
+    "timm/vit_large_patch14_clip_336.openai",  # where open_clip takes it from
+)
 PICK_SCORE = Weights("PickScore v1", ("model.safetensors",), "yuvalkirstain/PickScore_v1")
 AESTHETIC = Weights(
     "LAION aesthetic predictor",
@@ -45,6 +50,17 @@ _TORCH_HUB = (
     "$TORCH_HOME/hub/checkpoints",
     "$XDG_CACHE_HOME/torch/hub/checkpoints",
     "~/.cache/torch/hub/checkpoints",
+)
+DINOV2 = Weights(
+    "DINOv2 ViT-L/14",
+    ("model.safetensors",),
+    "timm/vit_large_patch14_dinov2.lvd142m",
+    instead=Weights(
+        "DINOv2 ViT-L/14",
+        ("dinov2_vitl14_pretrain.pth",),
+        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        elsewhere=_TORCH_HUB,  # where dgm-eval's torch.hub keeps it
+    ),
 )
 INCEPTION = Weights(
     "FID's Inception-v3",

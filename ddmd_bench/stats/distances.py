@@ -49,7 +49,7 @@ from ddmd_bench.stats.intervals import (
     paired_difference,
     value_alone,
 )
-from ddmd_bench.stats.kernel import kernel_estimate
+from ddmd_bench.stats.kernel import gaussian_estimate, kernel_estimate
 from ddmd_bench.stats.moments import factored
 from ddmd_bench.stats.resampling import MANY_PROMPTS
 
@@ -232,6 +232,15 @@ DISTANCES = {
             kernel_estimate(real.features, features), groups
         ),
         lambda features, real, groups, resampled: kernel_estimate(real.features, features),
+        _by_influences(estimate_difference),
+        lambda num_features: 2,
+    ),
+    "gaussian_kernel": Distance(
+        lambda features, real: gaussian_estimate(real.features, features).value,
+        lambda features, real, groups, seed: estimate_interval(
+            gaussian_estimate(real.features, features), groups
+        ),
+        lambda features, real, groups, resampled: gaussian_estimate(real.features, features),
         _by_influences(estimate_difference),
         lambda num_features: 2,
     ),
