@@ -144,6 +144,20 @@ def test_black_images_are_found_before_any_metric(
     assert first.text.startswith("5 of 80 images, 0 of the baseline's, e.g. 00000.png")
 
 
+def test_what_is_not_known_of_files_alone_is_no_fault_of_theirs(
+    plan: Plan, baseline: Baseline, tmp_path: Path
+) -> None:
+    """Images that were drawn elsewhere do not say what was clipped: no saturation is no loss."""
+    unknown = rescore(lambda table: {"saturation": np.nan})
+    found = verdict(changed(plan, tmp_path / "run", unknown), baseline)
+    assert found.status == "ok"
+    assert not any("Saturation" in one.name for one in found.held)
+    assert "left out, as not known of files alone: Saturation of decoupled_hybrid" in found.notes
+    lost = rescore(lambda table: {"prompt_accuracy": np.nan})  # a scorer has a value, or failed
+    failing = verdict(changed(plan, tmp_path / "other", lost), baseline)
+    assert "not scored" in failed(failing)
+
+
 def all_black(folder: Path) -> None:
     """No image has a value, so that scoring them failed."""
     for path in (folder / "generate/decoupled_hybrid-0/images").glob("*.png"):

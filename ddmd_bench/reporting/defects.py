@@ -70,10 +70,15 @@ def held_pictures(run: RunFiles, new: str, old: str, metrics: Iterable[str]) -> 
             yield _held(f"{new}, {kind}", text, len(names) > known)
     # What is compared leaves out images without a value: to have none is no way to be better.
     more, lost, metric = max(
-        (now - was, now, metric)
-        for metric in metrics
-        for now, was in [(_lacking(run, new, metric), _lacking(run, old, metric))]
+        (
+            (now - was, now, metric)
+            for metric in metrics
+            for now, was in [(_lacking(run, new, metric), _lacking(run, old, metric))]
+        ),
+        default=(0, 0, ""),
     )
+    if not metric:
+        return
     text = f"{lost} have no value of {METRICS[metric].title}, {lost - more} of the baseline's"
     yield _held(f"{new}, not scored", text, more > 0)
 

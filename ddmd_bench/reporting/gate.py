@@ -27,7 +27,7 @@ from ddmd_bench.reporting.differences import Difference, make_compare, oriented
 from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.reporting.worst import worst_prompts
-from ddmd_bench.scorers import METRICS
+from ddmd_bench.scorers import METRICS, needed_scorers
 from ddmd_bench.stats.intervals import holm
 from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.schema import Suite
@@ -94,17 +94,24 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
         return Checked("worse", broken_pictures, notes)
     _refuse_missing(run, baseline, pairs, seeds)
     joined = _joined(run, baseline, pairs, seeds)
-    compare = make_compare(joined, together=len(pairs) * len(margins))
-    found = [
-        _compared(joined, pair, metric, margin, compare(metric, pair[0], _old(pair[1])))
+    gating = {
+        pair: [metric for metric in margins if not _never_known(joined, pair, metric)]
         for pair in pairs
-        for metric, margin in margins.items()
+    }
+    num = sum(map(len, gating.values()))
+    compare = make_compare(joined, together=num)
+    found = [
+        _compared(joined, pair, metric, margins[metric], compare(metric, pair[0], _old(pair[1])))
+        for pair, metrics in gating.items()
+        for metric in metrics
     ]
     # Intervals of sequences hold together by themselves: what they exclude needs no p.
     p_values = [0.0 if in_sequence else one.difference.p_value for one in found]
     adjusted = holm(p_values)
     pictures = [
-        held for new, old in pairs for held in held_pictures(joined, new, _old(old), margins)
+        held
+        for (new, old), metrics in gating.items()
+        for held in held_pictures(joined, new, _old(old), metrics)
     ]
     metrics = [verdict_on(one, p) for one, p in zip(found, adjusted, strict=True)]
     held = [*broken_pictures, *pictures, *metrics]
@@ -114,7 +121,13 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
         if its.status == "failed"
         for prompt in worst_prompts(joined, one.pair[0], _old(one.pair[1]), one.metric, its.name)
     ]
-    notes += _notes(joined, margins, seeds)
+    notes += _notes(joined, num, seeds)
+    if left_out := [
+        f"{METRICS[metric].title} of {new}"
+        for (new, _), metrics in gating.items()
+        for metric in margins.keys() - {*metrics}
+    ]:
+        notes.append(f"left out, as not known of files alone: {', '.join(sorted(left_out))}")
     return Checked(_status(held), held, notes, tuple(worst))
 
 
@@ -141,6 +154,17 @@ def _not_scored(
                 broken[new, old] = found
                 notes.append(f"{new} {missing[0]}: its images alone were looked at")
     return broken, notes
+
+
+def _never_known(joined: RunFiles, pair: Pair, metric: str) -> bool:
+    """Whether a metric is counted where images are drawn, and a side's were drawn elsewhere."""
+    if needed_scorers([metric]):
+        return False
+    names = pair[0], _old(pair[1])
+    sides = ([one.per_image for one in joined.students[name].values()] for name in names)
+    return any(
+        all(t is None or metric not in t or t[metric].isna().all() for t in side) for side in sides
+    )
 
 
 def _refuse_missing(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair], seeds: Seeds) -> None:
@@ -271,15 +295,14 @@ def _more(value: float, low: float, high: float, margin: float) -> str:
     return f"; {max(((high - low) / 2 / room) ** 2, 1.1):.1f} times the prompts may"
 
 
-def _notes(joined: RunFiles, margins: dict[str, Margin], seeds: Seeds) -> list[str]:
+def _notes(joined: RunFiles, num: int, seeds: Seeds) -> list[str]:
     over = "seeds" if joined.suite.intervals_over == "seeds" else "prompts"
-    num = len(joined.students) // 2
-    told = f"{len(margins)} gating metrics of {num} students, "
+    told = f"gating metrics of {len(joined.students) // 2} students, "
     if joined.suite.until_settled is None:
-        told += f"Holm over {len(margins) * num} comparisons; 95 % intervals over {over}"
+        told += f"Holm over {num} comparisons; 95 % intervals over {over}"
     else:
         told += (
-            f"{len(margins) * num} comparisons by confidence sequences that hold together with "
+            f"{num} comparisons by confidence sequences that hold together with "
             "95 %, over the prompts that both have, since drawing ended when others were settled"
         )
     if not joined.suite.gate:
