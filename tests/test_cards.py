@@ -18,7 +18,7 @@ from ddmd_bench.objective.schedules import tau_of
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.reporting.html.cards import SIDE, SNIPPET, cards
 from ddmd_bench.reporting.record import build_record
-from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_run
+from ddmd_bench.reporting.runfiles import load_run
 from ddmd_bench.stages.generate import generate
 from ddmd_bench.stages.train import train
 from ddmd_bench.suite.files import load_suite
@@ -27,7 +27,7 @@ from ddmd_bench.suite.schema import Suite
 
 def cards_of(folder: Any, suite: Suite) -> dict[str, dict[str, Any]]:
     run = load_run(make_run(folder, suite))
-    return cards(build_record(run), run, folder)
+    return cards(build_record(run), run.suite)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -39,8 +39,7 @@ def test_a_shaded_part_is_where_training_draws(name: str) -> None:
         "suite": {"metrics": []}, "table": {"dmd": {}}, "students": {"dmd": {"facts": {}}},
         "clock": {"dmd": {}},
     }  # fmt: skip
-    run = RunFiles(suite, {}, {}, {}, "", {"dmd": {0: StudentFiles("")}}, {})
-    card = cards(record, run, None)["dmd"]
+    card = cards(record, suite)["dmd"]
     t = torch.rand(200_000, generator=torch.Generator().manual_seed(0)).double()
     uniform = torch.rand(len(t), generator=torch.Generator().manual_seed(1)).double()
     for part, schedule in zip(card["schedules"], (method.tau_ca, method.tau_dm), strict=True):
@@ -74,15 +73,10 @@ def test_a_card_names_what_was_set_otherwise_than_for_the_baseline(tmp_path: Any
     assert "120 updates in 12 s" in found["hybrid"]["cost"]
 
 
-def test_a_card_leads_to_what_its_stages_left(tmp_path: Any) -> None:
+def test_what_draws_nothing_has_no_lines(tmp_path: Path) -> None:
     found = cards_of(tmp_path, make_suite([]))
-    assert dict(found["dmd"]["files"]) == {
-        "images": "generate/dmd-0/images",
-        "their list": "generate/dmd-0/images/metadata.jsonl",
-        "values of each image": "score/dmd-0/per_image.parquet",
-        "diagnostics": "train/dmd-0/diagnostics.parquet",
-    }
     assert found["real"]["snippet"] == ""
+    assert "'teacher'" in found["teacher"]["snippet"]
 
 
 def test_a_cards_lines_draw_the_first_image_again(

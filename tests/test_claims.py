@@ -6,13 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_run import make_run, make_suite
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.planning.claims import CLAIMS
 from ddmd_bench.reporting import claims
 from ddmd_bench.reporting.differences import Difference, make_compare, no_difference
-from ddmd_bench.reporting.runfiles import load_run
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_run
 
 
 def d(low: float, high: float) -> Difference:
@@ -94,6 +96,61 @@ def test_above_asks_for_the_larger_value(
     run = SimpleNamespace(suite=make_suite([row]))
     found = claims.judge(run, lambda *_: d(low, high), run.suite.claims[0])  # type: ignore[arg-type]
     assert (found.verdict, found.low, found.high) == (verdict, low, high)
+
+
+# What of the other's there is
+
+
+def kept(student: np.ndarray, other: np.ndarray, share: float) -> claims.Verdict:
+    """The verdict on a diversity per prompt of a student and of the other."""
+    row = {"claim": "keeps", "student": "decoupled_hybrid", "other": "dmd", "metric": "diversity",
+           "share": share}  # fmt: skip
+    ids = [f"seen/{k:04d}" for k in range(len(student))]
+
+    def files(values: np.ndarray) -> dict[int, StudentFiles]:
+        table = pd.DataFrame(
+            {"prompt_id": ids, "prompt_set": "seen", "image_index": 0, "diversity": values}
+        )
+        cell = {"diversity": {"all": {"value": float(np.nanmean(values))}}}
+        return {0: StudentFiles("", per_image=table, aggregates=cell)}
+
+    suite = make_suite([row])
+    students = {"decoupled_hybrid": files(student), "dmd": files(other)}
+    run = RunFiles(suite, dict.fromkeys(ids, ""), {}, {}, "", students, {})
+    return claims.judge(run, make_compare(run), suite.claims[0])
+
+
+def test_a_share_that_is_kept_is_the_ratio_of_means() -> None:
+    other = np.random.default_rng(0).uniform(0.1, 0.3, 200)
+    assert kept(0.8 * other, other, 0.75).verdict == "supported"
+    assert kept(0.8 * other, other, 0.85).verdict == "refuted"
+    exact = kept(0.8 * other, other, 0.75)
+    assert (exact.value, exact.low, exact.high) == pytest.approx((0.8, 0.8, 0.8))
+    noisy = kept(0.8 * np.random.default_rng(1).permutation(other), other, 0.8)
+    assert (noisy.verdict, noisy.why) == ("undecided", "too few to tell")
+    assert noisy.value == pytest.approx(0.8)
+    assert kept(other, 0 * other, 0.9).note == "DMD (Coupled-Shared) has none of it"
+
+
+def test_the_interval_of_a_share_holds_the_truth() -> None:
+    """Of 300 made-up runs of 60 prompts, means 0.15 and 0.2, unequal and correlated."""
+    held = 0
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        prompts = generator.gamma(4, 0.25, 60)
+        other = 0.2 * prompts * generator.gamma(9, 1 / 9, 60)
+        student = 0.15 * prompts * generator.gamma(9, 1 / 9, 60)
+        found = kept(student, other, 0.5)
+        held += found.low <= 0.75 <= found.high
+    assert 0.92 <= held / 300 <= 0.98
+
+
+def test_a_share_is_of_what_images_or_prompts_have() -> None:
+    row = {"claim": "keeps", "student": "dmd", "other": "teacher", "metric": "frechet_attributes",
+           "share": 0.9}  # fmt: skip
+    asked = SimpleNamespace(suite=make_suite([row]))
+    (problem,) = CLAIMS.problems(asked)  # type: ignore[arg-type]
+    assert "'keeps' takes a metric that images or prompts have" in problem
 
 
 # Several seeds

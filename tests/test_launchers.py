@@ -33,6 +33,7 @@ ONCE = [
 ]
 ARGUMENTS = {
     "compare": ["a", "b"],
+    "figures": ["a", "out"],
     "export": ["shapes_smoke", "dmd", "out"],
     "doctor": ["images"],
     "push": ["shapes_smoke", "file:///there"],

@@ -280,6 +280,19 @@ def test_settings_are_searched(opened: Any) -> None:
     assert "1 of" in page.locator("#students [role=status]").inner_text()
 
 
+def test_a_card_leads_to_what_its_stages_left(opened: Any, made: Any) -> None:
+    page = opened()
+    page.locator("#student-dmd > summary").click()
+    links = page.locator("#student-dmd .left a")
+    places = dict(
+        zip(
+            links.all_inner_texts(), [one.get_attribute("href") for one in links.all()], strict=True
+        )
+    )
+    assert places.keys() == {"images", "their list", "values of each image", "diagnostics"}
+    assert all((made[0].report_folder / place).resolve().exists() for place in places.values())
+
+
 def test_a_slider_shows_the_pictures_of_each_evaluation(opened: Any) -> None:
     page = opened()
     shown = page.locator(".course img:visible")

@@ -12,7 +12,7 @@ from ddmd_bench.planning.part import Asked, Part
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.studies import studies_of, tally_file
 
-NO_DIRECTION = ("same", "above")  # claims that need no better direction
+NO_DIRECTION = ("same", "above", "keeps")  # claims that need no better direction
 
 
 def _problems(asked: Asked) -> Iterator[str]:
@@ -24,6 +24,11 @@ def _problems(asked: Asked) -> Iterator[str]:
             yield (
                 f"claims[{k}]: {claim.metric} is best where real images have it, so nobody can be "
                 f"{claim.claim!r} on it; claim 'same' or 'above', or another metric"
+            )
+        if metric and claim.claim == "keeps" and metric.kind == "distribution":
+            yield (
+                f"claims[{k}]: {claim.metric} is of whole sets of images; 'keeps' takes a metric "
+                "that images or prompts have, such as diversity"
             )
     for name, margin in asked.suite.gate.items():
         metric = METRICS.get(name)

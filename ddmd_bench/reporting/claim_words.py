@@ -26,6 +26,10 @@ def claim_result(claim: dict[str, Any], num_seeds: int) -> str:
     elif claim["claim"] == "preferred":
         interval = f"{shown(100 * low, 1)} to {shown(100 * high, 1)}"
         text = f"above in {shown(100 * value, 1)} % (95 % interval {interval})"
+    elif claim["claim"] == "keeps":
+        which = "95 % interval" + (f" over {claim['over']}" if num_seeds > 1 else "")
+        ends = f"{shown(100 * low, 1)} to {shown(100 * high, 1)}"
+        text = f"{shown(100 * value, 1)} % ({which} {ends})"
     else:
         which = "95 % interval" + (f" over {claim['over']}" if num_seeds > 1 else "")
         if claim["claim"] == "worst":

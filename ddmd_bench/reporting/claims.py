@@ -11,13 +11,21 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.objective.series import SERIES
-from ddmd_bench.reporting.differences import ALIKE, TOO_FEW, Compare, Difference, oriented
+from ddmd_bench.reporting.differences import (
+    ALIKE,
+    TOO_FEW,
+    Compare,
+    Difference,
+    make_compare,
+    oriented,
+)
 from ddmd_bench.reporting.dynamics import NUM_WINDOWS, window_means
 from ddmd_bench.reporting.numbers import metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of, trained_in
@@ -108,6 +116,52 @@ def same(difference: Difference, margin: float) -> Verdict:
     return Verdict(REFUTED if outside else UNDECIDED, value, low, high)
 
 
+def keeps(run: RunFiles, compare: Compare, claim: Claim) -> Verdict:
+    """What the student has of what the other has: the ratio of their means. Supported if its whole
+    95 % interval lies above the share, refuted if it lies wholly below.
+
+    The interval is the paired difference's of the student and the other times that ratio, over the
+    other's mean: that of the ratio to first order.
+    """
+    metric, student, other = claim.metric or "", claim.student, claim.other or ""
+    means = [_mean(run, name, metric) for name in (student, other)]
+    if not (means[1] > 0 and math.isfinite(means[0])):
+        missing = compare(metric, student, other).missing
+        return undecided(missing or f"{titles_of(run.suite)[other]} has none of it")
+    ratio, mean = means[0] / means[1], means[1]
+    difference = make_compare(_scaled(run, other, metric, ratio))(metric, student, other)
+    if difference.missing:
+        return undecided(difference.missing)
+    # Its value is 0 but for images that one of them lacks.
+    value, low, high = (ratio + end / mean for end in difference[:3])
+    share = claim.share or 1.0
+    verdict = SUPPORTED if low > share else REFUTED if high < share else UNDECIDED
+    why = "" if verdict != UNDECIDED else TOO_FEW
+    return Verdict(verdict, value, low, high, difference.shortfall, difference.over, why)
+
+
+def _mean(run: RunFiles, student: str, metric: str) -> float:
+    """Over all prompts and seeds, NaN where there is none."""
+    cells = [
+        files.aggregates.get(metric, {}).get("all", {}) for files in run.students[student].values()
+    ]
+    known = [cell["value"] for cell in cells if cell.get("value") is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _scaled(run: RunFiles, student: str, metric: str, factor: float) -> RunFiles:
+    """The run with a student's values of a metric so many times what they are."""
+
+    def of(files: StudentFiles) -> StudentFiles:
+        if files.per_image is None or metric not in files.per_image:
+            return files
+        values = files.per_image[metric] * factor
+        return replace(files, per_image=files.per_image.assign(**{metric: values}))
+
+    own = {seed: of(files) for seed, files in run.students[student].items()}
+    return replace(run, students={**run.students, student: own})
+
+
 def rises(values: np.ndarray) -> Verdict:
     """Training is cut in ten equal windows. Supported if the Theil-Sen slope of the window means
     has a 95 % interval above 0 and the last window is the highest; refuted if that interval is
@@ -181,6 +235,7 @@ RULES: dict[str, Callable[..., Verdict]] = {
     "worst": worst,
     "above": above,
     "same": same,
+    "keeps": keeps,
     "rises": rises,
     "bounded": bounded,
     "preferred": preferred,
@@ -229,6 +284,8 @@ def judge(run: RunFiles, compare: Compare, claim: Claim) -> Verdict:
         return over_seeds({seed: _judge_series(run, claim, found[seed]) for seed in found})
     if claim.study is not None:
         return preferred(run, claim)
+    if claim.claim == "keeps":
+        return keeps(run, compare, claim)
     metric = claim.metric or ""
     if claim.claim == "worst":
         others = [name for name in trained_in(run.suite) if name != claim.student]
@@ -288,6 +345,7 @@ def claim_text(run: RunFiles, claim: Claim) -> str:
         "worst": f"{student} is the worst of all trained students: {metric}",
         "above": f"{student} has a larger value than {other}: {metric}",
         "same": f"{student} and {other} differ by less than {margin}: {metric}",
+        "keeps": f"{student} keeps at least {claim.share or 1:.0%} of what {other} has: {metric}",
         "rises": f"{student}: {series} rises throughout training",
         "bounded": f"{student}: {series} stays within a factor of {margin} of its start",
         "preferred": f"people prefer {student} to {other}",

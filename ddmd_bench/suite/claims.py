@@ -16,6 +16,7 @@ class Claim(Strict):
     worst   student is worse than every other trained student on `metric`
     above   student has a larger value than `other` on `metric`, whether that is better or not
     same    student and `other` differ by less than `margin` on `metric`
+    keeps   student has at least `share` of what `other` has of `metric`, as of its diversity
     rises   the training diagnostic `series` of student rises throughout
     bounded the training diagnostic `series` stays within a factor of `margin` of its start
     preferred people of `study` (a folder of `study make`) put student above `other`
@@ -24,19 +25,21 @@ class Claim(Strict):
     matter. Undecided within it is alike, beyond it too few to tell.
     """
 
-    claim: Literal["beats", "worst", "above", "same", "rises", "bounded", "preferred"]
+    claim: Literal["beats", "worst", "above", "same", "keeps", "rises", "bounded", "preferred"]
     student: str
     other: str | None = None
     metric: str | None = None
     series: str | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
+    share: Annotated[float, Field(gt=0)] | None = None
     study: str | None = None
     paper: str = ""
 
     @model_serializer(mode="wrap")
-    def _without_a_study(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # What earlier versions have written of other claims stays what it is.
-        return {k: v for k, v in dump(self).items() if k != "study" or v is not None}
+        later = ("study", "share")
+        return {k: v for k, v in dump(self).items() if k not in later or v is not None}
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
@@ -45,11 +48,12 @@ class Claim(Strict):
             "worst": {"metric"},
             "above": {"other", "metric"},
             "same": {"other", "metric", "margin"},
+            "keeps": {"other", "metric", "share"},
             "rises": {"series"},
             "bounded": {"series", "margin"},
             "preferred": {"other", "study"},
         }[self.claim]
-        fields = ("other", "metric", "series", "margin", "study")
+        fields = ("other", "metric", "series", "margin", "share", "study")
         given = {name for name in fields if getattr(self, name) is not None}
         optional = {"margin"} if self.claim in ("beats", "worst", "above") else set()
         if given - optional != needed:

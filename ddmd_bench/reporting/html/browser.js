@@ -328,6 +328,12 @@
     does();
   }
 
+  // Cards lead to what lies where the run has left it, if page and run still lie as they did.
+  for (const { name, left } of students) {
+    const line = document.getElementById(`student-${name}`)?.querySelector(".left");
+    left.forEach(([title, place], k) => line?.append(k ? ", " : "", element("a", { href: place }, title)));
+    if (left.length && line) line.hidden = false;
+  }
   scroll.addEventListener("scroll", draw, { passive: true });
   scroll.addEventListener("keydown", pressed);
   dialog.addEventListener("keydown", pressed);

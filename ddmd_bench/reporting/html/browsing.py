@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from ddmd_bench.measuring.aggregates import values_of
 from ddmd_bench.reporting.escaping import visible
 from ddmd_bench.reporting.figures import styles_in
+from ddmd_bench.reporting.html.places import beside, left_files
 from ddmd_bench.reporting.html.sheets import EMBEDDED, FOLDER, TILE, Layout, sheet_uri, sheets_key
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS
@@ -89,6 +89,7 @@ def _students(
             "color": styles[name].color if name in styles else None,
             "folder": beside(parents.pop(), folder) if folder and len(parents) == 1 else None,
             "files": names,
+            "left": left_files(run, name, folder) if folder else [],
         }
 
 
@@ -97,15 +98,6 @@ def _images_of(run: RunFiles) -> Iterator[tuple[str, int]]:
     numbers = run.suite.images_per_prompt()
     for prompt_id in run.prompts:
         yield prompt_id, numbers[prompt_id.rpartition("/")[0]]
-
-
-def beside(images: Path, page: Path) -> str | None:
-    """Where images lie as seen from the page; None where they share nothing but the disk's root."""
-    images, page = images.resolve(), page.resolve()
-    shared = Path(os.path.commonpath([images, page]))
-    if shared == Path(shared.anchor):
-        return None
-    return Path(os.path.relpath(images, page)).as_posix()
 
 
 def _metric(name: str, low: float, high: float) -> dict[str, Any]:

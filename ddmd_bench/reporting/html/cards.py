@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddmd_bench.objective.methods import BELOW_T, METHODS, Method
-from ddmd_bench.reporting.html.browsing import beside
 from ddmd_bench.reporting.numbers import metric_shown, shown, unit_of
-from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import Suite
 
@@ -32,12 +29,6 @@ class Schedule(NamedTuple):
     words: str
 
 
-# Of a finished stage: what a reader opens, and its name on a card.
-FILES = {
-    "generate": {"images": "images", "images/metadata.jsonl": "their list"},
-    "score": {"per_image.parquet": "values of each image"},
-    "train": {"student.safetensors": "weights", "diagnostics.parquet": "diagnostics"},
-}
 # The kinds of students that draw; executed by a test.
 SNIPPET = """\
 from pathlib import Path
@@ -50,9 +41,8 @@ drawn_first(plan, {name!r}, {seed}).save("first.png")
 """
 
 
-def cards(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict[str, dict[str, Any]]:
-    """By student, in the suite's order; links as seen from the page's folder, where it has one."""
-    suite = run.suite
+def cards(record: dict[str, Any], suite: Suite) -> dict[str, dict[str, Any]]:
+    """By student, in the suite's order."""
     return {
         name: {
             "what": ", ".join(_what(suite, name)),
@@ -61,7 +51,6 @@ def cards(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict[st
             "levels": _levels(suite, name),
             "schedules": list(_schedules(suite, name)),
             "settings": list(_settings(suite, name)),
-            "files": list(_files(run, name, folder)),
             "snippet": _snippet(suite, name),
         }
         for name in suite.students
@@ -133,18 +122,6 @@ def _schedules(suite: Suite, name: str) -> Iterator[Schedule]:
         else:
             corners = [(0, low), (0, high), (1, high), (1, low)]
             yield Schedule(term, _points(corners), f"τ from {low:g} to {high:g}")
-
-
-def _files(run: RunFiles, name: str, folder: Path | None) -> Iterator[tuple[str, str]]:
-    """Title and place of what the first seed's stages left; none from a page that moves."""
-    whole = run.first_seed(name).folders
-    if folder is None:
-        return
-    for stage, files in FILES.items():
-        for file, title in files.items() if stage in whole else ():
-            place = beside(whole[stage] / file, folder)
-            if place is not None and (whole[stage] / file).exists():
-                yield title, place
 
 
 def _snippet(suite: Suite, name: str) -> str:

@@ -47,7 +47,7 @@ def html(record: dict[str, Any], run: RunFiles, folder: Path | None) -> str:
     )
     script = script_of(SCRIPTS)
     return pages.get_template(TEMPLATE).render(
-        page_view(record, run, folder),
+        page_view(record, run),
         browser=browsing(record, run, folder),
         script=script,
         policy=content_policy(script),

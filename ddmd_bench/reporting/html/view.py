@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -57,8 +56,8 @@ def headlines(suite: Suite) -> list[str]:
     return [m for kind in ("image", "distribution") if (m := headline_metric(suite, kind))]
 
 
-def page_view(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict[str, Any]:
-    """Everything that the template of a page in this folder interpolates."""
+def page_view(record: dict[str, Any], run: RunFiles) -> dict[str, Any]:
+    """Everything that the template interpolates."""
     suite = run.suite
     headline = record["wins"]["metric"]
     marked = headline if headline and METRICS[headline].judges else None
@@ -110,7 +109,7 @@ def page_view(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dic
         "legend": _legend(record),
         "trade": trade(record),
         "ranked": ranked(record, headline),
-        "cards": cards(record, run, folder),
+        "cards": cards(record, suite),
         "set_values": set_values(suite),
         "literature": literature_view(record),
         "suite_text": yaml.safe_dump(record["suite"], sort_keys=False, allow_unicode=True),
