@@ -177,7 +177,7 @@ def answers() -> Values:
     """What scorers whose weights are in a package say of pictures."""
     pictures, found = _pictures(4), Values()
     items = [Item(str(k), PROMPTS[k % 2], lambda k=k: pictures[k]) for k in range(4)]
-    (answered,) = OnePass(["images", "attributes", "efficientnet"]).over([items])
+    (answered,) = OnePass(["images", "faults", "attributes", "efficientnet"]).over([items])
     for scorer, answer in answered.items():
         for column, values in answer.columns.items():
             found |= _told(f"{scorer} {column}", torch.as_tensor(np.asarray(values, float)))

@@ -35,6 +35,15 @@ class Undecodable(Unusable):
     """A file that is no whole image."""
 
 
+class Blank(Unusable):
+    """An image that is the same everywhere: few scorers have a value of it."""
+
+    def __init__(self, image: Image) -> None:
+        colour = image.convert("RGB").getpixel((0, 0))
+        super().__init__(f"constant image: every pixel is {colour}")
+        self.image = image
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     from PIL import Image
@@ -62,7 +71,7 @@ def open_image(file: Path | IO[bytes]) -> Image:
 
 
 def decoded(path: Path) -> Image:
-    """A file's image as `upright` gives it; `Unusable` for one that is the same everywhere."""
+    """A file's image as `upright` gives it; `Blank` for one that is the same everywhere."""
     image = upright(path)
     refuse_blank(image)
     return image
@@ -89,10 +98,9 @@ def upright(file: Path | IO[bytes]) -> Image:
 
 
 def refuse_blank(image: Image) -> None:
-    """Raise `Unusable` where all pixels are alike: black frames score well with some networks."""
+    """Raise `Blank` where all pixels are alike: black frames score well with some networks."""
     if all(low == high for low, high in (band.getextrema() for band in image.split())):
-        colour = image.convert("RGB").getpixel((0, 0))
-        raise Unusable(f"constant image: every pixel is {colour}")
+        raise Blank(image)
 
 
 def _refuse_misread(image: Any) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from ddmd_bench.errors import BenchError, said_by
-from ddmd_bench.files.decoding import Unusable
+from ddmd_bench.files.decoding import Blank, Unusable
 from ddmd_bench.files.device import is_out_of_memory, memory_shown
 from ddmd_bench.files.embeddings import SHARD_SIZE
 from ddmd_bench.files.memory import AtOnce
@@ -114,12 +114,17 @@ class OnePass:
         asked = [n for n in self.models if n not in self.set_aside and item.asks(n)]
         if not asked:
             return Prepared({}, {})
+        prepared = Prepared({}, {})
         try:
             image = item.open()
+        except Blank as error:
+            image, without = error.image, [n for n in asked if not SCORERS[n].of_blank]
+            prepared.reasons.update(dict.fromkeys(without, str(error)))
         except Unusable as error:
             return Prepared({}, dict.fromkeys(asked, str(error)))
-        prepared = Prepared({}, {})
         for name in asked:
+            if name in prepared.reasons:
+                continue
             try:
                 prepared.inputs[name] = self.models[name].preprocess(image)
             except Exception as error:  # one image must not cost the others

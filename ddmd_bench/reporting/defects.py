@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +16,7 @@ from ddmd_bench.files.decoding import Undecodable, upright
 from ddmd_bench.reporting.checked import Held
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS
-
-NEARLY = 8  # of 255: so far the channels of an image of one colour may reach
+from ddmd_bench.scorers.blank import is_black, is_one_colour
 
 
 class Defects(NamedTuple):
@@ -51,12 +50,12 @@ def _look(path: Path) -> tuple[str, str]:
         return "broken", ""
     pixels = np.asarray(image)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-    if pixels.max() <= NEARLY:
+    if is_black(pixels):
         return "black", digest
-    return ("of one colour" if np.ptp(pixels, (0, 1)).max() <= NEARLY else ""), digest
+    return ("of one colour" if is_one_colour(pixels) else ""), digest
 
 
-def held_pictures(run: RunFiles, new: str, old: str, metrics: Iterable[str]) -> Iterator[Held]:
+def held_pictures(run: RunFiles, new: str, old: str, metrics: Collection[str]) -> Iterator[Held]:
     """A student's images beside another's: failed is what it has more of. Images that are no longer
     here are not looked at."""
     if (ours := _defects(run, new)) is not None:
@@ -68,6 +67,8 @@ def held_pictures(run: RunFiles, new: str, old: str, metrics: Iterable[str]) -> 
             if names:
                 text += f", {known} of the baseline's, e.g. {', '.join(names[:3])}"
             yield _held(f"{new}, {kind}", text, len(names) > known)
+    if not metrics:
+        return
     # What is compared leaves out images without a value: to have none is no way to be better.
     more, lost, metric = max(
         (

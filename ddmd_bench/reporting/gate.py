@@ -28,6 +28,7 @@ from ddmd_bench.reporting.numbers import interval_shown, metric_shown, unit_of
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.reporting.worst import worst_prompts
 from ddmd_bench.scorers import METRICS, needed_scorers
+from ddmd_bench.scorers.metrics import gated_by_default
 from ddmd_bench.stats.intervals import holm
 from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.schema import Suite
@@ -49,10 +50,10 @@ class Compared(NamedTuple):
 
 
 def margins_of(suite: Suite) -> dict[str, Margin]:
-    """The suite's own, or one for each metric of which more or less is better."""
+    """The suite's own, or one for each metric that gates by default."""
     if suite.gate:
         return suite.gate
-    directed = [metric for metric in suite.metrics if METRICS[metric].better != "reference"]
+    directed = gated_by_default(suite.metrics)
     of_sets = [metric for metric in directed if METRICS[metric].kind == "distribution"]
     left_out = of_sets if suite.until_settled is not None else []
     return {

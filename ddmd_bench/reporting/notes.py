@@ -8,6 +8,7 @@ from typing import Any
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.numbers import unit_of
 from ddmd_bench.scorers import METRICS
+from ddmd_bench.scorers.metrics import gated_by_default
 
 CLAIM = (
     "A claim rests on its own interval alone; an outcome among the differences also needs p below "
@@ -57,6 +58,7 @@ _BEST = (
     "of {num} updates). They were chosen on some of the prompts and noise that it is compared on, "
     "which favours it, most of all in that metric."
 )
+BLANK = {"black": "are black", "one_colour": "are of one colour"}
 _NO_GAN = "No student has the GAN loss that the paper's large-scale table keeps."
 
 
@@ -90,7 +92,8 @@ def limits(record: dict[str, Any]) -> list[str]:
 
 
 def small_numbers(record: Mapping[str, Any]) -> list[str]:
-    """What distances of few images lack, over all prompts; and images that are another's bytes."""
+    """What distances of few images lack, over all prompts; images that are another's bytes, and
+    those that are blank."""
     students, several = record["students"], len(record["suite"]["seeds"]) > 1
     concerned: dict[tuple[str, str], list[str]] = {}
     for metric in record["suite"]["metrics"]:
@@ -109,7 +112,15 @@ def small_numbers(record: Mapping[str, Any]) -> list[str]:
             for student in students.values()
             if (number := student.get("equal_images"))
         ),
+        *(_blank(student) for student in students.values() if student.get("blank_images")),
     ]
+
+
+def _blank(student: Mapping[str, Any]) -> str:
+    """How many of a student's images are black, and how many of one colour."""
+    found = student["blank_images"]
+    told = [f"{row['n']} of {row['of']} images {BLANK[m]}" for m, row in found.items()]
+    return f"{student['title']}: {' and '.join(told)}."
 
 
 def _whose(names: Collection[str], students: Mapping[str, Any]) -> str:
@@ -231,8 +242,7 @@ def gating(suite: Mapping[str, Any]) -> str:
     num_own = sum(claim["metric"] is not None for claim in suite["claims"])
     num = len(suite["claims"])
     own = {m: _margin(m, row) for m, row in suite.get("gate", {}).items()}
-    directed = [m for m in suite["metrics"] if METRICS[m].better != "reference"]
-    titles = [METRICS[m].title + own.get(m, "") for m in own or directed]
+    titles = [METRICS[m].title + own.get(m, "") for m in own or gated_by_default(suite["metrics"])]
     which = "the suite's own margins" if own else "margins where a suite names none"
     claims = (
         f"{num} claims, {num_own} of them on a metric, are outside that correction, and none "

@@ -19,6 +19,7 @@ from ddmd_bench.reporting.claims import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
 from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
 from ddmd_bench.reporting.literature import literature_beside
+from ddmd_bench.reporting.notes import BLANK
 from ddmd_bench.reporting.pictures import NUM_EMBEDDED, chosen_prompts
 from ddmd_bench.reporting.ranking import best_students, headline_metric
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, real_in, titles_of
@@ -134,8 +135,20 @@ def _student(suite: Suite, name: str, files: dict[int, StudentFiles]) -> dict[st
         "not_scored": _counted(files, "missing"),
         "truncated_prompts": _counted(files, "truncated_prompts"),
         **({"equal_images": repeats} if repeats else {}),
+        **({"blank_images": blank} if (blank := _blank(files)) else {}),
         "facts": facts,
     }
+
+
+def _blank(files: dict[int, StudentFiles]) -> dict[str, dict[str, int]]:
+    """How many images of all seeds are black or of one colour; {} where none is known to be."""
+    tables = [table for one in files.values() if (table := one.per_image) is not None]
+    found = {}
+    for metric in BLANK:
+        values = [table[metric].dropna() for table in tables if metric in table]
+        if number := int(sum(value.sum() for value in values)):
+            found[metric] = {"n": number, "of": sum(map(len, values))}
+    return found
 
 
 def _best(files: dict[int, StudentFiles]) -> dict[str, Any]:

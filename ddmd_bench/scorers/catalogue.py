@@ -37,6 +37,15 @@ SCORERS = {
         f"{_SCORERS}.images", ("mean", "std", "high_frequency"), ("diversity",),
         reads_prompts=False,
     ),
+    "faults": Scorer(
+        f"{_SCORERS}.faults",
+        (
+            "hsv_saturation", "clipped_highlights", "colour_cast_a", "colour_cast_b", "sharpness",
+            "checkerboard", "black", "one_colour",
+        ),
+        # In float64 a batch of large images would be tensors that the system maps anew each time.
+        batch_size=1, reads_prompts=False, of_blank=True,
+    ),
     "attributes": Scorer(
         f"{_SCORERS}.attributes", ("prompt_accuracy",), weights=(_ATTRIBUTES,),
         num_features=128, example_size=32,

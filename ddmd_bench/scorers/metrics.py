@@ -39,6 +39,8 @@ class Metric:
     # Between which an image's values lie, where they come near: intervals stay inside, and between
     # two finite ones are those of a share.
     bounds: tuple[float, float] | None = None
+    # Whether `check` counts the images by itself, in any suite: then it has no margin by default.
+    counted_by_check: bool = False
 
 
 SHARE = (0.0, 1.0)
@@ -116,6 +118,51 @@ METRICS = {
         "Fine detail and noise: mean squared response of a 3 x 3 Laplacian, 0 for a flat image "
         "and 1 for a checkerboard of black and white; right where it equals that of real scenes.",
         bounds=POSITIVE,
+    ),
+    "hsv_saturation": Metric(
+        "HSV saturation", "image", "reference", None, 100, "%", 1,
+        "How colourful: mean over pixels of HSV's S, the largest channel minus the smallest as a "
+        "share of the largest. Greys have 0, a pure hue 1, dark ones too.",
+        bounds=SHARE,
+    ),
+    "clipped_highlights": Metric(
+        "Clipped highlights", "image", "lower", None, 100, "%", 2,
+        "Share of pixels with 255 in all channels, where no shade is left. A white background "
+        "counts too: what it says shows beside images of the same prompts.",
+        bounds=SHARE,
+    ),
+    "colour_cast_a": Metric(
+        "Colour cast a*", "image", "reference", None, 1, "", 2,
+        "Mean a* of the pixels in CIELAB (D65): above 0 red, below 0 green. The difference from "
+        "the teacher's image of the same prompt is a cast; of about 2.3 it is just seen.",
+    ),
+    "colour_cast_b": Metric(
+        "Colour cast b*", "image", "reference", None, 1, "", 2,
+        "Mean b* of the pixels in CIELAB (D65): above 0 yellow, below 0 blue; as a*.",
+    ),
+    "sharpness": Metric(
+        "Sharpness", "image", "reference", None, 1, "", 1,
+        "Variance of a 3 x 3 Laplacian of the luma, in levels squared (of 255): falls with blur, "
+        "rises with noise and oversharpening. It depends on the resolution.",
+        bounds=POSITIVE,
+    ),
+    "checkerboard": Metric(
+        "Checkerboard", "image", "reference", None, 100, "%", 2,
+        "Share of an image's variance that alternates from pixel to pixel along both axes: 1 for "
+        "a checkerboard of single pixels, 1/4 for white noise or cells of two, less of larger "
+        "ones, 0 for lines and ramps along an axis; right where it equals that of real scenes.",
+        bounds=SHARE,
+    ),
+    "black": Metric(
+        "Black images", "image", "lower", None, 100, "%", 2,
+        "Share of images in which no level is above 8 of 255.",
+        bounds=SHARE, counted_by_check=True,
+    ),
+    "one_colour": Metric(
+        "Images of one colour", "image", "lower", None, 100, "%", 2,
+        "Share of images, black ones aside, in which no channel reaches over more than 8 levels "
+        "of 255.",
+        bounds=SHARE, counted_by_check=True,
     ),
     "diversity": Metric(
         "Diversity", "prompt", "reference", None, 1, "", 3,
@@ -264,3 +311,9 @@ def headline_of(metrics: Iterable[str], kind: str) -> str | None:
     """The first of a kind that has a better direction."""
     rows = [name for name in metrics if name in METRICS and METRICS[name].kind == kind]
     return next((name for name in rows if METRICS[name].better != "reference"), None)
+
+
+def gated_by_default(metrics: Iterable[str]) -> list[str]:
+    """Those of which more or less is better, but for what `check` counts by itself."""
+    rows = {name: METRICS[name] for name in metrics}
+    return [n for n, row in rows.items() if row.better != "reference" and not row.counted_by_check]
