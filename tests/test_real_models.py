@@ -196,7 +196,8 @@ def run_as_a_user(*arguments: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("backend", ["sdxl", pytest.param("lumina2", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["sdxl", "lumina2"])
 def test_a_whole_run(backend: str, folder: Path) -> None:
     suite = make_suite(backend, folder)
     if backend == "sdxl":

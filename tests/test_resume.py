@@ -345,6 +345,7 @@ def _times(tasks: list[Task]) -> dict[str, int]:
     return {str(task): (task.folder / "done.json").stat().st_mtime_ns for task in tasks}
 
 
+@pytest.mark.long
 def test_only_what_changed_is_done_again(planned: Planner) -> None:
     plan = planned("runs", "train.num_iterations=2")
     assert run_tasks(plan, STAGES, quiet, workers=1).num_done == len(plan.tasks)

@@ -78,6 +78,7 @@ def invoked(given: list[list[str]]) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.long
 def test_torchrun_does_one_run_with_two_processes(
     planned: Planner, alone: Plan, suite: str, tmp_path: Path
 ) -> None:

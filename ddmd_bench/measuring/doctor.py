@@ -136,6 +136,8 @@ def _examined(name: str, device: str, dtype: torch.dtype) -> list[Finding]:
 
     made, prompts = pictures(row.example_size), row.example_prompts
     prompt, other_prompt = prompts() if callable(prompts) else prompts
+    if not row.columns and row.num_features is None:
+        return _of_pairs(name, lambda images: _values(asked(images, prompt))[0], made)
     together = _values(asked(made, prompt))
     # One by one, and beside other images in another order.
     alone = np.concatenate([_values(asked([image], prompt)) for image in made])
@@ -153,6 +155,19 @@ def _examined(name: str, device: str, dtype: torch.dtype) -> list[Finding]:
         change = _furthest(_values(asked(made, other_prompt)), together)
         findings.append(_finding(name, "prompts matter", change > allowed, change))
     return [*findings, *(_golden(golden, asked) for golden in GOLDEN if golden.scorer == name)]
+
+
+def _of_pairs(
+    name: str, value: Callable[[Sequence[Image]], NDArray[np.float64]], made: Sequence[Image]
+) -> list[Finding]:
+    """A scorer that compares the images of a prompt and says nothing of one alone."""
+    alike, different = (value(made[:1] * 2), value(made[:2]))
+    turned = value([*made[1::-1]])
+    apart, moved = _furthest(alike, different), _furthest(turned, different)
+    return [
+        _finding(name, "an image and itself are not as two images", apart > ROUNDING, apart),
+        _finding(name, "the order of images does not matter", moved <= ROUNDING * 10, moved),
+    ]
 
 
 def _finding(scorer: str, check: str, passed: bool, difference: float) -> Finding:

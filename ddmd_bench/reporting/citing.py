@@ -28,7 +28,7 @@ OF_METRICS: dict[str, tuple[str, ...]] = {
     "kid": ("kid", "clean_fid"), "precision": ("precision_recall",),
     "recall": ("precision_recall",), "density": ("density_coverage",),
     "coverage": ("density_coverage",), "dpg_bench": _DPG,
-    "fd_dinov2": ("fd_dinov2", "dinov2"), "cmmd": ("cmmd", "clip"),
+    "lpips": ("lpips",), "fd_dinov2": ("fd_dinov2", "dinov2"), "cmmd": ("cmmd", "clip"),
     "vendi_dinov2": ("vendi", "dinov2"), "distance_dinov2": ("dinov2",),
     "frechet_efficientnet": ("fid", "efficientnet"), "frechet": ("fid",),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from ddmd_bench.scorers.interface import Scorer
 from ddmd_bench.scorers.vqa import VQA
 from ddmd_bench.scorers.weight_files import (
     AESTHETIC,
+    ALEXNET,
     BERT_VOCABULARY,
     CLIP_VIT_G_14,
     CLIP_VIT_L_14,
@@ -21,12 +22,18 @@ from ddmd_bench.scorers.weight_files import (
     PICK_SCORE,
     QWEN2_TOKENIZER,
 )
-from ddmd_bench.scorers.weights import Weights, attribute_weights, efficientnet_weights
+from ddmd_bench.scorers.weights import (
+    Weights,
+    attribute_weights,
+    efficientnet_weights,
+    lpips_weights,
+)
 
 _ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
 _EFFICIENTNET = Weights(
     "EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights
 )
+_LPIPS_LINEAR = Weights("LPIPS' linear layers", ("alex.pth",), package=lpips_weights)
 
 _SCORERS = "ddmd_bench.scorers"
 _CLIP = f"{_SCORERS}.clip.scorer"
@@ -87,6 +94,13 @@ SCORERS = {
         f"{_SCORERS}.inception", weights=(INCEPTION,), num_features=2048, batch_size=128,
         reads_prompts=False, example_size=512,
         protocol="centre 299 px, not resized; below that size clean-fid's resize of the whole",
+    ),
+    "lpips_alex": Scorer(
+        f"{_SCORERS}.likeness", prompt_columns=("lpips",), weights=(ALEXNET, _LPIPS_LINEAR),
+        reads_prompts=False,
+    ),
+    "ms_ssim": Scorer(
+        f"{_SCORERS}.likeness", prompt_columns=("ms_ssim",), reads_prompts=False,
     ),
     "dinov2": Scorer(
         f"{_SCORERS}.dinov2", weights=(DINOV2,), num_features=1024, reads_prompts=False,

@@ -170,6 +170,20 @@ METRICS = {
         "difference of pixels in [-1, 1]; right where it equals that of real scenes.",
         bounds=POSITIVE,
     ),
+    "lpips": Metric(
+        "LPIPS", "prompt", "reference", None, 1, "", 3,
+        "How much the images of one prompt differ to the eye: mean over pairs of LPIPS (Zhang et "
+        "al. 2018) in AlexNet, 0 for images alike; right where it equals that of real images, or "
+        "of the teacher.",
+        bounds=POSITIVE,
+    ),
+    "ms_ssim": Metric(
+        "MS-SSIM", "prompt", "reference", None, 1, "", 3,
+        "How alike the images of one prompt are in structure: mean over pairs of the multi-scale "
+        "SSIM (Wang et al. 2003), 1 for images alike; images of 176 pixels a side at least; right "
+        "where it equals that of real images, or of the teacher.",
+        bounds=SHARE,
+    ),
     "vendi_dinov2": Metric(
         "Vendi score (DINOv2)", "prompt", "reference", None, 1, "", 3,
         "How many different images of a prompt there are, in effect: from 1, all alike, to their "

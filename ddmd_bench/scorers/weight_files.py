@@ -51,6 +51,13 @@ _TORCH_HUB = (
     "$XDG_CACHE_HOME/torch/hub/checkpoints",
     "~/.cache/torch/hub/checkpoints",
 )
+ALEXNET = Weights(
+    "torchvision's AlexNet",
+    ("alexnet-owt-7be5be79.pth",),
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    sha256="7be5be79",  # its beginning, which torchvision's names state
+    elsewhere=_TORCH_HUB,
+)
 DINOV2 = Weights(
     "DINOv2 ViT-L/14",
     ("model.safetensors",),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ddmd_bench.errors import BenchError
@@ -137,6 +138,14 @@ def attribute_weights() -> Path:
     """float16 safetensors that this package carries."""
     package = Path(__file__).parents[1]
     return package / "backends" / "shapes" / "weights" / "attributes.safetensors"
+
+
+def lpips_weights() -> Path:
+    """LPIPS' linear layers for AlexNet inside the installed package `torchmetrics`."""
+    spec = find_spec("torchmetrics")  # without loading it, and torch with it
+    if spec is None or spec.origin is None:
+        raise BenchError("LPIPS needs the package 'torchmetrics': pip install torchmetrics")
+    return Path(spec.origin).parent / "functional" / "image" / "lpips_models" / "alex.pth"
 
 
 def efficientnet_weights() -> Path:
