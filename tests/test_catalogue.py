@@ -51,14 +51,19 @@ def test_a_row_is_whole(name: str) -> None:
     sampling = row.sampling
     formats = BACKENDS["sdxl"](Model()).formats
     assert row.format in (formats if row.backend == "sdxl" else {"pipeline"})
-    for commit in (row.revision, row.base_revision):
+    for commit in (row.revision, row.base_revision, *(one.revision for one in row.adapters)):
         assert commit is None or len(commit) == 40
+    assert all(one.file is not None and one.revision is not None for one in row.adapters)
     assert row.repository.count("/") == 1
     assert (row.file is not None) == (row.backend == "sdxl" or row.component is not None)
     assert sampling.guidance_scale >= 1  # ours: 1 is none
     config = SDXL_SCHEDULER if row.backend == "sdxl" else FLOW
     scheduler = make_scheduler(
-        sampling.scheduler, config, sampling.num_inference_steps, sampling.timesteps
+        sampling.scheduler,
+        config,
+        sampling.num_inference_steps,
+        sampling.timesteps,
+        sampling.sigmas,
     )
     assert len(scheduler.timesteps) == sampling.num_inference_steps
     if sampling.timesteps is not None:
@@ -134,7 +139,8 @@ def test_a_part_takes_its_place_in_a_base(tmp_path: Path) -> None:
 def test_titles_and_files_differ() -> None:
     rows = PUBLISHED.values()
     assert len({row.title for row in rows}) == len(PUBLISHED)
-    assert len({(row.repository, row.file, row.sampling) for row in rows}) == len(PUBLISHED)
+    places = {(row.repository, row.file, row.adapters, row.sampling) for row in rows}
+    assert len(places) == len(PUBLISHED)
     for name in ("dmd2", "dmd2_lora", "lcm", "lcm_lora", "sdxl_turbo", "lightning", "pcm"):
         assert PUBLISHED[name].sampling.num_inference_steps == 4
 

@@ -21,7 +21,7 @@ from ddmd_bench.backends.schedulers import new_scheduler
 from ddmd_bench.data.images import ImageId, image_generator, image_noises
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
-from ddmd_bench.students.catalogue import Sampling, StudentWeights
+from ddmd_bench.students.catalogue import PIPELINE, Sampling, StudentWeights
 from ddmd_bench.students.loaded import loaded_students
 from ddmd_bench.students.pipeline_calls import PipelineFiles, call_options
 from ddmd_bench.students.pipelines import pipeline_draw
@@ -102,7 +102,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "another kind": (
         "lumina2", {"scheduler": "lcm", "num_inference_steps": 2},
-        "does not fit.*own, flow_euler, flow_lcm",
+        "does not fit.*own, flow_euler, flow_euler_shift_3, flow_lcm",
     ),
     "a flow": (
         "sd15", {"scheduler": "flow_lcm", "num_inference_steps": 2}, "does not fit.*PNDMScheduler",
@@ -242,9 +242,8 @@ def test_guidance_that_a_pipeline_has_not_is_refused(
 
 def test_a_published_pipeline_keeps_its_own_size() -> None:
     sizes = {name: row.resolution for name, row in PUBLISHED.items() if row.resolution}
-    assert sizes == {
-        "sdxl_turbo": 512, "sdxl_turbo_1step": 512, "senseflow_flux": 1024, "z_image_turbo": 1024,
-    }  # fmt: skip
+    pipelines = {name: 1024 for name, row in PUBLISHED.items() if row.format == PIPELINE}
+    assert sizes == {"sdxl_turbo": 512, "sdxl_turbo_1step": 512} | pipelines
 
 
 # ---- Each option acts, and as diffusers says.

@@ -1,7 +1,7 @@
 """A complete FLUX.1 dev repository of tiny size, on diffusers' real classes, from a seed.
 
-Its network is told its guidance, and its call has a guidance of its own beside that. T5 reads
-CLIP's tokens here, which changes nothing that a pipeline does.
+Its network is told its guidance, and its call has a guidance of its own beside that; schnell's is
+told none. T5 reads CLIP's tokens here, which changes nothing that a pipeline does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from tiny_sdxl import make_tokenizer, make_vae, text_config
 
 
-def write_repository(folder: Path, seed: int = 0) -> Path:
+def write_repository(folder: Path, seed: int = 0, *, told_guidance: bool = True) -> Path:
     """The repository as `from_pretrained` reads it."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
@@ -38,7 +38,7 @@ def write_repository(folder: Path, seed: int = 0) -> Path:
             transformer=FluxTransformer2DModel(
                 in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
                 num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
-                axes_dims_rope=(4, 6, 6), guidance_embeds=True,
+                axes_dims_rope=(4, 6, 6), guidance_embeds=told_guidance,
             ),
         )  # fmt: skip
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -59,6 +59,10 @@ SCHEDULERS: dict[str, SchedulerRow] = {
     "tcd": SchedulerRow("TCDScheduler", step=_DETERMINISTIC),
     "dpm_solver": SchedulerRow("DPMSolverMultistepScheduler"),
     "flow_euler": SchedulerRow("FlowMatchEulerDiscreteScheduler"),
+    # Levels of flow matching moved by 3 whatever the size: s -> 3 s / (1 + 2 s).
+    "flow_euler_shift_3": SchedulerRow(
+        "FlowMatchEulerDiscreteScheduler", _AS_GIVEN | {"shift": 3.0}
+    ),
     "flow_lcm": SchedulerRow("FlowMatchLCMScheduler", _AS_GIVEN),
 }
 

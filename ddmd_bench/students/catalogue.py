@@ -71,11 +71,14 @@ class StudentWeights:
     variant: str | None = None  # of a pipeline's weights; None: its plain ones, or the only one
     base: str | None = SDXL_BASE
     base_revision: str | None = None  # of a base that is another repository
-    # Of a pipeline, the part that the weights are, a folder in diffusers' format named by `file`;
-    # the rest is the base's. None: the repository is the whole pipeline.
+    # Of a pipeline, the part that the weights are, named by `file`: a folder in diffusers' format,
+    # or a state dict in one file, which is filled into the base's configuration; the rest is the
+    # base's. None: the repository is the whole pipeline.
     component: str | None = None
     lora_scale: float = 1.0
     adapters: tuple[StackedLora, ...] = ()  # fused in this order
     resolution: int | None = None  # pixels per side of its protocol; None: as the suite draws
+    # Of a prompt, that a pipeline's call is told to read; None: as many as the call does by itself.
+    max_sequence_length: int | None = None
     # Where each setting was seen, by its name; of a suite's own checkpoint nowhere.
     seen_in: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddmd_bench.backends.weight_files import CONFIG
+from ddmd_bench.backends.weight_files import CONFIG, PICKLED
 from ddmd_bench.errors import BenchError, unknown
 from ddmd_bench.files.reading import FETCH_AGAIN
 from ddmd_bench.files.records import read_record
@@ -41,7 +41,8 @@ def row_of(student: Student) -> StudentWeights | None:
         row = _row(student.checkpoint, student.title)
     else:
         return None
-    return replace(row, adapters=tuple(StackedLora(**dict(one)) for one in student.adapters))
+    on_top = tuple(StackedLora(**dict(one)) for one in student.adapters)
+    return replace(row, adapters=row.adapters + on_top)
 
 
 def _row(given: Checkpoint, title: str) -> StudentWeights:
@@ -71,9 +72,17 @@ def remote_of(row: StudentWeights) -> Remote:
     """The files that hold the student's own weights."""
     if row.format in FILES:
         return remote_of_weights(row.repository, row.revision, row.file, row.format, row.title)
+    if in_one_file(row):
+        assert row.file is not None
+        return Remote(row.repository, row.revision, (row.file,), "model", row.title)
     part = (row.file,) if row.component is not None and row.file else None
     whole = Layout(part, variant=row.variant)
     return Remote(row.repository, row.revision, (), "model", row.title, whole)
+
+
+def in_one_file(row: StudentWeights) -> bool:
+    """Whether a pipeline's part is a state dict, whose configuration is the base's."""
+    return row.component is not None and Path(row.file or "").suffix in (SUFFIX, *PICKLED)
 
 
 def lora_remotes(row: StudentWeights) -> list[Remote]:
@@ -136,7 +145,8 @@ def base_remote(row: StudentWeights) -> Remote | None:
     assert row.base is not None, "a component has a base"
     rest = Layout(without=(row.component,), variant=row.variant)
     what = f"the rest of {row.title}"
-    return Remote(row.base, row.base_revision, (), kind="model", what=what, layout=rest)
+    config = (f"{row.component}/{CONFIG}",) if in_one_file(row) else ()
+    return Remote(row.base, row.base_revision, config, kind="model", what=what, layout=rest)
 
 
 def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
@@ -153,19 +163,32 @@ def load_whole_pipeline(row: StudentWeights, dtype: torch.dtype) -> Any:
         raise BenchError(
             f"{row.title}: {folder} names no class of diffusers for {row.component}, found {named}"
         )
-    network = getattr(diffusers, named[1]).from_pretrained(
-        folder_of(remote_of(row)) / (row.file or ""), dtype=dtype
-    )
+    place = folder_of(remote_of(row)) / (row.file or "")
+    if in_one_file(row):
+        network = _filled(named[1], folder / row.component, place, dtype)
+    else:
+        network = getattr(diffusers, named[1]).from_pretrained(place, dtype=dtype)
     part = {row.component: network}
     return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=dtype, **told, **part)
+
+
+def _filled(class_name: str, base: Path, place: Path, dtype: torch.dtype) -> Any:
+    """A state dict in one file, in the architecture of a base's folder; strict."""
+    from ddmd_bench.backends.network_class import NetworkClass
+    from ddmd_bench.backends.weights import read_config
+    from ddmd_bench.backends.whole_networks import load_whole
+
+    kind = NetworkClass(class_name, base.name, lambda network: {}, free_settings=frozenset())
+    return load_whole(kind, read_config(base), place, dtype).eval()
 
 
 def inputs_of(row: StudentWeights) -> dict[str, Any]:
     """What determines a published student's images beside the backend."""
     left_out = ("title", "seen_in", "repository", "adapters")
     told = {k: v for k, v in asdict(row).items() if k not in left_out}
-    if row.component is None:
-        del told["component"]
+    for name in ("component", "max_sequence_length"):  # no part of earlier keys
+        if told[name] is None:
+            del told[name]
     if row.adapters:
         loras = zip(row.adapters, lora_remotes(row), strict=True)
         told["adapters"] = [

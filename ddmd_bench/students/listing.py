@@ -22,9 +22,12 @@ def settings_of(row: StudentWeights) -> list[str]:
     sampling, own = row.sampling, row.resolution not in (None, RESOLUTION)
     optional = {
         "timesteps": sampling.timesteps is not None,
+        "sigmas": sampling.sigmas is not None,
         "embedded_guidance_scale": sampling.embedded_guidance_scale is not None,
         "resolution": own or row.format == PIPELINE,
         "base_revision": row.base_revision is not None,
+        "adapters": bool(row.adapters),
+        "max_sequence_length": row.max_sequence_length is not None,
     }
     always = ["revision", "scheduler", "num_inference_steps", "guidance_scale"]
     return [*always, *(name for name, given in optional.items() if given)]
@@ -32,7 +35,7 @@ def settings_of(row: StudentWeights) -> list[str]:
 
 def page() -> str:
     """Two tables in Markdown: the students, and where their settings were seen."""
-    what = ("name", "student", "weights", "scheduler", "steps", "timesteps", "guidance", "pixels")
+    what = ("name", "student", "weights", "scheduler", "steps", "levels", "guidance", "pixels")
     return "\n".join(
         [
             _INTRODUCTION,
@@ -56,13 +59,15 @@ def _row(name: str, row: StudentWeights) -> tuple[str, ...]:
     weights = f"{_place(row.repository, row.revision)} {row.file or ''}".strip()
     if row.component is not None:
         weights += f", as {row.component} of {_place(row.base or '', row.base_revision)}"
+    for lora in row.adapters:
+        weights += f", with {_place(lora.repository, lora.revision)} {lora.file or ''}".rstrip()
     return (
         f"`{name}`",
         row.title,
         weights,
         sampling.scheduler,
         str(sampling.num_inference_steps),
-        ", ".join(map(str, sampling.timesteps or ())),
+        ", ".join(map(str, sampling.timesteps or sampling.sigmas or ())),
         guidance if told is None else f"{told:g}, told to the network",
         str(row.resolution or "the suite's"),
     )

@@ -17,7 +17,7 @@ from ddmd_bench.files.reading import FETCH_AGAIN
 from ddmd_bench.files.records import read_record
 from ddmd_bench.hub.cache import find
 from ddmd_bench.students.catalogue import Sampling, StudentWeights
-from ddmd_bench.students.checkpoints import base_remote, remote_of
+from ddmd_bench.students.checkpoints import base_remote, in_one_file, remote_of
 
 INDEX = "model_index.json"
 NETWORKS = ("transformer", "unet")  # by these names diffusers' pipelines call what denoises
@@ -51,7 +51,8 @@ def read_files(row: StudentWeights) -> PipelineFiles | None:
         own = find(remote_of(row)).folder
         if own is None:
             return None
-        network = own / (row.file or "")
+        if not in_one_file(row):
+            network = own / (row.file or "")
     return PipelineFiles(
         str(index.get("_class_name")),
         network_name,
@@ -93,11 +94,13 @@ def call_options(row: StudentWeights, files: PipelineFiles) -> dict[str, Any]:
         )
     known = inspect.signature(kind.__call__).parameters
     steps = explicit_steps(row.sampling.timesteps, row.sampling.sigmas)
+    read = row.max_sequence_length
     options = {
         "num_inference_steps": row.sampling.num_inference_steps,
         "height": row.resolution,
         "width": row.resolution,
         "output_type": "pt",
+        **({} if read is None else {"max_sequence_length": read}),
         **steps,
         **_guidance(row.sampling, files, "true_cfg_scale" in known),
     }

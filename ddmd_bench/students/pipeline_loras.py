@@ -149,7 +149,7 @@ def _require_sizes(pipeline: Any, path: Path, state: Mapping[str, Tensor], name:
     loaded = [
         (layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
         for layer in layers
-        if name in getattr(layer, "scaling", ())
+        if name in getattr(layer, "lora_A", ())  # a layer of attention has a scaling too
     ]
     stated = list(_stated(pipeline.components, path, state))
     found, meant = (sorted(_squared(*one) for one in both) for both in (loaded, stated))

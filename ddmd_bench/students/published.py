@@ -6,7 +6,7 @@ weights were loaded here: each setting was read in the text that `seen_in` names
 
 from __future__ import annotations
 
-from ddmd_bench.students.catalogue import PIPELINE, Sampling, StudentWeights
+from ddmd_bench.students.catalogue import PIPELINE, Sampling, StackedLora, StudentWeights
 
 _LISTING = "listing of that commit on the Hub"
 _SAMPLING = ("scheduler", "num_inference_steps", "guidance_scale")
@@ -100,6 +100,80 @@ def _pcm(steps: int, guidance: str) -> StudentWeights:
     )
 
 
+_OF_ITS_CACHE = "public code that loads the pipeline from the Hub's cache of that commit"
+
+
+def _sana_sprint(parameters: str, revision: str, code: str) -> StudentWeights:
+    """Its pipeline has a middle level for two steps alone."""
+    return StudentWeights(
+        f"SANA-Sprint {parameters}, 2 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository=f"Efficient-Large-Model/Sana_Sprint_{parameters}_1024px_diffusers",
+        revision=revision,
+        base=None,
+        sampling=Sampling("own", 2, embedded_guidance_scale=4.5),
+        resolution=1024,
+        seen_in=_seen(
+            "app.py of the Space Efficient-Large-Model/SanaSprint: 2 steps, guidance 4.5, which "
+            "its network is told, 1024 pixels",
+            *_SAMPLING,
+            "embedded_guidance_scale",
+            "resolution",
+            revision=code,
+        ),
+    )
+
+
+_LIGHTNING_SCRIPT = (
+    "generate_with_diffusers.py of ModelTC/Qwen-Image-Lightning (GitHub, commit 142338f), which "
+    "names no version: shift 3"
+)
+
+
+def _qwen_lightning(steps: int, version: str, place: str, listed: str) -> StudentWeights:
+    """Their script adds ", Ultra HD, 4K, cinematic composition." to each prompt; no suite does."""
+    return StudentWeights(
+        f"Qwen-Image-Lightning V{version}, {steps} steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="Qwen/Qwen-Image",
+        revision="75e0b4be04f60ec59a75f475837eced720f823b6",
+        base=None,
+        adapters=(
+            StackedLora(
+                "lightx2v/Qwen-Image-Lightning",
+                "813e69cd4c5627f2c7b921667f79690a0e12bd4e",
+                f"Qwen-Image-Lightning-{steps}steps-V{version}.safetensors",
+            ),
+        ),
+        sampling=Sampling("flow_euler_shift_3", steps),
+        resolution=1024,
+        seen_in={
+            **_seen(place, "num_inference_steps", "guidance_scale", revision=_OF_ITS_CACHE),
+            "scheduler": _LIGHTNING_SCRIPT,
+            "adapters": listed,
+            # Their own script draws 1328 x 1328 and six other shapes.
+            "resolution": "diffusers' documentation of Qwen-Image: 8 steps at 1024 pixels",
+        },
+    )
+
+
+_LIGHTNING_V2 = (
+    "README of ModelTC/Qwen-Image-Lightning (GitHub, commit 0351270), its comparison of V1.x and "
+    "V2.x: one evaluation a step"
+)
+_LIGHTNING_V1 = (
+    "README of ModelTC/Qwen-Image-Lightning (GitHub, commit 0351270), its commands for 4 and 8 "
+    "steps of V1.0 (--cfg 1.0), and its comparison with V1.1"
+)
+_FLASH_RECIPE = (
+    "README of examples/diffusers/fastgen/dmd2 in NVIDIA/Model-Optimizer (GitHub, commit 235e208), "
+    "whose students of Qwen-Image are drawn at 1024 pixels"
+)
+_DP_DMD = "README of Multimedia-Analytics-Laboratory/dpdmd (GitHub, commit d8f75c9)"
+_CDM = "scripts/infer/sd3_m.py of byliutao/cdm (GitHub, commit bacc57f)"
+_NO_COMMIT = "none: no commit of it was seen"
 _FLUX_DEV = (
     "public code that loads the Hub's cache of that commit, and states the sha256 of its "
     "vae/diffusion_pytorch_model.safetensors (candle-gen-flux)"
@@ -241,5 +315,118 @@ PUBLISHED: dict[str, StudentWeights] = {
             revision="public code that loads the pipeline of that commit, and a public log of the "
             "Hub's answer of 2026-09-24: its newest commit, weights unchanged since its release",
         ),
+    ),
+    "flux_schnell": StudentWeights(
+        "FLUX.1-schnell, 4 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="black-forest-labs/FLUX.1-schnell",
+        revision="741f7c3ce8b383c54771c7003378a50191e9efe9",
+        base=None,
+        sampling=Sampling("own", 4),
+        resolution=1024,
+        max_sequence_length=256,
+        seen_in={
+            **_seen("example of FluxPipeline in diffusers 0.42", revision=_OF_ITS_CACHE),
+            "resolution": "what FluxPipeline draws where no size is asked for (diffusers 0.42)",
+            "max_sequence_length": "diffusers' documentation of FLUX (v0.31): 256 at most for this "
+            "one, where the call takes 512 by itself",
+        },
+    ),
+    "flux2_klein": StudentWeights(
+        "FLUX.2-klein 4B, 4 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="black-forest-labs/FLUX.2-klein-4B",
+        revision="e7b7dc27f91deacad38e78976d1f2b499d76a294",
+        base=None,
+        sampling=Sampling("own", 4),
+        resolution=1024,
+        seen_in=_seen(
+            "public code that calls the pipeline so (backend/tarun_diffusion/run.py of "
+            "yashy10/golden-gate-quest, GitHub), and other that pins the same: 4 steps, guidance 1",
+            *_SAMPLING,
+            "resolution",
+            revision=_OF_ITS_CACHE,
+        ),
+    ),
+    "sd35_large_turbo": StudentWeights(
+        "Stable Diffusion 3.5 Large Turbo, 4 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="stabilityai/stable-diffusion-3.5-large-turbo",
+        revision="ec07796fc06b096cc56de9762974a28f4c632eda",
+        base=None,
+        sampling=Sampling("own", 4),
+        resolution=1024,
+        seen_in=_seen(
+            "app.py of the Space stabilityai/stable-diffusion-3.5-large-turbo (commit 69b5899)",
+            *_SAMPLING,
+            "resolution",
+            revision="public code that names the Hub's cache of that commit, and downloads the "
+            "pipeline's files into it",
+        ),
+    ),
+    "sana_sprint": _sana_sprint(
+        "1.6B",
+        "19683c58b7ea290e55cedd8950ae1d86ada7ef96",
+        "public code that pins that commit beside 2 steps, guidance 4.5 and 1024 pixels",
+    ),
+    "sana_sprint_600m": _sana_sprint(
+        "0.6B", "a7d9fc31dd5c3f5e22dbfd78360777ceed56ae97", _OF_ITS_CACHE
+    ),
+    "qwen_image_lightning": _qwen_lightning(4, "2.0", _LIGHTNING_V2, _LISTING),
+    "qwen_image_lightning_8step": _qwen_lightning(
+        8, "2.0", _LIGHTNING_V2, f"{_LISTING}, which is the one that added it"
+    ),
+    "qwen_image_lightning_v1": _qwen_lightning(4, "1.0", _LIGHTNING_V1, _LISTING),
+    "qwen_image_lightning_v1_8step": _qwen_lightning(
+        8, "1.1", _LIGHTNING_V1, "public code that takes the file of that commit, with its sha256"
+    ),
+    "qwen_image_flash": StudentWeights(
+        "Qwen-Image-Flash, 4 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="nvidia/Qwen-Image-Flash",
+        base=None,
+        sampling=Sampling("own", 4),
+        resolution=1024,
+        seen_in={
+            **_seen(
+                "card of nvidia/Qwen-Image-Flash: DMD2, a packaged scheduler for four steps",
+                "scheduler",
+                "num_inference_steps",
+                revision=_NO_COMMIT,
+            ),
+            "guidance_scale": "public code whose settings are the card's example by its own words: "
+            "true_cfg_scale=1.0",
+            "resolution": _FLASH_RECIPE,
+        },
+    ),
+    "dp_dmd": StudentWeights(
+        "DP-DMD of Stable Diffusion 3.5 Medium, 4 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="TianheWu/dpdmd",
+        file="DPDMD-SD35M-4NFE-natural.pt",
+        base="stabilityai/stable-diffusion-3.5-medium",
+        base_revision="b940f670f0eda2d07fbb75229e779da1ad11eb80",
+        component="transformer",
+        sampling=Sampling("own", 4),
+        resolution=1024,
+        seen_in={
+            **_seen(_DP_DMD, *_SAMPLING, "resolution", revision=_NO_COMMIT),
+            "base_revision": _OF_ITS_CACHE,
+        },
+    ),
+    "cdm": StudentWeights(
+        "CDM of Stable Diffusion 3 Medium, 4 steps",
+        backend=PIPELINE,
+        format=PIPELINE,
+        repository="byliutao/stable-diffusion-3-medium-turbo",
+        base=None,
+        sampling=Sampling("own", 4, sigmas=(1.0, 0.75, 0.5, 0.25)),
+        resolution=1024,
+        seen_in=_seen(_CDM, *_SAMPLING, "sigmas", "resolution", revision=_NO_COMMIT),
     ),
 }
