@@ -22,7 +22,8 @@ from ddmd_bench.data.images import ImageId, image_generator
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.downloads import require_here
-from ddmd_bench.planning.part import Downloads
+from ddmd_bench.planning.part import Asked, Downloads
+from ddmd_bench.planning.plan import suite_downloads
 from ddmd_bench.students.catalogue import PIPELINE, StackedLora, StudentWeights
 from ddmd_bench.students.checkpoints import (
     base_remote,
@@ -32,9 +33,11 @@ from ddmd_bench.students.checkpoints import (
     remote_of,
     row_of,
 )
+from ddmd_bench.students.loaded import loaded_students
 from ddmd_bench.students.pipeline_calls import PipelineFiles, call_options
 from ddmd_bench.students.pipelines import pipeline_draw
 from ddmd_bench.students.published import PUBLISHED
+from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.students import Student
 
 TEXTS = ["a red cat", "two dogs in the park"]
@@ -318,3 +321,24 @@ def test_keys_of_other_rows_are_what_they_were() -> None:
     """An option that a row leaves alone is no part of its key."""
     assert "max_sequence_length" not in inputs_of(PUBLISHED["z_image_turbo"])["row"]
     assert inputs_of(PUBLISHED["flux_schnell"])["row"]["max_sequence_length"] == 256
+
+
+# ---- The suite that compares them.
+
+
+def test_the_suite_of_few_step_students_can_be_planned() -> None:
+    suite = load_suite("few_step")
+    loaded, problems = loaded_students(suite)
+    assert not problems
+    assert loaded.keys() == suite.students.keys()
+    assert {one.row.resolution for one in loaded.values()} == {1024}
+    assert {one.row.sampling.guidance_scale for one in loaded.values()} == {1.0}
+    asked = Asked.of(suite)
+    assert asked.num_images == 3200 + 4 * 1065  # the figure of its head
+    assert asked.bases.keys() == {"dmd2", "lightning"}
+    places = {remote.place for remote in suite_downloads(suite).remotes}
+    for name in suite.students:
+        row = PUBLISHED[name]
+        assert any(place.startswith(f"{row.repository}@") for place in places), name
+    (lora,) = PUBLISHED["qwen_image_lightning"].adapters
+    assert f"{lora.repository}@{str(lora.revision)[:12]}" in places
