@@ -50,7 +50,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "statistics of many prompts beside their textbook forms",
         arguments=("--prompts", "1000", "10000", "--rounds", "3", "--students", "0"),
     ),
-    "page": Benchmark("a report of 10,000 prompts: making it, and its page in a browser"),
+    "page": Benchmark(
+        "a report of 10,000 prompts: making it, and its page in a browser",
+        arguments=(),  # in a process of its own, whose memory it states
+    ),
     "gate": Benchmark("how often `check` is wrong, with nothing changed and with a loss"),
     "losses": Benchmark("which losses `check --baseline` sees, by the number of images"),
     "coverage": Benchmark("how often intervals contain the truth, and tests see what is not there"),

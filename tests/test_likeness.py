@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def stacked(model: Any, images: list[Image.Image]) -> torch.Tensor:
 def test_lpips_is_its_authors(alexnet: Path, published: None) -> None:
     """Over all pairs of five images: their network, its linear layers, our passes."""
     model = SCORERS["lpips_alex"].load("lpips_alex", "cpu", torch.bfloat16)
-    theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it asks torchvision in words of before
+        theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     state = torch.load(alexnet, weights_only=True)
     backbone = {
         name: state[f"features.{name.partition('.')[2]}"] for name in theirs.net.state_dict()

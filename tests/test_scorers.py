@@ -240,7 +240,7 @@ def test_the_metrics_and_the_weights_hashes_need_no_torch() -> None:
 
 
 def test_every_metric_has_a_scorer_or_another_source() -> None:
-    given = {column for row in SCORERS.values() for column in row.columns}
+    given = {c for row in SCORERS.values() for c in (*row.columns, *row.prompt_columns)}
     for name, metric in METRICS.items():
         if metric.kind == "distribution":
             assert metric.extractor in SCORERS
@@ -251,7 +251,7 @@ def test_every_metric_has_a_scorer_or_another_source() -> None:
                 assert SCORERS[scorer].num_features
                 assert statistic in DIVERSITIES
             else:
-                assert name in given | {"saturation", "diversity"}
+                assert name in given | {"saturation"}
     assert needed_scorers(["saturation"]) == []
     assert needed_scorers(["diversity"]) == ["images"]
     assert needed_scorers(["prompt_accuracy", "mean"]) == ["images", "attributes"]

@@ -161,8 +161,8 @@ def _of_pairs(
     name: str, value: Callable[[Sequence[Image]], NDArray[np.float64]], made: Sequence[Image]
 ) -> list[Finding]:
     """A scorer that compares the images of a prompt and says nothing of one alone."""
-    alike, different = (value(made[:1] * 2), value(made[:2]))
-    turned = value([*made[1::-1]])
+    alike, different = value([made[0], made[0]]), value(made[:2])
+    turned = value([made[1], made[0]])
     apart, moved = _furthest(alike, different), _furthest(turned, different)
     return [
         _finding(name, "an image and itself are not as two images", apart > ROUNDING, apart),
