@@ -13,6 +13,7 @@ from ddmd_bench.students.checkpoints import lora_remotes, reads_guidance, remote
 from ddmd_bench.students.pipeline_calls import check_pipeline
 from ddmd_bench.suite.schema import Suite
 from ddmd_bench.suite.settings import Model
+from ddmd_bench.suite.students import FILL_IN, Student
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,31 @@ def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
     found, problems = {}, []
     for name, student in suite.students.items():
         try:
+            _require_filled_in(name, student)
             if (row := row_of(student)) is not None:
                 published = student.source == "published"
                 found[name] = _loaded(suite, row, published=published)
         except BenchError as error:
             problems.append(f"students.{name}: {error}")
     return found, problems
+
+
+def _require_filled_in(name: str, student: Student) -> None:
+    """Refuse weights that a suite leaves to its user while they are not named."""
+    own = "" if student.checkpoint is None else student.checkpoint.repository
+    for place, repository, example in (
+        ("checkpoint.repository", own, "checkpoint.repository=./my_lora.safetensors"),
+        *(
+            (f"adapters[{k}].repository", one.repository, "adapters=[{repository: ./my_lora}]")
+            for k, one in enumerate(student.adapters)
+        ),
+    ):
+        if repository == FILL_IN:
+            raise BenchError(
+                f"{place}: {FILL_IN} stands where weights of yours belong. Write their file or "
+                "folder, or owner/name on the Hub: in a copy of the suite, or by --set "
+                f"'students.{name}.{example}'"
+            )
 
 
 def _loaded(suite: Suite, row: StudentWeights, *, published: bool) -> LoadedStudent:

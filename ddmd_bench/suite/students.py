@@ -16,6 +16,8 @@ from ddmd_bench.errors import unknown
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.suite.settings import Count, Each, Guidance, Pixels, Strict, Unit
 
+FILL_IN = "FILL_IN"  # a repository that a suite leaves to its user
+
 
 class Checkpoint(Strict):
     """Weights of a student that was trained elsewhere, and how it is sampled."""
