@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from tiny_few_step import make_pipeline, write_repository
 from torch import Tensor
 
+from ddmd_bench.backends import BACKENDS
 from ddmd_bench.backends.schedulers import SCHEDULERS, new_scheduler
 from ddmd_bench.data.images import ImageId, image_generator
 from ddmd_bench.data.prompts import Prompt
@@ -37,7 +38,9 @@ from ddmd_bench.students.loaded import loaded_students
 from ddmd_bench.students.pipeline_calls import PipelineFiles, call_options
 from ddmd_bench.students.pipelines import pipeline_draw
 from ddmd_bench.students.published import PUBLISHED
+from ddmd_bench.students.verdicts import weights_problem
 from ddmd_bench.suite.files import load_suite
+from ddmd_bench.suite.settings import Model
 from ddmd_bench.suite.students import Student
 
 TEXTS = ["a red cat", "two dogs in the park"]
@@ -225,6 +228,7 @@ def test_what_a_row_adds_to_a_base_acts(tmp_path: Path) -> None:
         "without its LoRA": replace(row, adapters=()),
         "by the base's scheduler": replace(row, sampling=replace(row.sampling, scheduler="own")),
     }
+    assert weights_problem(row, BACKENDS["sdxl"](Model())) is None  # as the plan looks at it
     found = drawn(row)
     for what, other in others.items():
         assert float((drawn(other) - found).abs().max()) > 1e-3, what

@@ -135,7 +135,7 @@ def test_the_plan_says_what_to_write() -> None:
     assert told.exit_code == 2
     said = " ".join(told.output.split())
     assert "students.with_lora: adapters[0].repository: FILL_IN stands where" in said
-    assert "--set 'students.with_lora.adapters=[{repository: ./my_lora}]'" in said
+    assert "--set 'students.with_lora.adapters=[{repository: ./my_lora.safetensors}]'" in said
     listed = CliRunner().invoke(app, ["list", "suites"])
     assert "my_lora" in listed.output
 

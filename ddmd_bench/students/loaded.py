@@ -43,20 +43,21 @@ def loaded_students(suite: Suite) -> tuple[dict[str, LoadedStudent], list[str]]:
 
 def _require_filled_in(name: str, student: Student) -> None:
     """Refuse weights that a suite leaves to its user while they are not named."""
-    own = "" if student.checkpoint is None else student.checkpoint.repository
-    for place, repository, example in (
-        ("checkpoint.repository", own, "checkpoint.repository=./my_lora.safetensors"),
-        *(
-            (f"adapters[{k}].repository", one.repository, "adapters=[{repository: ./my_lora}]")
-            for k, one in enumerate(student.adapters)
-        ),
-    ):
-        if repository == FILL_IN:
-            raise BenchError(
-                f"{place}: {FILL_IN} stands where weights of yours belong. Write their file or "
-                "folder, or owner/name on the Hub: in a copy of the suite, or by --set "
-                f"'students.{name}.{example}'"
-            )
+    file = "./my_lora.safetensors"
+    left = [
+        (f"adapters[{k}].repository", f"adapters=[{{repository: {file}}}]")
+        for k, one in enumerate(student.adapters)
+        if one.repository == FILL_IN
+    ]
+    if student.checkpoint is not None and student.checkpoint.repository == FILL_IN:
+        left.append(("checkpoint.repository", f"checkpoint.repository={file}"))
+    if left:
+        place, example = left[0]
+        raise BenchError(
+            f"{place}: {FILL_IN} stands where weights of yours belong. Write their file or folder, "
+            "or owner/name on the Hub: in a copy of the suite, or by --set "
+            f"'students.{name}.{example}'"
+        )
 
 
 def _loaded(suite: Suite, row: StudentWeights, *, published: bool) -> LoadedStudent:
