@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 
 CALLS = ("mkdir", "rmdir", "unlink", "remove", "replace", "rename", "link", "symlink", "truncate")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+PROGRESS = "progress.json"  # of whoever looks on: written each two seconds, or not at all
 FREEING = ("unlink", "remove", "rmdir")  # what a full disk allows
 
 
@@ -98,11 +99,11 @@ class Writes:
         self._patches[-1].start()
 
     def _place(self, path: Any) -> str | None:
-        """Below the folder, or None for what is elsewhere."""
+        """Below the folder, or None for what is elsewhere, or hangs on the time alone."""
         if isinstance(path, int):
             return None
         text = os.path.abspath(os.fsdecode(path))
-        inside = text.startswith(f"{self.folder}/")
+        inside = text.startswith(f"{self.folder}/") and PROGRESS not in text
         return text[len(self.folder) + 1 :].replace(f".{os.getpid()}.", ".") if inside else None
 
     def _error(self, call: str, path: Any) -> int:
