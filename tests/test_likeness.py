@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.hub.hashes import remember_sha256
 from ddmd_bench.measuring.doctor import examine
 from ddmd_bench.measuring.measure import Images, measure
+from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.scorers import SCORERS
 from ddmd_bench.scorers.likeness import FEWEST_PIXELS, load_lpips
 from ddmd_bench.scorers.weight_files import ALEXNET
 from ddmd_bench.scorers.weights import OWN_FOLDER, located, lpips_weights
+from ddmd_bench.suite.files import load_suite
 
 SIZE = 192
 
@@ -93,6 +96,15 @@ def test_ms_ssim_is_torchmetrics() -> None:
     model.preprocess(pictures(1, FEWEST_PIXELS)[0])
     with pytest.raises(BenchError, match="175 x 175 pixels: MS-SSIM compares at five scales"):
         model.preprocess(pictures(1, FEWEST_PIXELS - 1)[0])
+
+
+def test_a_suite_of_smaller_images_is_refused_before_any_work(
+    tiny: dict[str, Any], write_suite: Callable[[Any], str], tmp_path: Path
+) -> None:
+    suite = load_suite(write_suite(tiny), ("metrics=[prompt_accuracy, ms_ssim]",))
+    told = "ms_ssim takes images of 176 pixels a side at least, the suite's have 32"
+    with pytest.raises(BenchError, match=told):
+        make_plan(suite, tmp_path / "runs", tmp_path / "reports")
 
 
 def test_a_prompt_has_one_value(published: None) -> None:

@@ -41,6 +41,15 @@ def _problems(asked: Asked) -> Iterator[str]:
     for name in asked.suite.metrics:
         if name not in METRICS:
             yield unknown("metric", name, METRICS)
+            continue
+        fewest = max(
+            (SCORERS[scorer].fewest_pixels for scorer in needed_scorers([name])), default=1
+        )
+        if asked.backend.resolution < fewest:
+            yield (
+                f"metrics: {name} takes images of {fewest} pixels a side at least, the suite's "
+                f"have {asked.backend.resolution}. Leave it out, or set model.resolution"
+            )
 
 
 def _protocol(asked: Asked) -> Mapping[str, Any]:

@@ -101,6 +101,8 @@ SCORERS = {
     ),
     "ms_ssim": Scorer(
         f"{_SCORERS}.likeness", prompt_columns=("ms_ssim",), reads_prompts=False,
+        # What is left of so many at the fifth scale holds the window of 11.
+        fewest_pixels=176,
     ),
     "dinov2": Scorer(
         f"{_SCORERS}.dinov2", weights=(DINOV2,), num_features=1024, reads_prompts=False,

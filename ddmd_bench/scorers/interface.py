@@ -75,6 +75,7 @@ class Scorer:
     batch_size: int = 64  # at most; halved where memory runs out
     protocol: str = ""  # how an image becomes its input, where values hang on it
     reads_prompts: bool = True
+    fewest_pixels: int = 1  # of a side: a smaller image has no value
     of_blank: bool = False  # whether an image that is the same everywhere has a value
     # What `doctor` asks it: two prompts, and images of so many pixels a side.
     example_prompts: Callable[[], tuple[str, str]] | tuple[str, str] = (

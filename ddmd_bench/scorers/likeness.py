@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 4, 4
-FEWEST_PIXELS = 176  # of a side: what is left of them at the coarsest scale holds the window of 11
+FEWEST_PIXELS = SCORERS["ms_ssim"].fewest_pixels
 
 
 class OfPairs(ABC):
