@@ -87,6 +87,7 @@ def test_two_people_answer_and_one_is_interrupted(browser: Any, tmp_path: Path) 
     touch.tap("form .first")
     for k in range(num):
         if k == 5:  # the browser is closed, and opened again later
+            touch.wait_for_timeout(1_000)  # Chromium hands on what a page stored a moment later
             touch.close()
             touch = opened(context, tmp_path, 2)
             assert "b 2/ü" in touch.inner_text("main .first")
