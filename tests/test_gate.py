@@ -158,6 +158,14 @@ def test_what_is_not_known_of_files_alone_is_no_fault_of_theirs(
     assert "not scored" in failed(failing)
 
 
+def test_where_no_gating_metric_is_known_nothing_is_ok(plan: Plan, tmp_path: Path) -> None:
+    alone = Plan(**{**vars(plan), "suite": make_suite(gate={"saturation": {"spreads": 0.6}})})
+    unknown = rescore(lambda table: {"saturation": np.nan})
+    found = verdict(changed(alone, tmp_path / "run", unknown), Baseline.of(load_run(alone)))
+    assert found.status == "too few"
+    assert [one.text for one in found.failed] == ["none that gates is known"]
+
+
 def all_black(folder: Path) -> None:
     """No image has a value, so that scoring them failed."""
     for path in (folder / "generate/decoupled_hybrid-0/images").glob("*.png"):

@@ -115,7 +115,12 @@ def against_baseline(run: RunFiles, baseline: Baseline, pairs: Sequence[Pair]) -
         for held in held_pictures(joined, new, _old(old), metrics)
     ]
     metrics = [verdict_on(one, p) for one, p in zip(found, adjusted, strict=True)]
-    held = [*broken_pictures, *pictures, *metrics]
+    never_known = [
+        Held("metrics", f"{new}, every metric", "too few", "none that gates is known", math.inf)
+        for (new, _), names in gating.items()
+        if margins and not names
+    ]
+    held = [*broken_pictures, *pictures, *metrics, *never_known]
     worst = [
         prompt
         for one, its in zip(found, metrics, strict=True)

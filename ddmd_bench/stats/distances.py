@@ -154,6 +154,20 @@ def _wide_examined(
     return Estimate(wide_distance(_fixed(real), features), np.empty(0))
 
 
+def _by_kernel(estimate: Callable[[Features, Features], Estimate]) -> Distance:
+    """A discrepancy by a kernel, whose intervals over prompts are from influences; it takes the
+    real features, then own ones."""
+    return Distance(
+        lambda features, real: estimate(real.features, features).value,
+        lambda features, real, groups, seed: estimate_interval(
+            estimate(real.features, features), groups
+        ),
+        lambda features, real, groups, resampled: estimate(real.features, features),
+        _by_influences(estimate_difference),
+        lambda num_features: 2,
+    )
+
+
 def _share_of(estimate: Callable[[Features, Features, Groups], Estimate], fewest: int) -> Distance:
     """Shares of real images, whose intervals over prompts are from influences.
 
@@ -226,24 +240,8 @@ DISTANCES = {
         # The fewest of the line's points, half of all, must leave the covariance its rank.
         lambda num_features: 2 * (num_features + 1),
     ),
-    "kernel": Distance(
-        lambda features, real: kernel_estimate(real.features, features).value,
-        lambda features, real, groups, seed: estimate_interval(
-            kernel_estimate(real.features, features), groups
-        ),
-        lambda features, real, groups, resampled: kernel_estimate(real.features, features),
-        _by_influences(estimate_difference),
-        lambda num_features: 2,
-    ),
-    "gaussian_kernel": Distance(
-        lambda features, real: gaussian_estimate(real.features, features).value,
-        lambda features, real, groups, seed: estimate_interval(
-            gaussian_estimate(real.features, features), groups
-        ),
-        lambda features, real, groups, resampled: gaussian_estimate(real.features, features),
-        _by_influences(estimate_difference),
-        lambda num_features: 2,
-    ),
+    "kernel": _by_kernel(kernel_estimate),
+    "gaussian_kernel": _by_kernel(gaussian_estimate),
     "precision": _mean_of(
         manifold.precision_values, manifold.PRECISION_NEIGHBOURS + 1, bounds=(0, 1)
     ),
