@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ddmd_bench.data.images import SHARP
 from ddmd_bench.files.decoding import open_image
 from ddmd_bench.files.records import content_key
 from ddmd_bench.reporting.pictures import NUM_PER_PROMPT
@@ -27,7 +28,6 @@ VERSION = 1  # of how a sheet is made
 FOLDER = "images"  # beside the page
 TILE, EMBEDDED = 256, 96  # pixels along the longer side: of the files, of those inside the page
 LARGEST = 16383  # pixels that WebP has along a side
-SHARP = 64  # pixels; tiles up to here are kept without loss
 UNKNOWN = (127, 127, 127)
 UNREADABLE = (OSError, SyntaxError, ValueError)
 
