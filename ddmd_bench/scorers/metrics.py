@@ -197,6 +197,13 @@ METRICS = {
         "features; right where it equals that of real images, or of the teacher.",
         within=("dinov2", "pairwise"), bounds=POSITIVE,
     ),
+    "distance_efficientnet": Metric(
+        "Pairwise distance (EfficientNet)", "prompt", "reference", None, 1, "", 3,
+        "How much the images of one prompt differ: mean over pairs of 1 - cosine in "
+        "EfficientNet-Lite0's features; right where it equals that of real images, or of the "
+        "teacher.",
+        within=("efficientnet", "pairwise"), bounds=POSITIVE,
+    ),
     "image_reward": Metric(
         "ImageReward", "image", "higher", None, 100, "", 2,
         "How a person would rate the image for its prompt, by ImageReward v1.0, without bounds; "
