@@ -19,9 +19,11 @@
     disagree: "metrics disagree most first", random: "at random, always alike",
   };
   const VERDICTS = { all: "all", won: "won", lost: "lost", changed: "changed", alike: "alike" };
+  // The two that are compared stand first: the last of twelve columns is out of sight.
+  const comparedFirst = ({ a, b, columns }) => [...new Set([a, b, ...columns])];
   const DEFAULT = {
     a: run.a, b: run.b, metric: run.metric, order: "worst", query: "", set: "", category: "", verdict: "all",
-    size: small ? 64 : 112, columns: students.map((one) => one.name), hidden: [], pins: [], at: "", view: "", look: "", image: 0,
+    size: small ? 64 : 112, columns: comparedFirst({ ...run, columns: students.map((one) => one.name) }), hidden: [], pins: [], at: "", view: "", look: "", image: 0,
   };
   let state = read(), shown = [], cursor = 0, linked = null;
 
@@ -288,6 +290,7 @@
   function change(wanted) {
     const before = state;
     state = { ...state, ...wanted };
+    if ("a" in wanted || "b" in wanted) state.columns = comparedFirst(state);
     const changed = Object.keys(DEFAULT).filter((key) => String(before[key]) !== String(state[key]));
     const chooses = changed.some((key) => !LOOKS.includes(key) && !OPENS.includes(key));
     if (changed.some((key) => ["columns", "hidden", "pins", "a", "b"].includes(key))) controls();
