@@ -230,6 +230,9 @@ def test_the_page_alone_has_the_pictures_inside_it(opened: Any, made: Any) -> No
     page.fill("#browser-query", other.text)
     page.wait_for_selector(f".row[data-prompt='{other.prompt_id}'] .tile em")
     assert page.locator(".rows .tile em").first.inner_text().endswith(".png")
+    page.locator("#student-dmd > summary").click()
+    page.get_by_text("does not lie beside this page").wait_for()
+    assert page.locator("#student-dmd .left a").count() == 0
     # It looked beside itself for small pictures, and where the run lay for large ones.
     assert all(one.endswith((".webp", ".png", "ERR_FILE_NOT_FOUND")) for one in page.wrong)
     page.wrong = []
@@ -291,6 +294,7 @@ def test_a_card_leads_to_what_its_stages_left(opened: Any, made: Any) -> None:
     page = opened()
     page.locator("#student-dmd > summary").click()
     links = page.locator("#student-dmd .left a")
+    links.first.wait_for()
     places = dict(
         zip(
             links.all_inner_texts(), [one.get_attribute("href") for one in links.all()], strict=True

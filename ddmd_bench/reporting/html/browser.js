@@ -331,11 +331,18 @@
     does();
   }
 
-  // Cards lead to what lies where the run has left it, if page and run still lie as they did.
+  // A card leads to what the run has left, if page and run still lie as they did: an image tells.
   for (const { name, left } of students) {
-    const line = document.getElementById(`student-${name}`)?.querySelector(".left");
-    left.forEach(([title, place], k) => line?.append(k ? ", " : "", element("a", { href: place }, title)));
-    if (left.length && line) line.hidden = false;
+    const card = document.getElementById(`student-${name}`), line = card?.querySelector(".left");
+    if (!line || !left.length) continue;
+    card.addEventListener("toggle", async () => {
+      const image = new Image();
+      image.src = linkTo(name, prompts.findIndex((_, p) => fileOf(name, p, 0) !== null), 0) ?? "";
+      if (await image.decode().then(() => true, () => false)) {
+        left.forEach(([title, place], k) => line.append(k ? ", " : "", element("a", { href: place }, title)));
+      } else line.textContent = "The run that it comes from does not lie beside this page.";
+      line.hidden = false;
+    }, { once: true });
   }
   scroll.addEventListener("scroll", draw, { passive: true });
   scroll.addEventListener("keydown", pressed);
