@@ -30,6 +30,9 @@ from ddmd_bench.run.events import Event
 if TYPE_CHECKING:
     import torch
 
+    from ddmd_bench.measuring.doctor import Finding
+    from ddmd_bench.planning.part import Asked
+
 DTYPES = ("float32", "bfloat16")
 
 
@@ -167,30 +170,58 @@ def _print_scores(record: dict[str, Any]) -> None:
 
 
 def doctor(
-    scorers: Annotated[list[str] | None, typer.Argument(help="Default: all.")] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Scorers, default all; or a suite: its own and its teacher."),
+    ] = None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Check that scorers measure anything: exit 1 where one does not."""
-    _examine(scorers or [], dtype)
+    """Check that scorers measure anything, and that a teacher has guidance: exit 1 if not."""
+    _examine(targets or [], dtype)
 
 
 @numerics()
-def _examine(scorers: Sequence[str], dtype: str) -> None:
-    """Examine the named scorers, or all, and print what was found; exit 1 where one is wrong."""
+def _examine(targets: Sequence[str], dtype: str) -> None:
+    """Examine what is named, or all scorers, and print what was found; exit 1 if it is wrong."""
     from ddmd_bench.measuring.doctor import examine
-    from ddmd_bench.scorers import SCORERS
+    from ddmd_bench.scorers import SCORERS, outside_scorers
+    from ddmd_bench.stages.doctor import examine_teacher
 
-    names = split_names(scorers) or list(SCORERS)
-    raise_problems([unknown("scorer", name, SCORERS) for name in names if name not in SCORERS])
+    names, teachers = [], []
+    for name in split_names(targets) or list(SCORERS):
+        if name in SCORERS:
+            names.append(name)
+            continue
+        asked = _suite_of(name)
+        names += outside_scorers(asked.suite.all_metrics)
+        teachers.append(asked)
     marks = {True: "ok", False: "WRONG", None: "not checked"}
     wrong = False
-    for name in names:
+
+    def show(findings: Sequence[Finding]) -> None:
+        nonlocal wrong
+        for finding in findings:
+            wrong |= finding.passed is False
+            line = f"{finding.scorer}: {finding.check}: {marks[finding.passed]} ({finding.text})"
+            console.print(line)
+
+    for name in dict.fromkeys(names):
         found = examine([name], default_device(), torch_dtype(dtype))
         if not found:
             console.print(f"{name}: reads pixels with no network of its own, nothing to check")
-        for finding in found:
-            wrong |= finding.passed is False
-            line = f"{name}: {finding.check}: {marks[finding.passed]} ({finding.text})"
-            console.print(line)
+        show(found)
+    for asked in teachers:
+        show([examine_teacher(asked)])
     if wrong:
         raise typer.Exit(1)
+
+
+def _suite_of(name: str) -> Asked:
+    from ddmd_bench.planning.part import Asked
+    from ddmd_bench.scorers import SCORERS
+    from ddmd_bench.suite.files import load_suite
+
+    try:
+        return Asked.of(load_suite(name, []))
+    except BenchError as error:
+        raise BenchError(f"{unknown('scorer', name, SCORERS)} As a suite: {error}") from error

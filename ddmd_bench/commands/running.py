@@ -130,6 +130,7 @@ def _require_ready(
 ) -> None:
     """Raise BenchError if anything is known that would stop the stages later."""
     from ddmd_bench.planning.downloads import require_here
+    from ddmd_bench.planning.guidance import guidance_lines
     from ddmd_bench.planning.outlook import Outlook, disk_problems, memory_problems
     from ddmd_bench.planning.part import Asked
     from ddmd_bench.planning.superseded import superseded, superseded_lines
@@ -155,6 +156,8 @@ def _require_ready(
     problems = disk_problems({plan.runs: sum(outlook.disk(stages).values())})
     if "train" in stages:
         problems += memory_problems(outlook, group)
+        for line in guidance_lines(outlook.asked):
+            console.print(line)
     raise_problems(problems)
 
 
