@@ -12,7 +12,10 @@ from fake_run import make_run, make_suite
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.claims import CLAIMS
-from ddmd_bench.reporting import claims
+from ddmd_bench.reporting.claims.judging import judge
+from ddmd_bench.reporting.claims.of_differences import beats, same, worst
+from ddmd_bench.reporting.claims.of_series import bounded, rises
+from ddmd_bench.reporting.claims.verdicts import REFUTED, SUPPORTED, UNDECIDED, Verdict, over_seeds
 from ddmd_bench.reporting.differences import Difference, make_compare, no_difference
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, load_run
 
@@ -26,18 +29,18 @@ def d(low: float, high: float) -> Difference:
     [(0.1, 0.3, "supported"), (-0.3, -0.1, "refuted"), (-0.1, 0.3, "undecided")],
 )
 def test_beats(low: float, high: float, verdict: str) -> None:
-    assert claims.beats(d(low, high)).verdict == verdict
+    assert beats(d(low, high)).verdict == verdict
 
 
 def test_worst() -> None:
     sure, unsure, lost = d(0.1, 0.3), d(-0.1, 0.3), no_difference("a was not scored")
-    assert claims.worst({"a": sure, "b": d(0.05, 0.4)}).low == 0.05  # the least margin
-    assert claims.worst({"a": sure, "b": sure}).verdict == "supported"
-    assert claims.worst({"a": sure, "b": unsure}).verdict == "undecided"
-    assert claims.worst({"a": sure, "b": d(-0.3, -0.1)}).verdict == "refuted"
-    assert claims.worst({"a": sure, "b": lost}).verdict == "undecided"
-    assert claims.worst({"a": d(-0.3, -0.1), "b": lost}).verdict == "refuted"
-    assert claims.worst({"a": lost}).note == "a was not scored"
+    assert worst({"a": sure, "b": d(0.05, 0.4)}).low == 0.05  # the least margin
+    assert worst({"a": sure, "b": sure}).verdict == "supported"
+    assert worst({"a": sure, "b": unsure}).verdict == "undecided"
+    assert worst({"a": sure, "b": d(-0.3, -0.1)}).verdict == "refuted"
+    assert worst({"a": sure, "b": lost}).verdict == "undecided"
+    assert worst({"a": d(-0.3, -0.1), "b": lost}).verdict == "refuted"
+    assert worst({"a": lost}).note == "a was not scored"
 
 
 @pytest.mark.parametrize(
@@ -46,34 +49,34 @@ def test_worst() -> None:
      (0.03, 0.08, "undecided"), (-0.2, 0.2, "undecided")],
 )  # fmt: skip
 def test_same(low: float, high: float, verdict: str) -> None:
-    assert claims.same(d(low, high), 0.05).verdict == verdict
+    assert same(d(low, high), 0.05).verdict == verdict
 
 
 def test_rises() -> None:
     k = np.arange(100.0)
-    assert claims.rises(k).verdict == "supported"
-    assert claims.rises(k).value == pytest.approx(90)  # between the middles of ten windows
-    assert claims.rises(-k).verdict == "refuted"
-    assert claims.rises(np.minimum(k, 60) - 2 * np.maximum(k - 80, 0)).verdict == "undecided"
-    assert claims.rises(np.append(k, np.full(10, -50.0))).verdict == "refuted"  # ends below
-    assert claims.rises(np.array([1.0, 2, 3])).verdict == "undecided"
-    assert claims.rises(np.where(k == 5, np.nan, k)).verdict == "supported"
+    assert rises(k).verdict == "supported"
+    assert rises(k).value == pytest.approx(90)  # between the middles of ten windows
+    assert rises(-k).verdict == "refuted"
+    assert rises(np.minimum(k, 60) - 2 * np.maximum(k - 80, 0)).verdict == "undecided"
+    assert rises(np.append(k, np.full(10, -50.0))).verdict == "refuted"  # ends below
+    assert rises(np.array([1.0, 2, 3])).verdict == "undecided"
+    assert rises(np.where(k == 5, np.nan, k)).verdict == "supported"
 
 
 def test_bounded() -> None:
-    assert claims.bounded(np.full(40, 2.0), 1.1).verdict == "supported"
-    assert claims.bounded(np.linspace(1, 2, 40), 1.5).verdict == "refuted"
-    assert claims.bounded(np.linspace(2, 1, 40), 1.5).verdict == "refuted"
-    verdict = claims.bounded(np.linspace(1, 1.1, 40), 1.2)
+    assert bounded(np.full(40, 2.0), 1.1).verdict == "supported"
+    assert bounded(np.linspace(1, 2, 40), 1.5).verdict == "refuted"
+    assert bounded(np.linspace(2, 1, 40), 1.5).verdict == "refuted"
+    verdict = bounded(np.linspace(1, 1.1, 40), 1.2)
     assert (verdict.verdict, verdict.low) == ("supported", 1.0)
-    assert claims.bounded(np.zeros(40), 1.2).verdict == "undecided"
-    assert claims.bounded(np.append(np.ones(36), np.full(4, np.inf)), 2).verdict == "undecided"
+    assert bounded(np.zeros(40), 1.2).verdict == "undecided"
+    assert bounded(np.append(np.ones(36), np.full(4, np.inf)), 2).verdict == "undecided"
 
 
 def test_less_is_better_turns_the_sign() -> None:
     row = {"claim": "beats", "student": "decoupled_hybrid", "other": "dmd", "metric": "saturation"}
     run = SimpleNamespace(suite=make_suite([row]))
-    verdict = claims.judge(run, lambda *_: d(-0.3, -0.1), run.suite.claims[0])  # type: ignore[arg-type]
+    verdict = judge(run, lambda *_: d(-0.3, -0.1), run.suite.claims[0])  # type: ignore[arg-type]
     assert (verdict.verdict, verdict.low, verdict.high) == ("supported", 0.1, 0.3)
 
 
@@ -81,7 +84,7 @@ def test_unknown_series_is_named(tmp_path: Path) -> None:
     run = load_run(make_run(tmp_path, make_suite()))
     claim = make_suite([{"claim": "rises", "student": "dmd", "series": "x0_sdt"}]).claims[0]
     with pytest.raises(BenchError, match=r"x0_sdt.*x0_std"):
-        claims.judge(run, make_compare(run), claim)
+        judge(run, make_compare(run), claim)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +97,14 @@ def test_above_asks_for_the_larger_value(
 ) -> None:
     row = {"claim": "above", "student": "decoupled_hybrid", "other": "dmd", "metric": metric}
     run = SimpleNamespace(suite=make_suite([row]))
-    found = claims.judge(run, lambda *_: d(low, high), run.suite.claims[0])  # type: ignore[arg-type]
+    found = judge(run, lambda *_: d(low, high), run.suite.claims[0])  # type: ignore[arg-type]
     assert (found.verdict, found.low, found.high) == (verdict, low, high)
 
 
 # What of the other's there is
 
 
-def kept(student: np.ndarray, other: np.ndarray, share: float) -> claims.Verdict:
+def kept(student: np.ndarray, other: np.ndarray, share: float) -> Verdict:
     """The verdict on a diversity per prompt of a student and of the other."""
     row = {"claim": "keeps", "student": "decoupled_hybrid", "other": "dmd", "metric": "diversity",
            "share": share}  # fmt: skip
@@ -117,7 +120,7 @@ def kept(student: np.ndarray, other: np.ndarray, share: float) -> claims.Verdict
     suite = make_suite([row])
     students = {"decoupled_hybrid": files(student), "dmd": files(other)}
     run = RunFiles(suite, dict.fromkeys(ids, ""), {}, {}, "", students, {})
-    return claims.judge(run, make_compare(run), suite.claims[0])
+    return judge(run, make_compare(run), suite.claims[0])
 
 
 def test_a_share_that_is_kept_is_the_ratio_of_means() -> None:
@@ -156,11 +159,11 @@ def test_a_share_is_of_what_images_or_prompts_have() -> None:
 # Several seeds
 
 
-def verdicts(*names: str) -> dict[int, claims.Verdict]:
-    return {k: claims.Verdict(name, float(k), k - 1.0, k + 1.0) for k, name in enumerate(names)}
+def verdicts(*names: str) -> dict[int, Verdict]:
+    return {k: Verdict(name, float(k), k - 1.0, k + 1.0) for k, name in enumerate(names)}
 
 
-S, R, U = claims.SUPPORTED, claims.REFUTED, claims.UNDECIDED
+S, R, U = SUPPORTED, REFUTED, UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ S, R, U = claims.SUPPORTED, claims.REFUTED, claims.UNDECIDED
      ((R, U), U), ((R, R), R), ((U, U), U), ((S,), S), ((R,), R)],
 )  # fmt: skip
 def test_a_series_is_judged_on_every_seed(found: tuple[str, ...], expected: str) -> None:
-    verdict = claims.over_seeds(verdicts(*found))
+    verdict = over_seeds(verdicts(*found))
     assert verdict.verdict == expected
     n = len(found)
     assert verdict[1:4] == ((n - 1) / 2, -1.0, n)

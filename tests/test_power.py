@@ -16,9 +16,9 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.planning.outlook import duration
 from ddmd_bench.planning.part import Asked
-from ddmd_bench.reporting import claims
 from ddmd_bench.reporting.budget import budget_lines
-from ddmd_bench.reporting.differences import Difference
+from ddmd_bench.reporting.claims.of_differences import beats, with_why
+from ddmd_bench.reporting.differences import ALIKE, TOO_FEW, Difference
 from ddmd_bench.stages.report import report
 from ddmd_bench.stats.intervals import paired_difference
 from ddmd_bench.stats.power import Spreads, least_difference, needed, spreads_of
@@ -114,15 +114,15 @@ def test_a_report_holds_what_it_could_have_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("margin", "low", "high", "why"),
-    [(None, -0.1, 0.1, claims.TOO_FEW), (0.2, -0.1, 0.1, claims.ALIKE),
-     (0.05, -0.1, 0.02, claims.TOO_FEW), (0.2, 0.1, 0.3, "")],
+    [(None, -0.1, 0.1, TOO_FEW), (0.2, -0.1, 0.1, ALIKE),
+     (0.05, -0.1, 0.02, TOO_FEW), (0.2, 0.1, 0.3, "")],
 )  # fmt: skip
 def test_undecided_is_too_few_or_alike(
     margin: float | None, low: float, high: float, why: str
 ) -> None:
     claim = Claim(claim="beats", student="a", other="b", metric="std", margin=margin)
     d = Difference((low + high) / 2, low, high, 0.5, 10, 0.5)
-    assert claims._with_why(claim, claims.beats(d), d).why == why
+    assert with_why(claim, beats(d), d).why == why
 
 
 def test_a_plan_tells_what_a_difference_takes(tmp_path: Path) -> None:

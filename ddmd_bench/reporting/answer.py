@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ddmd_bench.reporting.claim_words import claim_result
+from ddmd_bench.reporting.claims.words import claim_result
 from ddmd_bench.reporting.numbers import MISSING, heading, interval_shown, metric_shown
 from ddmd_bench.reporting.summary import summary
 

@@ -15,7 +15,7 @@ from ddmd_bench.measuring.aggregates import counted, in_group, values_of
 from ddmd_bench.measuring.few_images import told_of_few
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.agreement import agreement
-from ddmd_bench.reporting.claims import judged
+from ddmd_bench.reporting.claims.judging import judged
 from ddmd_bench.reporting.differences import against_baseline, make_compare, win_rates
 from ddmd_bench.reporting.dynamics import evaluated, first_updates, real_levels, thinned
 from ddmd_bench.reporting.literature import literature_beside

@@ -9,8 +9,8 @@ from typing import Any
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
-from ddmd_bench.reporting.claim_words import claim_result
-from ddmd_bench.reporting.claims import rules_of
+from ddmd_bench.reporting.claims.judging import rules_of
+from ddmd_bench.reporting.claims.words import claim_result
 from ddmd_bench.reporting.escaping import all_in_markdown, in_markdown, visible
 from ddmd_bench.reporting.literature_view import literature_view
 from ddmd_bench.reporting.numbers import (

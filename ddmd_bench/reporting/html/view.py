@@ -8,8 +8,8 @@ import yaml
 
 from ddmd_bench.reporting import notes
 from ddmd_bench.reporting.agreement import RULE, correlation_table, sentences
-from ddmd_bench.reporting.claim_words import claim_result
-from ddmd_bench.reporting.claims import rules_of
+from ddmd_bench.reporting.claims.judging import rules_of
+from ddmd_bench.reporting.claims.words import claim_result
 from ddmd_bench.reporting.figures import dynamics_curves, evaluation_curves, figures, styles_in
 from ddmd_bench.reporting.html.cards import cards
 from ddmd_bench.reporting.html.course_pictures import course_pictures
