@@ -22,7 +22,7 @@ from torchvision.transforms.functional import InterpolationMode, normalize, resi
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.checkpoints import FETCH, empty, load_strictly, read_tensors
-from ddmd_bench.scorers.interface import on_device
+from ddmd_bench.scorers.interface import ReadsNoPrompt, on_device
 from ddmd_bench.scorers.pixels import levels
 from ddmd_bench.scorers.weights import require
 
@@ -68,7 +68,7 @@ def load_network(path: Path) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class DinoFeatures:
+class DinoFeatures(ReadsNoPrompt):
     """The network on a device; float32 whatever the other scorers run in."""
 
     network: nn.Module
@@ -77,10 +77,6 @@ class DinoFeatures:
     def preprocess(self, image: Image) -> Tensor:
         """Levels, uint8 [224, 224, 3]."""
         return levels(resize(image.convert("RGB"), [SIZE, SIZE], InterpolationMode.BICUBIC))
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """Nothing: the features are the image's alone."""
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Levels [B, 224, 224, 3] -> features [B, d]; the prompts are not read."""

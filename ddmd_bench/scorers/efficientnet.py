@@ -17,6 +17,7 @@ from ddmd_bench.errors import BenchError
 from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.scorers import Scored
 from ddmd_bench.scorers.checkpoints import misfit, shapes_of
+from ddmd_bench.scorers.interface import ReadsNoPrompt
 from ddmd_bench.scorers.pixels import levels, signed
 from ddmd_bench.scorers.weights import efficientnet_weights, missing_package
 
@@ -90,7 +91,7 @@ def features(network: EfficientNet, images: Tensor) -> Tensor:
     return pooled
 
 
-class NeutralFeatures:
+class NeutralFeatures(ReadsNoPrompt):
     """Features of an image alone; the prompts are not read."""
 
     def __init__(self, network: EfficientNet) -> None:
@@ -98,9 +99,6 @@ class NeutralFeatures:
 
     def preprocess(self, image: Image) -> Tensor:
         return levels(image)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         return Scored({}, features(self.network, signed(inputs)))

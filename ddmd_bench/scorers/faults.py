@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddmd_bench.scorers import Scored
 from ddmd_bench.scorers.blank import is_black, is_one_colour
+from ddmd_bench.scorers.interface import ReadsNoPrompt
 from ddmd_bench.scorers.pixels import levels
 
 if TYPE_CHECKING:
@@ -98,14 +99,11 @@ def checkerboard(images: Tensor) -> Tensor:
     return band / total.where(total > 0, 1)
 
 
-class Faults:
+class Faults(ReadsNoPrompt):
     """A column of each fault."""
 
     def preprocess(self, image: Image) -> Tensor:
         return levels(image)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         a, b = colour_cast(inputs)

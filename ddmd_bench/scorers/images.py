@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddmd_bench.scorers import Scored
+from ddmd_bench.scorers.interface import ReadsNoPrompt
 from ddmd_bench.scorers.pixels import levels, signed
 
 if TYPE_CHECKING:
@@ -51,14 +52,11 @@ def diversity(images: Tensor) -> float:
     return float(F.pdist(flat).mean() / flat.shape[1] ** 0.5)
 
 
-class ImageStatistics:
+class ImageStatistics(ReadsNoPrompt):
     """mean, std and high_frequency of each image, diversity of each prompt's."""
 
     def preprocess(self, image: Image) -> Tensor:
         return levels(image)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         images = signed(inputs)

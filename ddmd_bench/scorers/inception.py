@@ -19,7 +19,7 @@ from torchvision.transforms.functional import center_crop
 
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.inception_network import INPUT_SIZE, load_network
-from ddmd_bench.scorers.interface import on_device
+from ddmd_bench.scorers.interface import ReadsNoPrompt, on_device
 from ddmd_bench.scorers.weights import require
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ PREPROCESS: Mapping[str, Callable[[Image.Image], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Inception:
+class Inception(ReadsNoPrompt):
     """The network with one way to make its input; float32 whatever the other scorers run in."""
 
     network: Inception3
@@ -80,10 +80,6 @@ class Inception:
     def preprocess(self, image: Image.Image) -> Tensor:
         """Levels, float32 [3, 299, 299]."""
         return self.to_input(image)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """Nothing: the features are the image's alone."""
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Levels [B, 3, 299, 299] -> features [B, 2048]; the prompts are not read."""

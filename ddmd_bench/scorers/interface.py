@@ -49,6 +49,14 @@ class ScorerModel(Protocol):
         """Inputs [B, ...], stacked from `preprocess`; text: each image's prompt, encoded."""
 
 
+class ReadsNoPrompt:
+    """Of a scorer whose numbers are the images' alone."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Nothing."""
+        return [{} for _ in prompts]
+
+
 class PromptScorer(Protocol):
     """What a scorer with `prompt_columns` offers beside."""
 

@@ -21,7 +21,7 @@ from torchmetrics.functional.image.lpips import _LPIPS, _normalize_tensor
 from ddmd_bench.errors import BenchError
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.checkpoints import read_tensors, refuse_misfit, shapes_of
-from ddmd_bench.scorers.interface import on_device
+from ddmd_bench.scorers.interface import ReadsNoPrompt, on_device
 from ddmd_bench.scorers.pixels import levels, signed
 from ddmd_bench.scorers.weights import require
 
@@ -34,7 +34,7 @@ IMAGES_AT_ONCE, PAIRS_AT_ONCE = 4, 4
 FEWEST_PIXELS = SCORERS["ms_ssim"].fewest_pixels
 
 
-class OfPairs(ABC):
+class OfPairs(ReadsNoPrompt, ABC):
     """A scorer that says nothing of an image by itself."""
 
     def __init__(self, device: str) -> None:
@@ -43,10 +43,6 @@ class OfPairs(ABC):
     def preprocess(self, image: Image) -> Tensor:
         """Levels, uint8 [H, W, 3], as they are."""
         return levels(image)
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """Nothing is read of a prompt."""
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Nothing."""
