@@ -38,8 +38,10 @@ from ddmd_bench.training.evaluation import (
 )
 
 BACKEND = make_backend()
-# Those whose weights this package or another one carries; scenes are too small for MS-SSIM.
-EVERY = [name for name in METRICS if not outside_scorers([name]) and name != "ms_ssim"]
+# Those whose weights this package or another one carries; scenes are too small for MS-SSIM, and
+# their prompts quote no text.
+NOT_OF_SCENES = ("ms_ssim", "ocr_accuracy", "ocr_exact")
+EVERY = [name for name in METRICS if not outside_scorers([name]) and name not in NOT_OF_SCENES]
 
 
 def quiet(*_: Any) -> None:

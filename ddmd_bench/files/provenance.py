@@ -24,6 +24,8 @@ _REPORTED = (
     "safetensors",
     "peft",
     "timm",
+    "rapidocr",
+    "onnxruntime",
     "numpy",
     "scipy",
     "pandas",

@@ -134,7 +134,7 @@ def _examined(name: str, device: str, dtype: torch.dtype) -> list[Finding]:
             raise BenchError(f"scorer {name}: no value for an image of the doctor's: {reason}")
         return found[name]
 
-    made, prompts = pictures(row.example_size), row.example_prompts
+    made, prompts = (row.example_images or pictures)(row.example_size), row.example_prompts
     prompt, other_prompt = prompts() if callable(prompts) else prompts
     if not row.columns and row.num_features is None:
         return _of_pairs(name, lambda images: _values(asked(images, prompt))[0], made)

@@ -38,7 +38,7 @@ from ddmd_bench.measuring.reference import (
     statistics_inputs,
     statistics_problems,
 )
-from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers
+from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers, why_no_value
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +136,9 @@ def read_folder(
             f"{prompts}: {len(without)} of {len(listed)} images have an empty prompt, e.g. "
             f"{without[0]}, and {', '.join(readers)} need one. Leave out their rows"
         )
+    for name in metrics:
+        if reason := why_no_value(name, (one.prompt for one in listed)):
+            raise BenchError(f"{prompts}: {name}: {reason}. Leave it out")
     # Without a prompt an image stands for itself.
     of_image = [one.prompt or one.file_name for one in listed]
     numbers = {text: k for k, text in enumerate(dict.fromkeys(of_image))}

@@ -34,9 +34,9 @@ def refuse_same_answers(
     """
     values, no_value = answer.features, answer.missing.keys() | answer.not_asked
     if values is None:
-        # Shares of a few answers may well be alike.
-        shares = any(METRICS[name].counts for name in answer.columns if name in METRICS)
-        if shares or not answer.columns:
+        # Shares of a few answers may well be alike, and so may all be right or all be wrong.
+        known = [METRICS[name] for name in answer.columns if name in METRICS]
+        if any(metric.counts or metric.judges for metric in known) or not answer.columns:
             return
         values = np.stack(list(answer.columns.values()), 1).astype(np.float32)
         if np.isnan(values).all():  # of prompts with one image each, where pairs are compared

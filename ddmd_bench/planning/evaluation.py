@@ -10,7 +10,14 @@ from ddmd_bench.errors import unknown
 from ddmd_bench.files.versions import scorer_versions, versions
 from ddmd_bench.measuring.reference import extractors_of, statistics_inputs, statistics_problems
 from ddmd_bench.planning.part import Asked, Part
-from ddmd_bench.scorers import METRICS, SCORERS, Metric, needed_scorers, weights_sha256
+from ddmd_bench.scorers import (
+    METRICS,
+    SCORERS,
+    Metric,
+    needed_scorers,
+    weights_sha256,
+    why_no_value,
+)
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.suite.schema import Evaluation
 
@@ -34,6 +41,9 @@ def _problems(asked: Asked) -> Iterator[str]:
                 f"evaluation.metrics: {name} compares the images of one prompt; set "
                 f"evaluation.images_per_prompt (now {settings.images_per_prompt}) to 2 or more"
             )
+        texts = [p.text for p in head_in_proportion(asked.prompts, settings.num_prompts)]
+        if reason := why_no_value(name, texts):
+            yield f"evaluation.metrics: {name}: {reason}. Leave it out, or take other prompts"
         if metric.kind == "distribution":
             yield from _distance_problems(asked, settings, name, metric)
 

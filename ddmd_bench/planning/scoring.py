@@ -20,6 +20,7 @@ from ddmd_bench.scorers import (
     scorer_remotes,
     scorer_weights,
     weights_sha256,
+    why_no_value,
 )
 from ddmd_bench.suite.schema import Scoring
 
@@ -50,6 +51,9 @@ def _problems(asked: Asked) -> Iterator[str]:
                 f"metrics: {name} takes images of {fewest} pixels a side at least, the suite's "
                 f"have {asked.backend.resolution}. Leave it out, or set model.resolution"
             )
+        texts = [p.text for p in asked.prompts if name in asked.suite.metrics_of()[p.prompt_set]]
+        if reason := why_no_value(name, texts):
+            yield f"metrics: {name}: {reason}. Leave it out, or take other prompts"
 
 
 def _protocol(asked: Asked) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ OF_METRICS: dict[str, tuple[str, ...]] = {
     "lpips": ("lpips",), "fd_dinov2": ("fd_dinov2", "dinov2"), "cmmd": ("cmmd", "clip"),
     "vendi_dinov2": ("vendi", "dinov2"), "distance_dinov2": ("dinov2",),
     "frechet_efficientnet": ("fid", "efficientnet"), "frechet": ("fid",),
-    "distance_efficientnet": ("efficientnet",),
+    "distance_efficientnet": ("efficientnet",), "ocr": ("flow_grpo",),
 }  # fmt: skip
 OF_PROMPTS = {
     "hpdv2": "hpsv2", "hpdv3": "hpsv3", "coco2014": "coco", "parti_prompts": "parti",

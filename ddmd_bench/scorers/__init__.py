@@ -37,6 +37,7 @@ __all__ = [
     "scorer_remotes",
     "scorer_weights",
     "weights_sha256",
+    "why_no_value",
 ]
 
 
@@ -65,17 +66,30 @@ def outside_scorers(metrics: Iterable[str]) -> list[str]:
 
 
 def needs_of(metric: str) -> list[str]:
-    """What a metric needs beside pixels: prompts, real images, weights that are to be fetched."""
+    """What a metric needs beside pixels: prompts, real images, weights to be fetched, an extra."""
     names = needed_scorers([metric])
     files = {weights.what: None for name in names for weights in SCORERS[name].weights
              if weights.package is None}  # fmt: skip
+    extras = {f"the extra {weights.extra}": None for name in names
+              for weights in SCORERS[name].weights if weights.extra}  # fmt: skip
     return [
         *(["images of a run"] if not names else []),
         *(["several images a prompt"] if METRICS[metric].kind == "prompt" else []),
         *(["prompts"] if any(SCORERS[name].reads_prompts for name in names) else []),
         *(["real images"] if METRICS[metric].kind == "distribution" else []),
         *files,
+        *extras,
     ]
+
+
+def why_no_value(metric: str, prompts: Iterable[str]) -> str | None:
+    """Why images of none of the prompts have a value of the metric; None where some have."""
+    texts = list(prompts)
+    for name in needed_scorers([metric]):
+        reasons = [SCORERS[name].why_no_value(text) for text in texts]
+        if reasons and all(reasons):
+            return f"none of {len(texts)} prompts can have a value; the first: {reasons[0]}"
+    return None
 
 
 def scorer_weights(metrics: Iterable[str]) -> list[Weights]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ddmd_bench.scorers.dpg_questions import CATEGORIES, QUESTIONS, two_prompts
 from ddmd_bench.scorers.dpg_score import share_column
 from ddmd_bench.scorers.interface import Scorer
+from ddmd_bench.scorers.quoted import SIGN_PROMPTS, signs, why_no_text
 from ddmd_bench.scorers.vqa import VQA
 from ddmd_bench.scorers.weight_files import (
     AESTHETIC,
@@ -27,6 +30,7 @@ from ddmd_bench.scorers.weights import (
     attribute_weights,
     efficientnet_weights,
     lpips_weights,
+    rapidocr_weights,
 )
 
 _ATTRIBUTES = Weights("attribute network", ("attributes.safetensors",), package=attribute_weights)
@@ -34,6 +38,14 @@ _EFFICIENTNET = Weights(
     "EfficientNet-Lite0", ("efficientnet_lite0.pth",), package=efficientnet_weights
 )
 _LPIPS_LINEAR = Weights("LPIPS' linear layers", ("alex.pth",), package=lpips_weights)
+_PP_OCR = tuple(
+    Weights(what, (file,), package=partial(rapidocr_weights, file), extra="ocr")
+    for what, file in (
+        ("PP-OCRv6's text detector", "PP-OCRv6_det_small.onnx"),
+        ("PP-OCR's text direction", "ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
+        ("PP-OCRv6's text recogniser", "PP-OCRv6_rec_small.onnx"),
+    )
+)
 
 _SCORERS = "ddmd_bench.scorers"
 _CLIP = f"{_SCORERS}.clip.scorer"
@@ -117,5 +129,11 @@ SCORERS = {
         f"{_SCORERS}.dpg",
         (_DPG, *(share_column(_DPG, category) for category in CATEGORIES)),
         weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32, example_prompts=two_prompts,
+    ),
+    "ocr": Scorer(
+        f"{_SCORERS}.ocr", ("ocr_accuracy", "ocr_exact"), weights=_PP_OCR,
+        batch_size=1,  # images are read one by one
+        of_blank=True, why_no_value=why_no_text,
+        example_prompts=SIGN_PROMPTS, example_images=signs,
     ),
 }  # fmt: skip

@@ -85,12 +85,16 @@ class Scorer:
     reads_prompts: bool = True
     fewest_pixels: int = 1  # of a side: a smaller image has no value
     of_blank: bool = False  # whether an image that is the same everywhere has a value
+    # Why images of a prompt have no value, None where they have one: known before any work.
+    why_no_value: Callable[[str], str | None] = lambda prompt: None
     # What `doctor` asks it: two prompts, and images of so many pixels a side.
     example_prompts: Callable[[], tuple[str, str]] | tuple[str, str] = (
         "a red circle on a wall",
         "a photograph of a forest",
     )
     example_size: int = 256
+    # Of that size; its own where it sees nothing in the doctor's.
+    example_images: Callable[[int], Sequence[Image]] | None = None
 
     def load(self, name: str, device: str, dtype: torch.dtype) -> ScorerModel:
         """The module's scorer, with torch."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ddmd_bench.scorers.dpg_questions import CATEGORIES
 from ddmd_bench.scorers.dpg_score import count_column, share_column
+from ddmd_bench.scorers.weights import RAPIDOCR
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Metric:
     counted_by_check: bool = False
 
 
+_OCR = {"version": f"PP-OCRv6 small in rapidocr {RAPIDOCR}"}
 SHARE = (0.0, 1.0)
 POSITIVE = (0.0, math.inf)
 METRICS = {
@@ -219,6 +221,19 @@ METRICS = {
         "Share of the questions about its prompt that an image passes: BLIP-VQA answers yes to "
         "them and to what they depend on. Published DPG-Bench values are mPLUG-large's answers, "
         "another model's: not comparable.", bounds=SHARE,
+    ),
+    "ocr_accuracy": Metric(
+        "OCR accuracy", "image", "higher", None, 100, "%", 2,
+        "How much of the texts that a prompt quotes stands on its image, read by PP-OCRv6: 1 - "
+        "edits / characters (Flow-GRPO, Liu et al. 2025) of the words that come nearest to each "
+        "text, without case, spaces and punctuation. A prompt that quotes none has no value.",
+        bounds=SHARE, facts=_OCR,
+    ),
+    "ocr_exact": Metric(
+        "OCR exact", "image", "higher", None, 100, "%", 2,
+        "Share of images on which PP-OCRv6 reads every text that the prompt quotes without a "
+        "single edit, as in OCR accuracy.",
+        judges=True, bounds=SHARE, facts=_OCR,
     ),
     "fid": Metric(
         "FID", "distribution", "lower", "inception", 1, "", 2,

