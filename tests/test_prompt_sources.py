@@ -140,7 +140,7 @@ def test_a_backends_own_source_comes_first_and_as_it_is() -> None:
 
 
 def test_every_row_is_whole() -> None:
-    assert len(PROMPT_SOURCES) == 9
+    assert len(PROMPT_SOURCES) == 10
     for name, row in PROMPT_SOURCES.items():
         assert re.fullmatch(r"[a-z0-9_]+", name)
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", row.repository)
@@ -257,6 +257,18 @@ STAND_INS: dict[str, tuple[dict[str, Callable[[Path], Any]], list[str], list[str
         },
         ["An expansive field.", "two\nlines", "of parti"],
         [None, None, None],
+    ),
+    "flow_grpo_ocr": (
+        {
+            "dataset/ocr/test.txt": lambda path: path.write_text(
+                'A ring with the words "Forever Yours".\nA sign that says "Slow, Dogs\' Home"\n'
+            )
+        },
+        [
+            'A ring with the words "Forever Yours".',
+            'A sign that says "Slow, Dogs\' Home"',
+        ],
+        [None, None],
     ),
     "mjhq_30k": (
         {

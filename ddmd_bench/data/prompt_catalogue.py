@@ -156,6 +156,18 @@ PROMPT_SOURCES: dict[str, PromptSource] = {
         sha256="e59655da4c640998e4b68010d3e99a01336ddb6296effe1e2cc0a162f58eb1ba",
         source="Read at that commit.",
     ),
+    "flow_grpo_ocr": PromptSource(
+        "Flow-GRPO's texts on images, test",
+        host="github",
+        repository="yifan123/flow_grpo",
+        revision="ac4c86e8cae021841f1fde853d340e0db67690dd",
+        files=("dataset/ocr/test.txt",),
+        reader="table",
+        num_prompts=1018,
+        licence="MIT",
+        sha256="e2fb3fae7100d9a4b758e6e6b8815c36b97acd4a0f2a2e08058cf038d50ee711",
+        source="Read at that commit; each prompt quotes one text.",
+    ),
     "mjhq_30k": PromptSource(
         "MJHQ-30K",
         host="dataset",

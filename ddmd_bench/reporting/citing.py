@@ -36,6 +36,7 @@ OF_METRICS: dict[str, tuple[str, ...]] = {
 OF_PROMPTS = {
     "hpdv2": "hpsv2", "hpdv3": "hpsv3", "coco2014": "coco", "parti_prompts": "parti",
     "drawbench": "drawbench", "geneval": "geneval", "dpg_bench": "ella", "mjhq_30k": "playground",
+    "flow_grpo_ocr": "flow_grpo",
 }  # fmt: skip
 OF_BACKENDS = {"sdxl": "sdxl", "lumina2": "lumina2"}
 
