@@ -34,6 +34,7 @@ from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
 from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.measuring.turns import turns
 from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
+from ddmd_bench.stats.copies import has_copy
 from ddmd_bench.stats.diversity import DIVERSITIES
 
 if TYPE_CHECKING:
@@ -326,6 +327,16 @@ def _within(rows: Sequence[Row], metric: str, answers: Mapping[str, Answer]) -> 
     return found
 
 
+def _across(rows: Sequence[Row], metric: str, answers: Mapping[str, Answer]) -> NDArray[np.float64]:
+    """Whether each image has a copy among those of other prompts, made of those with features."""
+    scorer, cosine = METRICS[metric].across or ("", math.nan)
+    features = answers[scorer].features
+    if features is None:
+        return np.full(len(rows), math.nan)
+    # By the text: a list may hold a prompt twice. Without one an image stands for itself.
+    return has_copy(features, [row["prompt"] or row["prompt_id"] for row in rows], cosine)
+
+
 def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answer]) -> pd.DataFrame:
     # Counted where the images were made: a file holds clipped values only.
     shares = [math.nan if row["out_of_range"] is None else row["out_of_range"] for row in rows]
@@ -333,6 +344,7 @@ def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answe
     for answer in answers.values():
         known |= answer.columns
     known |= {name: _within(rows, name, answers) for name in metrics if METRICS[name].within}
+    known |= {name: _across(rows, name, answers) for name in metrics if METRICS[name].across}
     wanted = [name for name in metrics if METRICS[name].kind != "distribution"]
     beside = [name for name in known if name not in METRICS]
     table = pd.DataFrame({name: [row[name] for row in rows] for name in _IDENTITY})

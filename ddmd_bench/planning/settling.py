@@ -49,6 +49,12 @@ def _metric_problems(rule: Rule, suite: Suite) -> Iterator[str]:
                 f"until_settled.margins: {metric} is not to be settled; name it in "
                 f"until_settled.metrics ({', '.join(rule.metrics)}), or leave out its margin"
             )
+    for metric in suite.metrics:
+        if metric in METRICS and METRICS[metric].across:
+            yield (
+                f"until_settled: {metric} holds each image against all others, so that its values "
+                f"change as more are drawn. Take it out of metrics, {_OR_ALL}"
+            )
     for metric in rule.metrics:
         if _of_sets(metric):
             yield (

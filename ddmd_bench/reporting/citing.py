@@ -32,6 +32,7 @@ OF_METRICS: dict[str, tuple[str, ...]] = {
     "vendi_dinov2": ("vendi", "dinov2"), "distance_dinov2": ("dinov2",),
     "frechet_efficientnet": ("fid", "efficientnet"), "frechet": ("fid",),
     "distance_efficientnet": ("efficientnet",), "ocr": ("flow_grpo",),
+    "near_duplicates": ("sscd",),
 }  # fmt: skip
 OF_PROMPTS = {
     "hpdv2": "hpsv2", "hpdv3": "hpsv3", "coco2014": "coco", "parti_prompts": "parti",

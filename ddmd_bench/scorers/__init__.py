@@ -48,7 +48,8 @@ def needed_scorers(metrics: Iterable[str]) -> list[str]:
         if name not in METRICS:
             raise BenchError(unknown("metric", name, METRICS))
     rows = [METRICS[name] for name in wanted]
-    extractors = {row.extractor for row in rows} | {row.within[0] for row in rows if row.within}
+    compared = (of for row in rows for of in (row.within, row.across) if of)
+    extractors = {row.extractor for row in rows} | {of[0] for of in compared}
     return [
         name
         for name, row in SCORERS.items()

@@ -24,6 +24,7 @@ from ddmd_bench.scorers.weight_files import (
     INCEPTION,
     PICK_SCORE,
     QWEN2_TOKENIZER,
+    SSCD,
 )
 from ddmd_bench.scorers.weights import (
     Weights,
@@ -119,6 +120,10 @@ SCORERS = {
     "dinov2": Scorer(
         f"{_SCORERS}.dinov2", weights=(DINOV2,), num_features=1024, reads_prompts=False,
         protocol="the whole image resized to 224 px: Pillow's bicubic filter on 8-bit levels",
+    ),
+    "sscd": Scorer(
+        f"{_SCORERS}.sscd", weights=(SSCD,), num_features=512, reads_prompts=False,
+        protocol="the whole image resized to 320 px: Pillow's bilinear filter on 8-bit levels",
     ),
     "clip_vit_l_14_336": Scorer(
         f"{_SCORERS}.clip.features", weights=(CLIP_VIT_L_14_336,), num_features=768,

@@ -35,6 +35,9 @@ class Metric:
     # Of kind prompt: the scorer of whose features it is made, and a row of
     # `ddmd_bench.stats.diversity.DIVERSITIES`; else a scorer gives its column.
     within: tuple[str, str] | None = None
+    # Of kind image: the scorer in whose features an image is held against those of other prompts,
+    # and the cosine above which one is a copy.
+    across: tuple[str, float] | None = None
     # Images of each published value, at least; 0: where none is published.
     published_n: int = 0
     # Between which an image's values lie, where they come near: intervals stay inside, and between
@@ -165,6 +168,13 @@ METRICS = {
         "Share of images, black ones aside, in which no channel reaches over more than 8 levels "
         "of 255.",
         bounds=SHARE, counted_by_check=True,
+    ),
+    "near_duplicates": Metric(
+        "Near-duplicates", "image", "lower", None, 100, "%", 2,
+        "Share of images of which the student has a near-copy among its images of other prompts: "
+        "a cosine of SSCD's descriptors above 0.75, where 90 % of DISC's pairs are copies (Pizzi "
+        "et al. 2022). The more images, the more of them find one: compare equal numbers only.",
+        across=("sscd", 0.75), bounds=SHARE,
     ),
     "diversity": Metric(
         "Diversity", "prompt", "reference", None, 1, "", 3,

@@ -69,6 +69,12 @@ DINOV2 = Weights(
         elsewhere=_TORCH_HUB,  # where dgm-eval's torch.hub keeps it
     ),
 )
+SSCD = Weights(
+    "SSCD's ResNet-50",
+    ("sscd_disc_mixup.torchvision.pt",),
+    url="https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchvision.pt",
+    elsewhere=_TORCH_HUB,
+)
 INCEPTION = Weights(
     "FID's Inception-v3",
     ("inception-2015-12-05.pt",),
