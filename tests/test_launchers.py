@@ -38,7 +38,8 @@ ARGUMENTS = {
     "doctor": ["images"],
     "push": ["shapes_smoke", "file:///there"],
     "pull": ["shapes_smoke", "file:///there"],
-    "stats": ["build", "images", "out", "--scorers", "inception"],
+    "stats build": ["images", "out", "--scorers", "inception"],
+    "stats import": ["a.npz", "out", "--scorer", "inception"],
 }
 
 
@@ -52,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [*ALONE, "stats"])
+@pytest.mark.parametrize("command", [*ALONE, "stats build", "stats import"])
 def test_each_command_that_writes_says_what_to_do(
     here: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -61,7 +62,7 @@ def test_each_command_that_writes_says_what_to_do(
             for name, value in environment.items():
                 patched.setenv(name, value)
             arguments = ARGUMENTS.get(command, ["shapes_smoke"])
-            result = CliRunner().invoke(app, [command, *arguments])
+            result = CliRunner().invoke(app, [*command.split(), *arguments])
         assert result.exit_code == 2
         assert "one of several processes" in result.stderr
         rank = next(name for name in environment if name.endswith(("RANK", "PROCID")))

@@ -22,7 +22,13 @@ from safetensors.torch import save_file
 
 import ddmd_bench
 from ddmd_bench.errors import BenchError, Unreadable
-from ddmd_bench.files.arrays import read_features, read_npz, write_npy, write_npz
+from ddmd_bench.files.arrays import (
+    read_features,
+    read_npz,
+    read_npz_of_others,
+    write_npy,
+    write_npz,
+)
 from ddmd_bench.files.forms import MAYBE_NUMBER, NUMBER, misfit
 from ddmd_bench.files.records import (
     iter_appended,
@@ -81,6 +87,15 @@ def in_parquet(path: Path) -> pd.DataFrame:
     return read_parquet(path, columns, "number", REMEDY)  # type: ignore[arg-type]
 
 
+def in_npz_of_others(path: Path) -> None:
+    with path.open("wb") as file:  # by a name numpy would add the suffix
+        np.savez_compressed(file, allow_pickle=False, **ARRAYS)
+
+
+def of_others(path: Path) -> dict[str, Any]:
+    return read_npz_of_others(path, [("mu", "sigma"), ("facts", "values")], REMEDY)
+
+
 READERS: dict[str, Reader] = {
     "JSON": Reader(lambda p: write_json(p, RECORD), lambda p: read_json(p, REMEDY)),
     "record": Reader(lambda p: write_json(p, RECORD), lambda p: read_record(p, FORM, REMEDY)),
@@ -99,6 +114,7 @@ READERS: dict[str, Reader] = {
     ),
     "npy": Reader(lambda p: write_npy(p, FEATURES), lambda p: read_features(p, REMEDY)),
     "npz": Reader(lambda p: write_npz(p, ARRAYS), lambda p: read_npz(p, REMEDY), checked=True),
+    "npz of others": Reader(in_npz_of_others, of_others, checked=True),
     "safetensors": Reader(lambda p: save_file(TENSORS, p), lambda p: read_safetensors(p, REMEDY)),
     "safetensors, opened": Reader(lambda p: save_file(TENSORS, p), in_safetensors),
     "safetensors of arrays": Reader(

@@ -377,9 +377,9 @@ def test_statistics_of_another_version_are_refused(
     card = read_card(output)
     del card["scorers"]["inception"]["versions"]
     write_json(output / CARD, card)
-    assert not statistics_problems(str(output), ["inception"])  # without one it is the first
+    assert not statistics_problems(str(output), ["fid"])  # without one it is the first
     monkeypatch.setitem(VERSIONS, "scorer inception", 2)
-    (problem,) = statistics_problems(str(output), ["inception"])
+    (problem,) = statistics_problems(str(output), ["fid"])
     assert "inception.scorer inception: 1, expected 2. Use the same weights and version" in problem
     with pytest.raises(BenchError, match="scorer inception: 1, expected 2"):
         load_reference.__wrapped__(output, "inception")
@@ -478,13 +478,13 @@ def test_another_extractor_and_changed_files_are_refused(
 ) -> None:
     output = built(photographs, tmp_path / "reference_stats" / "photographs")
     assert find_statistics("photographs").resolve() == output.resolve()
-    assert not statistics_problems("photographs", ["inception"])
-    (problem,) = statistics_problems("photographs", ["inception_patch"])
+    assert not statistics_problems("photographs", ["fid"])
+    (problem,) = statistics_problems("photographs", ["patch_fid"])
     assert "has features of inception, not of inception_patch" in problem
     assert "--scorers inception --scorers inception_patch" in problem
     before = statistics_inputs("photographs", ["fid"])
     corner.write_bytes(b"other weights")
-    (problem,) = statistics_problems("photographs", ["inception"])
+    (problem,) = statistics_problems("photographs", ["fid"])
     assert "corner.pth" in problem
     assert "build it again" in problem
     with pytest.raises(BenchError, match=r"corner\.pth"):
@@ -525,7 +525,7 @@ def test_statistics_of_the_first_form_are_read(photographs: Path, tmp_path: Path
     output = built(photographs, tmp_path / "kept")
     now = load_reference(output, "inception")
     in_the_first_form(output)
-    assert not statistics_problems(str(output), ["inception"])
+    assert not statistics_problems(str(output), ["fid"])
     then = load_reference.__wrapped__(output, "inception")
     np.testing.assert_array_equal(then.features, now.features)
     for one, other in zip(then.fixed, now.fixed, strict=True):
@@ -537,13 +537,13 @@ def test_a_card_of_another_form_says_what_to_do(photographs: Path, tmp_path: Pat
     card = read_card(output)
     command = f"python -m ddmd_bench stats build IMAGES {output} --scorers inception"
     for change, said in {
-        '{"schema": 3}': "schema 3; expected 2 or earlier. It was written by a newer ddmd_bench",
+        '{"schema": 4}': "schema 4; expected 3 or earlier. It was written by a newer ddmd_bench",
         '{"schema": 2}': "it has no 'n'; expected an object with n, source",
         '{"schema"': "cut, or no JSON",
         "[]": "it is a list, expected an object",
     }.items():
         (output / CARD).write_text(change)
-        (problem,) = statistics_problems(str(output), ["inception"])
+        (problem,) = statistics_problems(str(output), ["fid"])
         assert f"{output / CARD}: {said}" in problem
         assert command in problem or "newer" in problem
     write_json(output / CARD, {**card, "scorers": {"inception": {"files": {}}}})
@@ -556,7 +556,7 @@ def test_a_card_of_another_form_says_what_to_do(photographs: Path, tmp_path: Pat
 
 
 def test_missing_statistics_name_the_command() -> None:
-    (problem,) = statistics_problems("coco", ["inception"])
+    (problem,) = statistics_problems("coco", ["fid"])
     assert "no reference statistics 'coco'" in problem
     assert "python -m ddmd_bench stats build IMAGES reference_stats/coco" in problem
 

@@ -1,6 +1,7 @@
 """Reference statistics of real images.
 
 python -m ddmd_bench stats build photographs/ reference_stats/photographs --scorers inception
+python -m ddmd_bench stats import coco.npz reference_stats/coco --scorer inception --num 30000
 python -m ddmd_bench stats show photographs
 """
 
@@ -66,6 +67,33 @@ def build(
     _show(output)
 
 
+@app.command("import")
+@stop_cleanly
+@started_once
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(help="An npz with mu and sigma, or of features (feats, reps); an npy."),
+    ],
+    output: Annotated[Path, typer.Argument(help="A folder, e.g. reference_stats/coco.")],
+    scorer: Annotated[str, typer.Option(help="The extractor whose features they are of.")],
+    num: Annotated[
+        int | None, typer.Option(min=2, help="Of how many images. Default: not known.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="Of which images, from where: in your words.")] = "",
+) -> None:
+    """Take over what pytorch-fid, clean-fid, ADM, EDM or dgm-eval keep of images elsewhere.
+
+    Metrics that compare single features need a file of features. A folder of imported statistics
+    takes those of other scorers.
+    """
+    from ddmd_bench.measuring.reference_import import import_statistics
+
+    require_folder(output, "OUTPUT")
+    import_statistics(file, output, scorer, num, source)
+    _show(output)
+
+
 @app.command()
 @stop_cleanly
 def show(
@@ -81,9 +109,14 @@ def show(
 
 
 def _show(folder: Path) -> None:
-    from ddmd_bench.measuring.reference import read_card
+    from ddmd_bench.measuring.reference import is_imported, read_card, told_of_imported
 
     card = read_card(folder)
+    if is_imported(card):
+        console.print(f"{folder}: imported statistics")
+        for name in card["scorers"]:
+            console.print(told_of_imported(card, name))
+        return
     lines = [f"{folder}: {card['n']} images of {card['source']['source']}; {card['subset']}"]
     for name, row in card["scorers"].items():
         weights = ", ".join(f"{file} {sha256[:12]}" for file, sha256 in row["weights"].items())

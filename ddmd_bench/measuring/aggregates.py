@@ -43,8 +43,9 @@ def aggregate(
     features, distance = measured.features[row.extractor][inside], DISTANCES[row.distance]
     known = np.isfinite(features).all(1)
     features, groups = features[known], groups[known]
-    if lacking(metric, len(features), features.shape[1], len(real.features)) is not None:
+    if lacking(metric, len(features), features.shape[1], real.num_images) is not None:
         return Interval(math.nan, math.nan, math.nan, len(features))
+    assert len(real.features) or not distance.needs_features, f"plan refuses {metric} of a Gaussian"
     if seed is None:
         value = distance.value(features, real)
         return Interval(value, math.nan, math.nan, len(features))

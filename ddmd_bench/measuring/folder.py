@@ -79,14 +79,15 @@ class FolderImages(NamedTuple):
 def folder_problems(metrics: Sequence[str], reference: str | None) -> list[str]:
     """Metrics that a folder of images cannot have, and what is wrong with the reference."""
     problems = [unknown("metric", name, METRICS) for name in metrics if name not in METRICS]
-    extractors = extractors_of(name for name in metrics if name in METRICS)
+    known = [name for name in metrics if name in METRICS]
+    extractors = extractors_of(known)
     if extractors and reference is None:
         problems.append(
             f"distances compare with real images: give --reference, statistics that "
             f"{build_command('NAME', extractors)} makes"
         )
     elif reference is not None:
-        problems += statistics_problems(reference, extractors)
+        problems += statistics_problems(reference, known)
     if "saturation" in metrics:
         problems.append(
             "saturation is counted before values are clipped: a file does not have it; leave it out"
@@ -268,6 +269,6 @@ def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str,
         interval = aggregate(metric, measured, inside, real, seed_of("score", metric, group))
         found[group] = cell_of(interval, inside)
         if extractor is not None and real is not None:
-            sizes = measured.features[extractor].shape[1], len(real.features)
+            sizes = measured.features[extractor].shape[1], real.num_images
             found[group] |= told_of_few(metric, interval.n, *sizes)
     return found

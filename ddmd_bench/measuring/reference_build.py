@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.data.image_sources import image_containers, image_files, iter_encoded_images
-from ddmd_bench.errors import BenchError, unknown
-from ddmd_bench.files.arrays import read_features, write_npy
+from ddmd_bench.errors import BenchError
+from ddmd_bench.files.arrays import read_features
 from ddmd_bench.files.decoding import upright
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.locks import locked
 from ddmd_bench.files.provenance import package_versions
-from ddmd_bench.files.records import content_key, file_sha256, write_json, write_whole
+from ddmd_bench.files.records import content_key, file_sha256, write_json
 from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.feature_parts import (
@@ -38,11 +38,14 @@ from ddmd_bench.measuring.feature_parts import (
 from ddmd_bench.measuring.reference import (
     CARD,
     CARD_SCHEMA,
-    GAUSSIAN,
+    UNFINISHED,
     build_again,
+    is_imported,
     made_otherwise,
     read_card,
+    require_extractors,
     weights_of,
+    write_statistics,
 )
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS
@@ -52,7 +55,6 @@ from ddmd_bench.suite.settings import DataSource
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_WORK = "unfinished"
 SUBSET = "the first n of the source; files in the order of their paths"
 
 Progress = Callable[[int], None]  # images done
@@ -66,8 +68,8 @@ def build(
     A finished folder takes more images of its source, and other scorers of the same images.
     An image that cannot be read ends it: statistics of a part would have another n than they say.
     """
-    _require(scorers)
-    work = output / _WORK
+    require_extractors(scorers)
+    work = output / UNFINISHED
     if (output / CARD).is_file():
         scorers, num = _added(output, data, scorers, num)
     with locked(work, "Wait until that has ended, or choose another folder"):
@@ -96,20 +98,16 @@ def build(
     return output
 
 
-def _require(scorers: Sequence[str]) -> None:
-    for name in scorers:
-        if name not in SCORERS:
-            raise BenchError(unknown("scorer", name, SCORERS))
-        if SCORERS[name].num_features is None:
-            able = [k for k, row in SCORERS.items() if row.num_features]
-            raise BenchError(f"scorer {name} has no features. Those that have: {', '.join(able)}")
-
-
 def _added(
     output: Path, data: DataSource, scorers: Sequence[str], num: int | None
 ) -> tuple[list[str], int]:
     """All that a finished folder will have: its scorers and others, as many images or more."""
     card = read_card(output)
+    if is_imported(card):
+        raise BenchError(
+            f"{output}: there already, imported statistics of images that are not at hand. Choose "
+            "another folder, or delete it"
+        )
     found, wanted = int(card["n"]), num or int(card["n"])
     same = card["source"] == _told(data) and wanted >= found
     if not same or (wanted == found and card["scorers"].keys() >= set(scorers)):
@@ -179,20 +177,15 @@ def _sha256s(paths: Sequence[Path]) -> list[str]:
 
 def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any]:
     """A scorer's two files from its parts, and what the card says of them."""
-    from safetensors.numpy import save
-
     features = np.concatenate(list(rows_of(parts, FEATURES)))
     if not np.isfinite(features).all():
         raise BenchError(f"{output}: features of {scorer} are not finite. Check its weights")
     gaussian = factored(gaussian_of_parts(rows_of(parts, FEATURES)))
-    tensors = dict(zip(GAUSSIAN, map(np.ascontiguousarray, gaussian), strict=True))
-    files = f"{scorer}.npy", f"{scorer}.safetensors"
-    write_npy(output / files[0], features)
-    write_whole(output / files[1], save(tensors))
+    files = write_statistics(output, scorer, features, gaussian)
     return {
         "protocol": SCORERS[scorer].protocol,
         "num_features": features.shape[1],
         "weights": weights_of(scorer),
         "versions": scorer_versions([scorer]),
-        "files": {name: file_sha256(output / name) for name in files},
+        "files": files,
     }

@@ -63,7 +63,7 @@ def _distance_problems(
     if statistics is None:
         sides.append(("real", "reference.images_per_prompt", suite.reference.images_per_prompt))
     else:
-        yield from statistics_problems(statistics, [metric.extractor or ""])
+        yield from statistics_problems(statistics, [name])
     for what, key, per_prompt in sides:
         found = settings.num_prompts * per_prompt
         if found < fewest:

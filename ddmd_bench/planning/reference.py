@@ -9,7 +9,6 @@ from ddmd_bench.data.prompts import prompts_key
 from ddmd_bench.files.versions import backend_versions, scorer_versions, versions
 from ddmd_bench.measuring.reference import (
     build_command,
-    extractors_of,
     statistics_inputs,
     statistics_problems,
 )
@@ -23,7 +22,7 @@ from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
 def _problems(asked: Asked) -> Iterator[str]:
     suite, metrics = asked.suite, known_metrics(asked.suite.metrics)
     if suite.reference.statistics is not None:
-        yield from statistics_problems(suite.reference.statistics, extractors_of(metrics))
+        yield from statistics_problems(suite.reference.statistics, metrics)
     elif asked.backend.draw_real is None:
         for name in metrics:
             if extractor := METRICS[name].extractor:

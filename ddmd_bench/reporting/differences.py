@@ -246,11 +246,12 @@ def _distribution(
     if not a.per_image[KEYS].equals(b.per_image[KEYS]):
         return no_difference("the students have images of different prompts")
     reference = run.reference[extractor]
-    n, d = reference.features.shape
+    num_real, d = reference.num_images, reference.features.shape[1]
     distance = DISTANCES[name]
     # Only images that both students have features of, so that both sets are as large.
     known = np.logical_and(*(np.isfinite(f.features[extractor]).all(1) for f in (a, b)))
-    if min(int(known.sum()), n) < (fewest := distance.fewest(d)):
+    fewest = distance.fewest(d)
+    if known.sum() < fewest or (num_real is not None and num_real < fewest):
         return no_difference(f"too few images: {fewest} are needed of students and real ones")
     groups = a.per_image["prompt_id"].to_numpy()[known]
     if reference.fixed is None and not known.all():

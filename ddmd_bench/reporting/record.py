@@ -209,7 +209,7 @@ def _told_of_few(
     ]
     if real is None or extractor is None or not scored:
         return {}
-    num_real = len(real.features)
+    num_real = real.num_images
     if real.fixed is None:  # those of the group's prompts
         table = scored[0].per_image
         assert table is not None, "of what has features"

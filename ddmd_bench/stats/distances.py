@@ -74,6 +74,8 @@ class Distance:
     examine: Examine
     compare: Compare
     fewest: Callable[[int], int]  # images of either side, given the number of features
+    # Whether of real images that belong to no prompt more is needed than their Gaussian.
+    needs_features: bool = True
 
     def difference(
         self,
@@ -223,6 +225,7 @@ DISTANCES = {
         _frechet_examined,
         _frechet_compared,
         lambda num_features: num_features + 1,
+        needs_features=False,
     ),
     # Of the real images the next two take the Gaussian alone; nothing is drawn.
     "frechet_wide": Distance(
@@ -231,6 +234,7 @@ DISTANCES = {
         _wide_examined,
         _by_influences(estimate_difference),
         lambda num_features: 2,
+        needs_features=False,
     ),
     "frechet_infinity": Distance(
         lambda features, real: infinity_value(_fixed(real), features),
@@ -239,6 +243,7 @@ DISTANCES = {
         infinity_difference,
         # The fewest of the line's points, half of all, must leave the covariance its rank.
         lambda num_features: 2 * (num_features + 1),
+        needs_features=False,
     ),
     "kernel": _by_kernel(kernel_estimate),
     "gaussian_kernel": _by_kernel(gaussian_estimate),

@@ -46,10 +46,17 @@ class Factored(NamedTuple):
 class RealFeatures(NamedTuple):
     """Features of real images, with the prompt that each belongs to."""
 
-    features: NDArray[Any]  # [m, d]
+    features: NDArray[Any]  # [m, d]; m = 0 where their Gaussian alone is known
     groups: NDArray[Any]  # [m] prompt ids
     # Of images that belong to no prompt of the suite: their Gaussian, which no resample changes.
     fixed: Factored | None = None
+    num_stated: int | None = None  # of how many images a Gaussian alone is said to be
+
+    @property
+    def num_images(self) -> int | None:
+        """How many real images there are; None where nobody says of how many the Gaussian is."""
+        alone = self.fixed is not None and not len(self.features)
+        return self.num_stated if alone else len(self.features)
 
 
 def gaussian_of(features: NDArray[Any]) -> Gaussian:
