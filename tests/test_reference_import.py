@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fake_run import DIM, make_run, make_suite
 from PIL import Image
 from test_reference_statistics import Corner, built, use_corner
 from typer.testing import CliRunner
@@ -27,7 +30,11 @@ from ddmd_bench.measuring.folder import folder_problems
 from ddmd_bench.measuring.reference import CARD, load_reference, read_card, statistics_problems
 from ddmd_bench.measuring.reference_import import import_statistics
 from ddmd_bench.planning.plan import make_plan
-from ddmd_bench.scorers import METRICS
+from ddmd_bench.reporting.packs import opened_pack
+from ddmd_bench.scorers import METRICS, SCORERS
+from ddmd_bench.stages.pack import pack
+from ddmd_bench.stages.report import report
+from ddmd_bench.stages.verify import verify
 from ddmd_bench.stats.distances import DISTANCES
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.suite.files import load_suite
@@ -325,10 +332,36 @@ def test_a_folder_is_scored_beside_them(images: Path) -> None:
         assert done.exit_code == 0, done.output
         record = read_json(Path("scores/images/aggregates.json"))
         found[reference] = record["metrics"]["fid"]["all"]
+        told = "inception: the reference is 6 features of" in done.output
+        assert told == ("imported_reference" in record) == (reference != "built")
     values = {name: (cell["value"], cell["low"], cell["high"]) for name, cell in found.items()}
     assert values["built"] == values["kept"] == values["counted"]
     assert "real images" not in found["kept"]["note"]
     assert "fewer than the 5,000 real images" in found["counted"]["note"]
+
+
+def test_a_report_says_what_is_unknown_of_its_reference_and_is_packed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCORERS, "attributes", replace(SCORERS["attributes"], num_features=DIM))
+    imported(saved("theirs.npz", mu=np.zeros(DIM), sigma=np.eye(DIM)), scorer="attributes")
+    students = {"dmd": {"method": "dmd"}, "ca_only": {"method": "ca_only"}}
+    suite = make_suite([], students=students, reference={"statistics": str(tmp_path / "kept")})
+    plan = make_run(tmp_path / "run", suite)
+    record = report(plan)
+    cell = record["table"]["dmd"]["frechet_attributes"]["all"]
+    assert "real images" not in cell.get("note", "")
+    (row,) = (d for d in record["differences"] if d["metric"] == "frechet_attributes")
+    assert row["low"] < row["value"] < row["high"]
+    said = f"Fréchet distance (attributes): the reference is {DIM} features of an unknown number of"
+    for page in ("index.html", "report.md"):
+        assert said in (plan.report_folder / page).read_text()
+    pack(plan, tmp_path / "a.tar", [], lambda num_files, num_bytes: None)
+    for folder in ("run", "kept"):
+        shutil.rmtree(tmp_path / folder)
+    load_reference.cache_clear()
+    with opened_pack(tmp_path / "a.tar") as packed:
+        assert verify(packed).wrong == []
 
 
 def test_no_number_of_real_images_is_made_up() -> None:
@@ -355,8 +388,8 @@ def test_the_commands() -> None:
     done = run(*line, "inception", "--num", 30_000, "--source", "COCO 2014 val, from their page")
     assert done.exit_code == 0, done.output
     said = (
-        "inception: 6 features, mean and covariance of 30000 images; COCO 2014 val, from their "
-        f"page; imported from theirs.npz {file_sha256(path)[:12]}. By which weights"
+        "inception: 6 features of 30000 images, their mean and covariance alone; COCO 2014 val, "
+        f"from their page; imported from theirs.npz {file_sha256(path)[:12]}. By which weights"
     )
     shown = run("stats", "show", "coco")
     assert shown.exit_code == 0
@@ -365,7 +398,7 @@ def test_the_commands() -> None:
     assert "comparable only where that was as here (clean-fid's resize to 299 px" in shown.output
     assert run(*line, "inception_patch").exit_code == 0
     shown = run("stats", "show", "coco").output
-    assert "inception_patch: 6 features, mean and covariance of an unknown number of" in shown
+    assert "inception_patch: 6 features of an unknown number of images, their mean and" in shown
     assert "; source unknown; imported from" in shown
     again = run(*line, "inception")
     assert again.exit_code == 2

@@ -162,6 +162,8 @@ def _print_scores(record: dict[str, Any]) -> None:
         for group, cell in groups.items():
             if note := cell.get("missing") or cell.get("note"):
                 console.print(f"{METRICS[metric].title}, {group}: {note}")
+    for scorer, told in record.get("imported_reference", {}).items():
+        console.print(f"{scorer}: the reference is {told}")
     for scorer, reasons in record["missing"].items():
         for reason, number in reasons.items():
             console.print(f"{scorer}: {number} images have no value: {reason}")

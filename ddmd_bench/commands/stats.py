@@ -115,7 +115,7 @@ def _show(folder: Path) -> None:
     if is_imported(card):
         console.print(f"{folder}: imported statistics")
         for name in card["scorers"]:
-            console.print(told_of_imported(card, name))
+            console.print(f"{name}: {told_of_imported(card, name)}")
         return
     lines = [f"{folder}: {card['n']} images of {card['source']['source']}; {card['subset']}"]
     for name, row in card["scorers"].items():

@@ -37,6 +37,7 @@ from ddmd_bench.measuring.reference import (
     load_reference,
     statistics_inputs,
     statistics_problems,
+    told_of_reference,
 )
 from ddmd_bench.scorers import METRICS, SCORERS, needed_scorers, why_no_value
 
@@ -244,6 +245,7 @@ def score_folder(
     record = {
         "metrics": {metric: _groups(metric, measured, reference) for metric in metrics},
         "reference": statistics_inputs(reference, metrics),
+        **_of_others(reference, metrics),
         "n": len(images.rows),
         "not_listed": len(images.not_listed),
         "no_images": len(others_below(images.folder)),
@@ -256,6 +258,14 @@ def score_folder(
     }
     write_json(output / "aggregates.json", record)
     return record
+
+
+def _of_others(reference: str | None, metrics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What is known, and what is not, of statistics that others published."""
+    if reference is None or not (extractors := extractors_of(metrics)):
+        return {}
+    told = told_of_reference(find_statistics(reference), extractors)
+    return {"imported_reference": told} if told else {}
 
 
 def _groups(metric: str, measured: Measured, reference: str | None) -> dict[str, dict[str, Any]]:

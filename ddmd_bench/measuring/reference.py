@@ -109,14 +109,20 @@ def told_of_imported(card: Mapping[str, Any], extractor: str) -> str:
     """What is known of an extractor's imported statistics, and what is not."""
     row = card["scorers"][extractor]
     known, here = row["imported"], SCORERS[extractor].protocol
-    what = "features" if has_features(card, extractor) else "mean and covariance"
     number = "an unknown number of" if known["n"] is None else known["n"]
+    alone = "" if has_features(card, extractor) else ", their mean and covariance alone"
     return (
-        f"{extractor}: {row['num_features']} features, {what} of {number} images; "
+        f"{row['num_features']} features of {number} images{alone}; "
         f"{known['source'] or 'source unknown'}; imported from {known['file']} "
         f"{known['sha256'][:12]}. By which weights those were seen, and how they were resized, is "
         f"unknown: comparable only where that was as here{here and f' ({here})'}"
     )
+
+
+def told_of_reference(folder: Path, extractors: Iterable[str]) -> dict[str, str]:
+    """By extractor what is known of imported statistics, and what is not; {} of those built."""
+    card = read_card(folder)
+    return {name: told_of_imported(card, name) for name in extractors} if is_imported(card) else {}
 
 
 def require_extractors(names: Iterable[str]) -> None:

@@ -86,6 +86,7 @@ def limits(record: dict[str, Any]) -> list[str]:
         *_other_sizes(students.values(), record["protocol"].get("resolution")),
         *_makers(record["provenance"]["varying"]),
         *small_numbers(record),
+        *_imported(record),
         *(line for student in students.values() for line in _not_scored(student)),
         *_truncated(students.values()),
     ]
@@ -114,6 +115,14 @@ def small_numbers(record: Mapping[str, Any]) -> list[str]:
         ),
         *(_blank(student) for student in students.values() if student.get("blank_images")),
     ]
+
+
+def _imported(record: Mapping[str, Any]) -> Iterator[str]:
+    """What is unknown of the real images that metrics compare with, where others saw them."""
+    for extractor, told in record.get("imported_reference", {}).items():
+        metrics = record["suite"]["metrics"]
+        titles = [METRICS[name].title for name in metrics if METRICS[name].extractor == extractor]
+        yield f"{', '.join(titles)}: the reference is {told}."
 
 
 def _blank(student: Mapping[str, Any]) -> str:

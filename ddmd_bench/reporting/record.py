@@ -83,6 +83,8 @@ def build_record(run: RunFiles, embedded: int = NUM_EMBEDDED) -> dict[str, Any]:
         "provenance": _provenance(run),
         "clock": {name: _clock(f) for name, f in run.students.items()},
     }
+    if run.imported:
+        record["imported_reference"] = run.imported
     if found := sequential(run):
         record["sequential"] = found
     if suite.literature:

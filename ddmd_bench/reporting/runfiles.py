@@ -18,7 +18,7 @@ from ddmd_bench.files.made import anew, made_by, refuse_changed, require_made
 from ddmd_bench.files.reading import refuse
 from ddmd_bench.files.records import as_json, content_key, read_done, read_jsonl, read_record
 from ddmd_bench.files.tables import Kind, read_parquet
-from ddmd_bench.measuring.reference import find_statistics, load_reference
+from ddmd_bench.measuring.reference import find_statistics, load_reference, told_of_reference
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import RealFeatures
@@ -81,6 +81,7 @@ class RunFiles:
     fingerprint: str
     students: dict[str, dict[int, StudentFiles]]  # by seed, in the suite's order
     reference: dict[str, RealFeatures]  # by extractor: features of real images and their prompts
+    imported: dict[str, str] = field(default_factory=dict)  # by extractor: what others' are
     preferences: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # tallies, by study
     categories: dict[str, str] = field(default_factory=dict)  # by prompt id, of those with one
     pictured: tuple[str, ...] = ()  # prompts of the trainings' own pictures
@@ -104,6 +105,7 @@ def load_run(plan: Plan) -> RunFiles:
             for name in suite.students
         },
         reference=_reference(plan, _extractors(suite)),
+        imported=_imported(plan, _extractors(suite)),
         preferences={
             study: tally
             for study in studies_of(suite.claims)
@@ -209,6 +211,13 @@ def statistics_of(plan: Plan) -> Path | None:
     if (name := plan.suite.reference.statistics) is None:
         return None
     return plan.packed.folder / STATISTICS if plan.packed else find_statistics(name)
+
+
+def _imported(plan: Plan, extractors: list[str]) -> dict[str, str]:
+    """What is known of statistics that others published, and what is not."""
+    if not extractors or (kept := statistics_of(plan)) is None:
+        return {}
+    return told_of_reference(kept, extractors)
 
 
 def _reference(plan: Plan, extractors: list[str]) -> dict[str, RealFeatures]:
