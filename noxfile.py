@@ -114,8 +114,10 @@ def parity(session: nox.Session) -> None:
     """
     vendors = _interpreter(session, VENDORS)
     pip = (vendors, "-m", "pip", "install", "--quiet", "--no-cache-dir")
-    session.run_install(*pip, "-r", "parity/requirements.txt", external=True)
-    session.run_install(*pip, "--no-deps", "-r", "parity/vendors.txt", external=True)
+    pins = "ddmd_bench/vendors"
+    session.run_install(*pip, "-r", f"{pins}/requirements.txt", external=True)
+    for file in (f"{pins}/packages.txt", "parity/requirements.txt"):
+        session.run_install(*pip, "--no-deps", "-r", file, external=True)
     for script in session.posargs or PARITY:
         if Path(f"parity/{script}.py").is_file():
             session.run(vendors, "-m", f"parity.{script}", env=OFFLINE_CPU, external=True)

@@ -43,9 +43,9 @@ class _Files(torch.utils.data.Dataset[Any]):
 
 def hpsv2(folder: Path) -> Family:
     """`hpsv2.score` by image and by list, and the loop of `hpsv2.evaluate`."""
-    from parity.hps_v2 import vendor
+    from ddmd_bench.vendors.authors import hpsv2_network
 
-    img_score = vendor(folder / HPS_FILE)
+    img_score = hpsv2_network(folder / HPS_FILE)
     import hpsv2
 
     model, preprocess = (img_score.model_dict[k] for k in ("model", "preprocess_val"))
@@ -79,9 +79,9 @@ def hpsv2(folder: Path) -> Family:
 
 def image_reward(folder: Path) -> Family:
     """`ImageReward.load(...).score`, and over the images of one prompt at once."""
-    from parity.image_reward import vendor
+    from ddmd_bench.vendors.authors import image_reward_package
 
-    package, _ = vendor()
+    package, _ = image_reward_package(folder / "vocab.txt")
     config = folder / "med_config.json"
     model = package.load(str(folder / REWARD_FILE), device="cpu", med_config=str(config))
 

@@ -29,9 +29,11 @@ from ddmd_bench.stats.frechet_wide import wide_distance
 from ddmd_bench.stats.kernel import kernel_estimate
 from ddmd_bench.stats.manifold import precision_values, recall_estimate
 from ddmd_bench.stats.moments import factored
+from ddmd_bench.vendors.authors import DISTANCES, clean_features, manifold
+from ddmd_bench.vendors.catalogue import SAME_FILES
 from parity.inception_files import FIDELITY, NVIDIA, fidelity_state, write_nvidia
 
-SAME_FEATURES, SAME_FILES = 1e-6, 1e-4  # relative
+SAME_FEATURES = 1e-6  # relative
 NUM_IMAGES = 24
 
 
@@ -59,21 +61,9 @@ def features_of(n: int, d: int, seed: int) -> NDArray[np.float64]:
 
 def frechet_rows() -> Iterator[Row]:
     """The same 2,000 features of 64 numbers."""
-    from cleanfid.fid import fid_from_feats
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-    from torchmetrics.image.fid import _compute_fid
-
     real, own = features_of(2_000, 64, 1), features_of(2_000, 64, 2)
     a, b = gaussian_of(real), gaussian_of(own)
-    theirs = {
-        "clean-fid": float(fid_from_feats(own, real)),
-        "torch-fidelity": fid_statistics_to_metric(
-            fid_features_to_statistics(torch.from_numpy(own)),
-            fid_features_to_statistics(torch.from_numpy(real)),
-            verbose=False,
-        )["frechet_inception_distance"],
-        "torchmetrics": float(_compute_fid(*(torch.from_numpy(x) for x in (*a, *b)))),
-    }
+    theirs = {package: distance(own, real) for package, distance in DISTANCES["fid"].items()}
     for package, value in theirs.items():
         yield Row("FID, plain", package, frechet_distance(a, b), value, SAME_FEATURES)
         yield Row("FID, wide", package, wide_distance(factored(a), own), value, SAME_FEATURES)
@@ -103,12 +93,8 @@ def kernel_rows() -> Iterator[Row]:
 
 
 def manifold_rows() -> Iterator[Row]:
-    from torch_fidelity.metric_prc import calculate_precision_recall_part
-
     real, own = features_of(700, 16, 1), 0.8 * features_of(600, 16, 2)
-    precision, recall = calculate_precision_recall_part(
-        torch.from_numpy(own), torch.from_numpy(real), neighborhood=3
-    )
+    precision, recall = manifold(own, real)
     found = float(precision_values(real, own).mean())
     yield Row("precision", "torch-fidelity", found, precision, SAME_FEATURES)
     found = recall_estimate(real, own, np.arange(600)).value
@@ -136,14 +122,11 @@ def relative_error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
 
 def file_rows(work: Path) -> Iterator[Row]:
     """From files to features and to the distance, each package with its own file of weights."""
-    from cleanfid.fid import fid_from_feats, get_folder_features
-    from cleanfid.inception_torchscript import InceptionV3W
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     network = write_nvidia(work / NVIDIA)
     torch.save(fidelity_state(network), work / FIDELITY)
     paths = [write_images(work / name, seed) for seed, name in enumerate(("own", "real"))]
-    theirs_model = InceptionV3W(str(work), download=False).eval()
     model = Inception(load_network(work / NVIDIA), clean_resize, "cpu")
     ours, theirs = [], []
     for side in paths:
@@ -151,19 +134,13 @@ def file_rows(work: Path) -> Iterator[Row]:
         features = model.score_batch(inputs, [{}] * len(side)).features
         assert features is not None
         ours.append(features.numpy())
-        theirs.append(
-            get_folder_features(
-                str(side[0].parent),
-                theirs_model,
-                num_workers=0,
-                device=torch.device("cpu"),
-                verbose=False,
-            )
-        )
+        theirs.append(clean_features(work, [str(path) for path in side]))
     for name, a, b in zip(("own", "real"), ours, theirs, strict=True):
         yield Row(f"features of {name}", "clean-fid", relative_error(a, b), 0, SAME_FILES)
     value = wide_distance(factored(gaussian_of(ours[1])), ours[0])
-    yield Row("FID of files", "clean-fid", value, float(fid_from_feats(*theirs)), SAME_FILES)
+    yield Row(
+        "FID of files", "clean-fid", value, DISTANCES["fid"]["clean-fid"](*theirs), SAME_FILES
+    )
     fidelity = FeatureExtractorInceptionV3(
         "inception", ["2048"], feature_extractor_weights_path=str(work / FIDELITY)
     )

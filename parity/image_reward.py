@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import BertTokenizer
 
+from ddmd_bench.vendors.authors import folder_of, image_reward, image_reward_package
 from parity.bert import MED_CONFIG
 from parity.cases import PROMPTS
-from parity.vendor import folder_of, leave_out, record
+from parity.vendor import record
 from parity.weights import checkpoint, shapes_of
 
 PACKAGES = ("image-reward", "timm", "fairscale")
-
-
-def vendor() -> tuple[Any, BertTokenizer]:
-    """The package, and its tokenizer, which is not fetched."""
-    leave_out("ImageReward.ReFL")  # fine-tuning of diffusion models; imported with the package
-    import ImageReward
-
-    tokenizer = BertTokenizer(vocab_file=str(vocabulary()))
-    # The vendor asks the Hub for it by name, and then adds its own two tokens.
-    setattr(BertTokenizer, "from_pretrained", lambda *args, **kwargs: tokenizer)  # noqa: B010
-    return ImageReward, tokenizer
 
 
 def vocabulary() -> Path:
@@ -35,14 +23,15 @@ def vocabulary() -> Path:
 
 
 def main() -> None:
-    package, tokenizer = vendor()
+    package, tokenizer = image_reward_package(vocabulary())
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "med_config.json"
         config.write_text(json.dumps(MED_CONFIG))
         shapes = shapes_of(package.ImageReward(str(config)).state_dict())
         path = Path(scratch) / "ImageReward.pt"
         torch.save(checkpoint(shapes), path)
-        model = package.load(str(path), device="cpu", med_config=str(config))
+        files = (path, config, vocabulary())
+        score = image_reward({file.name: str(file) for file in files}, {})
     used = {
         token: tokenizer.vocab[token]
         for prompt in PROMPTS
@@ -50,8 +39,7 @@ def main() -> None:
         if token in tokenizer.vocab
     }
     record(
-        "image_reward", PACKAGES, shapes,
-        lambda image, prompt: model.score(prompt, str(image)),
+        "image_reward", PACKAGES, shapes, score,
         dict(sorted(used.items(), key=lambda item: item[1])),
     )  # fmt: skip
 

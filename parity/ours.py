@@ -18,15 +18,11 @@ from ddmd_bench.measuring.one_pass import OnePass
 from ddmd_bench.measuring.sheets import Item
 from ddmd_bench.scorers import SCORERS, loaded
 from ddmd_bench.scorers.weights import OWN_FOLDER
+from ddmd_bench.vendors.catalogue import VENDORS
 from parity import qwen2_vl
 from parity.bert import MED_CONFIG, vocabulary_text
 from parity.golden import Golden, Pair
 from parity.weights import checkpoint, unfold
-
-# Largest difference between a vendor's score and ours: about ten times what sums in another order
-# make of it. It finds even a wrong epsilon (4e-5 for ImageReward) or an approximate GELU (8e-6 for
-# HPS v2); a resize without antialias, or a palette that is RGB too early, makes 1e-3 and more.
-TOLERANCE = {"hps_v21": 1e-6, "hps_v20": 1e-6, "image_reward": 1e-5, "hps_v3": 1e-5}
 
 
 def _save(state: Any, path: Path) -> None:
@@ -52,7 +48,7 @@ def _image_reward(golden: Golden, folder: Path) -> OnePass:
 
 def _hps_v3(golden: Golden, folder: Path) -> OnePass:
     save_file(checkpoint(unfold(golden.shapes)), folder / "HPSv3.safetensors")
-    qwen2_vl.write_files(folder)
+    qwen2_vl.write_tokenizer(folder)
     # Of the published model the size is no part of its files.
     with patch("ddmd_bench.scorers.hps_v3.ARCHITECTURE", qwen2_vl.architecture()):
         return OnePass([golden.scorer])
@@ -64,6 +60,8 @@ LOADERS: Mapping[str, Callable[[Golden, Path], OnePass]] = {
     "image_reward": _image_reward,
     "hps_v3": _hps_v3,
 }
+# Largest difference between a vendor's score and ours.
+TOLERANCE = {scorer: VENDORS[scorer].tolerance for scorer in LOADERS}
 
 
 def load(golden: Golden, folder: Path) -> OnePass:

@@ -1,17 +1,15 @@
-"""What the vendors' scripts share: stand-ins for what only training needs, the record of scores."""
+"""What the vendors' scripts share: the record of scores."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 import tempfile
-import types
-from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from ddmd_bench.vendors.authors import Score
 from parity import golden
 from parity.cases import PAIRS
 from parity.images import NOT_AS_SHOWN, as_shown, pixels_sha256, write_images
@@ -20,34 +18,11 @@ from parity.weights import SEED, Shapes, fold, shapes_sha256
 SHARED = ("torch", "torchvision", "transformers", "pillow")
 
 
-class _Absent(types.ModuleType):
-    """A module whose every name is an empty class."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-def leave_out(*modules: str) -> None:
-    """Stand-ins for modules that a vendor imports for training; its scoring calls none of them."""
-    for name in modules:
-        sys.modules[name] = _Absent(name)
-
-
-def folder_of(package: str) -> Path:
-    """Where a package lies, without importing it."""
-    spec = find_spec(package)
-    assert spec, f"{package} is not installed"
-    assert spec.origin, f"{package} is no package with files of its own"
-    return Path(spec.origin).parent
-
-
 def record(
     scorer: str,
     packages: tuple[str, ...],
     shapes: Shapes,
-    score: Callable[[Path, str], float],
+    score: Score,
     vocabulary: Mapping[str, int] | None = None,
     pairs: Sequence[tuple[str, str]] = PAIRS,
 ) -> None:
@@ -78,10 +53,10 @@ def record(
     print(golden.write(found))
 
 
-def _scored(name: str, prompt: str, path: Path, score: Callable[[Path, str], float]) -> golden.Pair:
+def _scored(name: str, prompt: str, path: Path, score: Score) -> golden.Pair:
     with torch.no_grad():
         try:
-            of_file: float | str = score(path, prompt)
+            of_file: float | str = score(str(path), prompt)
         except Exception as error:  # noqa: BLE001 - whatever the vendor throws is what is to be known
             of_file = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         if isinstance(of_file, float) and name not in NOT_AS_SHOWN:
@@ -92,4 +67,4 @@ def _scored(name: str, prompt: str, path: Path, score: Callable[[Path, str], flo
         if name not in NOT_AS_SHOWN:
             image, given = image.convert("RGB"), "in RGB"
         image.save(copy)
-        return golden.Pair(name, prompt, given, score(copy, prompt), of_file)
+        return golden.Pair(name, prompt, given, score(str(copy), prompt), of_file)

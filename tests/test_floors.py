@@ -33,6 +33,7 @@ FLOORS = (
     "students",
     "training",
     "planning",
+    "vendors",
     "reporting",
     "study",
     "stages",

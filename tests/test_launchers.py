@@ -36,6 +36,7 @@ ARGUMENTS = {
     "figures": ["a", "out"],
     "export": ["shapes_smoke", "dmd", "out"],
     "doctor": ["images"],
+    "crosscheck": ["images", "--metrics", "fid"],
     "push": ["shapes_smoke", "file:///there"],
     "pull": ["shapes_smoke", "file:///there"],
     "stats build": ["images", "out", "--scorers", "inception"],

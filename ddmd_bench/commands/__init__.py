@@ -1,5 +1,5 @@
 """Words, progress and exit codes: nothing below prints.
 
 Imports: errors, objective, files, suite, hub, data, scorers, measuring, students, planning,
-reporting, study, stages, run.
+vendors, reporting, study, stages, run.
 """

@@ -16,6 +16,7 @@ from ddmd_bench import __version__
 from ddmd_bench.commands import stats, study
 from ddmd_bench.commands.checking import CheckCommand, check, expect
 from ddmd_bench.commands.comparing import board, compare, figures, power
+from ddmd_bench.commands.crosschecking import crosscheck
 from ddmd_bench.commands.exporting import export
 from ddmd_bench.commands.fetching import fetch
 from ddmd_bench.commands.listing import list_
@@ -72,6 +73,7 @@ COMMANDS = (
     *STAGE_COMMANDS,
     score,
     doctor,
+    crosscheck,
     report,
     check,
     verify,

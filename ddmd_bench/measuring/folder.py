@@ -218,6 +218,24 @@ def _by_name(folder: Path, prompts: Path) -> list[_Listed]:
     return listed
 
 
+def measured_folder(
+    images: FolderImages,
+    metrics: Sequence[str],
+    output: Path,
+    device: str,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None],
+) -> Measured:
+    """What the scorers say of the images, rows in their order; kept in the output folder."""
+    from ddmd_bench.files.decoding import decoded
+    from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
+
+    names = [str(path) for path in images.paths]
+    source = Images(images.rows, names, lambda row: decoded(images.paths[row]))
+    kept = KeptAnswers(output / "answers", output / "texts")
+    return measure(source, metrics, "", kept=kept, progress=progress, device=device, dtype=dtype)
+
+
 def score_folder(
     images: FolderImages,
     metrics: Sequence[str],
@@ -228,17 +246,10 @@ def score_folder(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Write per_image.parquet and aggregates.json to the output folder; returns the latter."""
-    from ddmd_bench.files.decoding import decoded
     from ddmd_bench.files.provenance import provenance
-    from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
     from ddmd_bench.scorers import weights_sha256
 
-    names = [str(path) for path in images.paths]
-    source = Images(images.rows, names, lambda row: decoded(images.paths[row]))
-    kept = KeptAnswers(output / "answers", output / "texts")
-    measured = measure(
-        source, metrics, "", kept=kept, progress=progress, device=device, dtype=dtype
-    )
+    measured = measured_folder(images, metrics, output, device, dtype, progress)
     table = measured.table
     table.insert(0, "file_name", [row["file_name"] for row in images.rows])
     write_parquet(output / "per_image.parquet", table)
