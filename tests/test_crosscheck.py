@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.measuring.reference_build import build
+from ddmd_bench.measuring.reference_import import import_statistics
 from ddmd_bench.scorers.weights import OWN_FOLDER
 from ddmd_bench.stats.frechet import frechet_distance, gaussian_of
 from ddmd_bench.suite.settings import DataSource
@@ -289,8 +290,23 @@ def test_weights_in_a_file_that_the_package_cannot_read(
 ) -> None:
     (tmp_path / "weights-inception-2015-12-05-6726825d.pth").touch()
     monkeypatch.setenv(OWN_FOLDER, str(tmp_path))
-    (told,) = vendor_problems(["fid"])
+    (told,) = vendor_problems(["fid"], None)
     assert "reads inception-2015-12-05.pt alone" in told
+
+
+def test_statistics_without_features_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VENDORS, "frechet_efficientnet", VENDORS["fid"])
+    numbers = np.random.default_rng(0).standard_normal((300, 112)).astype(np.float32)
+    np.savez(tmp_path / "gaussian.npz", mu=numbers.mean(0), sigma=np.cov(numbers.T))
+    np.save(tmp_path / "features.npy", numbers)
+    for file, told in ("features.npy", []), ("gaussian.npz", ["has the mean and covariance"]):
+        folder = tmp_path / file.replace(".", "_")
+        import_statistics(tmp_path / file, folder, "efficientnet", None, "")
+        problems = vendor_problems(["frechet_efficientnet"], str(folder))
+        assert len(problems) == len(told)
+        assert all(part in problem for part, problem in zip(told, problems, strict=True))
 
 
 def test_the_largest_difference_comes_first_and_decides(

@@ -45,7 +45,7 @@ def crosscheck(
         raise BenchError(f"{images}: no such folder of images")
     names = split_names(metrics)
     known = [name for name in names if name in VENDORS]
-    raise_problems(vendor_problems(names) + folder_problems(known, reference))
+    raise_problems(vendor_problems(names, reference) + folder_problems(known, reference))
     output = output or Path("crosschecks") / own_place(images)
     require_folder(output, "--output")
     read = read_folder(images, prompts, names, order)

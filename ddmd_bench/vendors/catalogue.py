@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ddmd_bench.errors import unknown
+from ddmd_bench.errors import BenchError, unknown
+from ddmd_bench.measuring.reference import (
+    extractors_of,
+    find_statistics,
+    has_features,
+    read_card,
+)
 from ddmd_bench.scorers import METRICS, scorer_weights
 from ddmd_bench.scorers.weights import located, missing_sentence
 
@@ -42,9 +48,9 @@ VENDORS = {
 }
 
 
-def vendor_problems(metrics: Iterable[str]) -> list[str]:
-    """Metrics that no package here computes, and weights that are not here or not in the file that
-    a package reads."""
+def vendor_problems(metrics: Iterable[str], reference: str | None) -> list[str]:
+    """Metrics that no package here computes, weights that are not here or not in the file that a
+    package reads, and statistics without the features that packages compare with."""
     metrics = list(metrics)
     problems = [
         f"{name}: none of the authors' packages computes it. Known: {', '.join(VENDORS)}"
@@ -62,4 +68,23 @@ def vendor_problems(metrics: Iterable[str]) -> list[str]:
                 f"{weights.what}: found {', '.join(map(str, found.values()))}, and the authors' "
                 f"package reads {wanted} alone, from {weights.url}. Put it beside that file"
             )
-    return problems
+    known = [name for name in metrics if name in VENDORS]
+    return problems + list(_without_features(known, reference))
+
+
+def _without_features(metrics: Iterable[str], reference: str | None) -> Iterator[str]:
+    """The packages are handed the real images' features, which imported statistics may lack."""
+    if reference is None:
+        return
+    for extractor in extractors_of(metrics):
+        try:
+            folder = find_statistics(reference)
+            card = read_card(folder)
+        except BenchError:
+            return  # a problem of the statistics themselves
+        if extractor in card["scorers"] and not has_features(card, extractor):
+            yield (
+                f"--reference {reference}: {folder} has the mean and covariance of {extractor} "
+                "alone, and the authors' packages compare with features of real images. Take "
+                "statistics that `stats build` made"
+            )

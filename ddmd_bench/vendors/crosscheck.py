@@ -230,7 +230,7 @@ def _distances(
     everywhere = np.ones(len(own), bool)
     for metric, package, theirs in values:
         value = aggregate(metric, ours, everywhere, real, None).value
-        why = lacking(metric, len(known), own.shape[1], len(real.features)) or ""
+        why = lacking(metric, len(known), own.shape[1], real.num_images) or ""
         yield Compared(
             metric, package, ALL, "", value, theirs, _difference(value, theirs, VENDORS[metric]),
             VENDORS[metric].tolerance, why,
