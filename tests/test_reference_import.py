@@ -40,7 +40,7 @@ from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.suite.files import load_suite
 
 GAUSSIAN_ALONE = ("fid", "fid_infinity")
-OF_FEATURES = ("kid", "precision", "recall", "density", "coverage")
+OF_FEATURES = ("kid", "mifid", "precision", "recall", "density", "coverage")
 NUM_FEATURES = 6  # of Corner, which stands for Inception here
 MEAN, COV = np.arange(6.0), np.diag(np.arange(1.0, 7.0)) + 0.5
 

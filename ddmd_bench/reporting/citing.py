@@ -25,6 +25,7 @@ OF_METRICS: dict[str, tuple[str, ...]] = {
     "pick_score": ("pick_score",), "clip_score": ("clip_score", "clip"),
     "aesthetic": ("laion", "clip"), "fid_infinity": (*_FID, "fid_infinity"),
     "fid_dmd2": (*_FID, "dmd2"), "fid": _FID, "patch_fid": (*_FID, "patch_fid"),
+    "mifid": (*_FID, "mifid"),
     "kid": ("kid", "clean_fid"), "precision": ("precision_recall",),
     "recall": ("precision_recall",), "density": ("density_coverage",),
     "coverage": ("density_coverage",), "dpg_bench": _DPG,

@@ -277,6 +277,13 @@ METRICS = {
         "needs more than twice as many images as features.",
         distance="frechet_infinity", published_n=50_000,
     ),
+    "mifid": Metric(
+        "MiFID", "distribution", "lower", "inception", 1, "", 2,
+        "FID over the memorisation distance (Bai et al. 2021): the mean of each image's 1 - "
+        "|cosine| to the nearest real one in FID's features, where that is below 0.1; else FID. It "
+        "tells of copies where the reference holds the images of the training, and jumps at 0.1.",
+        distance="frechet_memorisation",
+    ),
     "fd_dinov2": Metric(
         "FD (DINOv2)", "distribution", "lower", "dinov2", 1, "", 2,
         "Fréchet distance to the reference's real images in the class token of DINOv2's ViT-L/14 "

@@ -50,6 +50,12 @@ from ddmd_bench.stats.intervals import (
     value_alone,
 )
 from ddmd_bench.stats.kernel import gaussian_estimate, kernel_estimate
+from ddmd_bench.stats.memorisation import (
+    Informed,
+    informed,
+    informed_difference,
+    informed_interval,
+)
 from ddmd_bench.stats.moments import factored
 from ddmd_bench.stats.resampling import MANY_PROMPTS
 
@@ -156,6 +162,10 @@ def _wide_examined(
     return Estimate(wide_distance(_fixed(real), features), np.empty(0))
 
 
+def _informed(features: Features, real: RealFeatures, groups: Groups) -> Informed:
+    return informed(real.features, _fixed(real), features, groups)
+
+
 def _by_kernel(estimate: Callable[[Features, Features], Estimate]) -> Distance:
     """A discrepancy by a kernel, whose intervals over prompts are from influences; it takes the
     real features, then own ones."""
@@ -244,6 +254,15 @@ DISTANCES = {
         # The fewest of the line's points, half of all, must leave the covariance its rank.
         lambda num_features: 2 * (num_features + 1),
         needs_features=False,
+    ),
+    "frechet_memorisation": Distance(
+        lambda features, real: _informed(features, real, np.arange(len(features))).estimate.value,
+        lambda features, real, groups, seed: informed_interval(
+            _informed(features, real, groups), groups
+        ),
+        lambda features, real, groups, resampled: _informed(features, real, groups),
+        informed_difference,
+        lambda num_features: 2,
     ),
     "kernel": _by_kernel(kernel_estimate),
     "gaussian_kernel": _by_kernel(gaussian_estimate),
