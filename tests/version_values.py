@@ -30,6 +30,7 @@ from ddmd_bench.measuring.one_pass import Item, OnePass
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.objective.sampler import scheduler_sample
 from ddmd_bench.stats.distances import DISTANCES
+from ddmd_bench.stats.diversity import DIVERSITIES
 from ddmd_bench.stats.frechet import RealFeatures
 from ddmd_bench.stats.intervals import mean_interval, paired_difference
 from ddmd_bench.students.drawing import draw_reference, few_step_draw
@@ -196,6 +197,7 @@ def score() -> Values:
     for name, row in DISTANCES.items():
         difference = row.difference(features, other, reference, groups, 0, True)
         found[name] = [*row.interval(features, reference, groups, 0), *difference[:4]]
+    found |= {name: [measure(features[:8])] for name, measure in DIVERSITIES.items()}
     found["mean"] = [*mean_interval(features[:, 0], groups)]
     found["paired"] = [*paired_difference(features[:, 0], other[:, 0], groups, seed=0)]
     right = [(x[:, 0] > -1).astype(float) for x in (features, other)]
