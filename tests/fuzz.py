@@ -190,6 +190,23 @@ def _statistics_read(random: random.Random) -> list[str]:
     return random.choice([["stats", "show", "kept"], ["plan", "tiny.yaml"]])
 
 
+def _published() -> None:
+    """What others publish of real images: a mean and a covariance, folded or not, and features."""
+    import numpy as np
+
+    features = np.random.default_rng(0).exponential(size=(150, 112)).astype(np.float32)
+    gaussian = {"mu": features.mean(0), "sigma": np.cov(features, rowvar=False)}
+    np.savez("plain.npz", **gaussian)
+    np.savez_compressed("folded.npz", **gaussian)
+    np.savez_compressed("features.npz", feats=features)
+    np.save("features.npy", features)
+
+
+def _imported(random: random.Random) -> list[str]:
+    shutil.rmtree("kept", ignore_errors=True)
+    return ["stats", "import", "damaged", "kept", "--scorer", "efficientnet"]
+
+
 def _checkpoints() -> None:
     import tiny_sd15
 
@@ -238,7 +255,7 @@ TARGETS = {
     ),
     "reports": Target(12, _run, ("a.json",), _reports),
     "pictures": Target(
-        10,
+        8,
         _pictures,
         ("pictures/0.png", "pictures/1.jpg", "pictures/more/2.webp", "pictures/more/3.gif",
          "pictures/metadata.jsonl", "table.csv", "lines.txt"),
@@ -249,6 +266,9 @@ TARGETS = {
         _statistics,
         ("kept/card.json", "kept/efficientnet.npy", "kept/efficientnet.safetensors"),
         _statistics_read,
+    ),
+    "published": Target(
+        2, _published, ("plain.npz", "folded.npz", "features.npz", "features.npy"), _imported
     ),
     "studies": Target(
         3,
