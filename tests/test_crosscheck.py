@@ -56,7 +56,7 @@ elif os.environ.get("UV_DOES") == "hangs":
 """
 # Stands where `authors.py` would, with what it is to say in a file beside it.
 AUTHORS = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import numpy as np
 
@@ -70,6 +70,8 @@ if order == "check":
     sys.exit()
 request = json.load(sys.stdin)
 (here / "request.json").write_text(json.dumps(request))
+if told.get("dies") == "killed":
+    os.kill(os.getpid(), 9)
 if "dies" in told:
     sys.exit(told["dies"])
 if "features" in told:
@@ -161,12 +163,12 @@ def test_an_environment_is_made_once(uv: Path) -> None:
     lines: list[str] = []
     python = environment.interpreter(lines.append)
     assert python.is_file()
-    assert "by uv, once, in" in lines[0]
-    assert len(lines) == 2
+    assert "by uv, once, in" in lines[1]
+    assert len(lines) == 3
     # Created, then what is installed with its dependencies, then what is without.
     assert uv.read_text().split() == ["venv", "pip", "pip"]
     assert environment.interpreter(lines.append) == python
-    assert (len(lines), len(uv.read_text().split())) == (2, 3)
+    assert (len(lines), len(uv.read_text().split())) == (3, 3)
     record = json.loads((python.parents[2] / environment.MADE).read_text())
     assert record["installed_by"] == "uv"
     assert record["bytes"] > 0
@@ -264,6 +266,9 @@ def test_a_broken_environment_is_named_with_what_to_do(tell: Any, images: Path) 
     assert result.exit_code == 2
     told = "the authors' packages for high_frequency gave no answer: out of luck (exit code 1)"
     assert told in result.stderr
+    tell(dies="killed")
+    result = run(images, "--metrics", "high_frequency")
+    assert "no word (exit code -9, killed, as where memory runs out)" in result.stderr
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_made(

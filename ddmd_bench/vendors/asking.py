@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,9 @@ def _answers(python: Path, arguments: Sequence[str], request: str) -> Iterator[d
             if process.wait():
                 log.seek(0)
                 said = last_lines(log.read().decode("utf-8", "replace"))
-                raise _Ended(f"{said or 'no word'} (exit code {process.returncode})")
+                killed = process.returncode == -signal.SIGKILL
+                memory = ", killed, as where memory runs out" if killed else ""
+                raise _Ended(f"{said or 'no word'} (exit code {process.returncode}{memory})")
         finally:
             process.kill()
             process.wait()

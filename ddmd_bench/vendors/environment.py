@@ -39,7 +39,7 @@ Command = Sequence[str]
 def _by_uv(env: Path) -> tuple[Command, Command]:
     return (
         ("uv", "venv", "--quiet", "--python", sys.executable, str(env)),
-        ("uv", "pip", "install", "--quiet", "--no-cache", "--python", str(interpreter_in(env))),
+        ("uv", "pip", "install", "--quiet", "--python", str(interpreter_in(env))),
     )
 
 
@@ -83,6 +83,7 @@ def interpreter(tell: Callable[[str], None], remake: bool = False) -> Path:
     folder = environment_folder()
     env = folder / "env"
     if remake or not (folder / MADE).is_file():
+        tell(f"an environment of the authors' packages is wanted in {folder}; one process makes it")
         with locked(folder):
             if remake or not (folder / MADE).is_file():  # nobody made it while this one waited
                 _make(folder, env, tell)
