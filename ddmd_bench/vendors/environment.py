@@ -28,8 +28,8 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 PACKAGES = Path(__file__).with_name("packages.txt")  # installed without their dependencies
 MADE = "made.json"
 MADE_FORM = {"python": str, "installed_by": str, "seconds": NUMBER, "bytes": int}
-# On Linux 6.1 GB are installed, torch's libraries for CUDA among them; what an installer holds
-# packed meanwhile is less.
+# On Linux 6.1 GB are installed, torch's libraries for CUDA among them. What an installer holds
+# packed meanwhile was not measured: room for two thirds of that is asked for.
 INSTALLED, PACKED = 6_500_000_000, 4_000_000_000
 NUM_LINES, LENGTH = 3, 300  # of what an installer said
 
