@@ -250,6 +250,8 @@ def test_every_metric_has_a_scorer_or_another_source() -> None:
                 scorer, statistic = metric.within
                 assert SCORERS[scorer].num_features
                 assert statistic in DIVERSITIES
+            elif metric.across is not None:
+                assert SCORERS[metric.across[0]].num_features
             else:
                 assert name in given | {"saturation"}
     assert needed_scorers(["saturation"]) == []
