@@ -60,7 +60,7 @@ LONG = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `nox -s fuzz` and CI give."""
     parser.addoption("--whole", action="store_true", help="let every write fail in every way")
-    parser.addoption("--long", action="store_true", help="also what takes ten seconds or more")
+    parser.addoption("--long", action="store_true", help="also what takes three seconds or more")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -149,6 +149,7 @@ def test_best_weights_need_a_metric_and_a_training(
 # Images
 
 
+@pytest.mark.long
 def test_it_is_drawn_from_its_best_weights(planned: Planner) -> None:
     """The teacher's own, at no update: the images are those of the untrained network."""
     plan = planned(KEPT, BEST)
@@ -182,6 +183,7 @@ def test_a_training_without_a_best_says_so(planned: Planner) -> None:
         generate(plan, plan.task("generate", "ca_only", 0), quiet)
 
 
+@pytest.mark.long
 def test_a_whole_run(suite_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One training, two students: scored, reported, checked, and done once."""
     monkeypatch.chdir(tmp_path)

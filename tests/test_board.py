@@ -55,6 +55,7 @@ def test_the_command_writes_it_where_asked(folder: Path, tmp_path: Path) -> None
     assert "holds no reports" in empty.output
 
 
+@pytest.mark.long
 @needs_browser
 def test_a_title_sorts_and_a_name_leads_to_its_report(folder: Path) -> None:
     CliRunner().invoke(app, ["board", str(folder)])

@@ -79,6 +79,7 @@ def test_what_draws_nothing_has_no_lines(tmp_path: Path) -> None:
     assert "'teacher'" in found["teacher"]["snippet"]
 
 
+@pytest.mark.long
 def test_a_cards_lines_draw_the_first_image_again(
     tmp_path: Path,
     tiny: dict[str, Any],

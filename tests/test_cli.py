@@ -178,6 +178,7 @@ def test_a_report_is_never_overwritten_by_an_empty_one(
     assert page.read_text() == "whole"
 
 
+@pytest.mark.long
 def test_a_report_of_other_results_is_kept(
     invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
 ) -> None:

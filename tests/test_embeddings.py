@@ -181,6 +181,7 @@ print(encode_missing(
 """
 
 
+@pytest.mark.long
 def test_two_processes_at_once_leave_what_one_would(tmp_path: Path) -> None:
     one, both = tmp_path / "one", tmp_path / "both"
     command = [sys.executable, "-c", WRITING]

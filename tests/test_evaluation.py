@@ -90,6 +90,7 @@ def planned(
 # Values
 
 
+@pytest.mark.long
 def test_it_equals_generate_and_score_bit_for_bit(planned: Callable[..., Plan]) -> None:
     """The subset of a larger suite is a suite of its own; 140 images, so that batches differ."""
     per_prompt = [f"prompts.{name}.images_per_prompt=2" for name in ("seen", "compositional")]

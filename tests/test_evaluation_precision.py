@@ -128,6 +128,7 @@ def test_it_draws_what_generate_draws(
         assert np.abs(found.astype(int) - other.astype(int)).max() <= bound
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("student", ["full", "lora"])
 def test_the_weights_in_training_stay_what_they_are(world: Path, student: str) -> None:
     """An evaluation before the first update and after each: float32, and the same to the bit."""

@@ -195,6 +195,7 @@ def test_a_student_comes_back_as_it_was(plan: Plan, student: str, tmp_path: Path
         assert brought_back(plan, lines, tmp_path / kind, folder) == own, kind
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_half_precision_comes_back_by_its_network_alone(tmp_path: Path) -> None:
     """A pipeline rounds its latents between the steps, which no student of a suite does."""

@@ -164,6 +164,7 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_distance_compares_with_statistics_that_were_built(tmp_path: Path) -> None:
     for name, seed in (("own", 1), ("real", 2)):
         labels = scenes.draw_labels(130, torch.Generator().manual_seed(seed))

@@ -44,6 +44,7 @@ def refused(*arguments: str) -> None:
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.long
 def test_damaged_files_end_in_words() -> None:
     counts, findings = fuzz(LIGHT, INPUTS)
     assert not findings, "\n".join(f"{one.target} {one.number}: {one.told}" for one in findings)

@@ -90,6 +90,7 @@ def test_kept_in_bfloat16_they_compute_the_same_to_the_bit(
     assert {value.dtype for value in found.values()} == {torch.float32}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 2, "fake_score_sees": "step"}])
 def test_so_does_the_update_of_a_method_with_all_its_parts(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch

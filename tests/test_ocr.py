@@ -165,6 +165,7 @@ def two_lines(first: str, second: str) -> Image.Image:
     return image
 
 
+@pytest.mark.long
 def test_a_drawn_text_is_read_exactly(model: OcrScorer) -> None:
     texts = [*SIGNS, "It's 5:00!", "Happy Birthday"]
     prompts = [f'a sign that says "{text}"' for text in texts]
@@ -225,6 +226,7 @@ def test_images_without_a_text_have_0(tmp_path: Path) -> None:
     assert measure(source, ["ocr_exact"], "x").table["ocr_exact"].tolist() == [0, 0]
 
 
+@pytest.mark.long
 def test_what_is_read_is_what_rapidocr_reads(model: OcrScorer, tmp_path: Path) -> None:
     """From the file, at its own settings; twice the same."""
     images = [two_lines("Good morning", "2 + 2 = 4"), sign("turned").rotate(180)]

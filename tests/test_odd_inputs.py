@@ -290,6 +290,7 @@ def test_commas_without_quotes_are_an_error_with_the_line(header: str) -> None:
 IN_C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "CUDA_VISIBLE_DEVICES": ""}
 
 
+@pytest.mark.long
 def test_a_locale_that_is_not_utf_8_changes_no_text(folder: Path) -> None:
     """The prompts, their groups and what is printed of them, all beyond ASCII."""
     texts = ["café\u2028x", "赤い猫", "a\x0cb", "c\x85d"]

@@ -34,6 +34,7 @@ def words(path: Path) -> str:
     return " ".join(ElementTree.parse(path).getroot().itertext())
 
 
+@pytest.mark.long
 def test_each_is_there_as_svg_and_as_pdf(record: dict[str, Any], tmp_path: Path) -> None:
     written = write_figures(record, tmp_path)
     names = {path.stem for path in written}

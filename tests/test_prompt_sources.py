@@ -451,6 +451,7 @@ def _ask(tmp_path: Path, url: str, **environment: str) -> list[Any]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.long
 def test_what_the_hub_has_and_what_the_cache_keeps_of_it(tmp_path: Path) -> None:
     hub = Hub()
     card, rows = b"---\nlicense: cc0-1.0\n---\n", b"prompt,category\none,x\ntwo,y\none,z\n"

@@ -71,6 +71,7 @@ def test_one_update_of_every_method_is_that_of_one_process(
     require_alike(on_ranks(num, trained, [*CASES], 1, sharding), alone)
 
 
+@pytest.mark.long
 def test_one_update_is_that_of_one_process() -> None:
     """Of a method with all its parts, and of adapters, where nothing and everything is in parts."""
     names = ["decoupled_hybrid_gan", "adapters"]
@@ -89,6 +90,7 @@ def require_alike(of_ranks: list[Found], alone: Found) -> None:
             assert torch.equal(its_weights, of_ranks[0][name][2])
 
 
+@pytest.mark.long
 def test_ten_updates_stay_together() -> None:
     (rows, _, weights) = trained(["decoupled_hybrid"], 10)["decoupled_hybrid"]
     found = on_ranks(2, trained, ["decoupled_hybrid"], 10)[0]["decoupled_hybrid"]
@@ -115,6 +117,7 @@ def poisoned(num_before: int, sharding: str) -> tuple[str, bool]:
     return raised.value.term, torch.equal(before, weights_of(training))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num", "sharding"), [(3, "none"), (2, "weights")])
 def test_what_is_not_finite_on_one_rank_stops_all_before_a_weight_moves(
     num: int, sharding: str

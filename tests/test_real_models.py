@@ -312,6 +312,7 @@ def encoded_in_small_shards(suite: dict[str, Any], folder: Path) -> tuple[Any, i
     return encoded(suite, folder), num_shards
 
 
+@pytest.mark.long
 def test_the_shards_of_an_encoding_are_dealt(tmp_path: Path) -> None:
     """Two ranks leave what one does: the same prompts and images with the same tensors."""
     suite = make_suite("sdxl", tmp_path)

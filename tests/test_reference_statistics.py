@@ -233,6 +233,7 @@ with tests.pytest.MonkeyPatch.context() as patch:
 """
 
 
+@pytest.mark.long
 def test_a_build_that_was_killed_goes_on(photographs: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", KILLED]

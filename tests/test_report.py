@@ -297,6 +297,7 @@ def test_without_a_gate_every_metric_with_a_better_direction_gates() -> None:
     assert METRICS["std"].title not in said
 
 
+@pytest.mark.long
 def test_as_many_prompts_have_pictures_in_the_page_as_are_asked_for(tmp_path: Path) -> None:
     plan = make_run(tmp_path, make_suite())
     for embedded, there in ((0, 0), (5, 5), (24, 24), (100, 40)):

@@ -166,6 +166,7 @@ def test_columns_are_chosen_moved_and_kept_in_sight(opened: Any) -> None:
     assert page.locator(".row .pinned").first.bounding_box()["x"] == pytest.approx(before, abs=4)
 
 
+@pytest.mark.long
 def test_the_address_brings_the_view_back(opened: Any) -> None:
     page = opened()
     page.select_option("#browser-a", "ca_only")
@@ -356,6 +357,7 @@ def test_paper_shows_whole_tables(opened: Any) -> None:
     assert page.locator("details:not([open])").count() == num_closed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_axe_finds_nothing_serious(opened: Any, scheme: Any, width: int) -> None:

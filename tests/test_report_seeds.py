@@ -206,6 +206,7 @@ def test_a_seed_that_failed_is_told_and_counted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_one_seed_alone_has_no_interval(tmp_path: Path) -> None:
     plan = make_run(tmp_path, make_suite(seeds=(0, 1)))
     undo(plan, "ca_only", 1)
@@ -290,6 +291,7 @@ def evaluate(plan: Plan, student: str, seed: int, values: list[float], n: int = 
     pd.DataFrame(rows).to_parquet(folder / "evaluations.parquet")
 
 
+@pytest.mark.long
 def test_evaluations_are_drawn_and_recorded(tmp_path: Path) -> None:
     plan = make_run(tmp_path, make_suite(seeds=(0, 1)))
     assert "Values during the training" not in (report(plan), page_of(plan))[1]

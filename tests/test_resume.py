@@ -140,6 +140,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
         assert records[0][fact] == records[1][fact]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["train.ema=0.9", "train.fake_score_sees=step"])
 def test_a_checkpoint_holds_all_that_a_training_needs(planned: Planner, option: str) -> None:
     """Stopped by an error at an odd iteration, so that one is done again."""
@@ -281,6 +282,7 @@ def _killed(suite_name: str, runs: Path, overrides: Sequence[str], stage: str, l
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 
+@pytest.mark.long
 def test_a_killed_reference_goes_on_at_the_part(
     planned: Planner, tmp_path: Path, suite_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +366,7 @@ def test_only_what_changed_is_done_again(planned: Planner) -> None:
     assert _times(list(plan.tasks.values())) == times
 
 
+@pytest.mark.long
 def test_a_student_or_a_seed_that_fails_leaves_the_others_whole(planned: Planner) -> None:
     diverging = "students.ca_only.train.learning_rate=1e6"
     plan = planned("runs", "train.num_iterations=2", "seeds=[0, 1]", diverging)

@@ -209,6 +209,7 @@ def test_a_process_that_dies_concerns_its_student_alone(planned: Callable[..., P
     assert again == (3, [])
 
 
+@pytest.mark.long
 def test_what_a_stage_throws_is_told_and_stops_nothing_else(planned: Callable[..., Plan]) -> None:
     plan = planned("train.num_iterations=2")
     broken = plan.task("train", "dmd", 0)
@@ -248,6 +249,7 @@ def pinned(slot: workers.Slot, output: str, connection: Connection) -> None:
     connection.send((os.environ["CUDA_VISIBLE_DEVICES"], torch.get_num_threads(), os.getpid()))
 
 
+@pytest.mark.long
 def test_a_worker_sees_its_own_gpu_alone_and_starts_afresh(capfd: pytest.CaptureFixture) -> None:
     ours, theirs = multiprocessing.Pipe()
     slot, written = workers.Slot(3, "5"), workers.Written()
@@ -299,6 +301,7 @@ def test_all_visible_gpus_are_used_and_the_longest_chain_begins(
     assert {gpu for gpu, _ in Recorded.did[:2]} == {"2", "5"}
 
 
+@pytest.mark.long
 def test_a_process_is_for_one_task_unless_its_stage_keeps_networks(
     planned: Callable[..., Plan],
 ) -> None:

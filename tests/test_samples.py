@@ -36,6 +36,7 @@ def weights_of(training: Training) -> Tensor:
     return torch.cat([v.flatten() for network in networks for v in network.state().values()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -100,6 +101,7 @@ def test_every_sample_of_every_purpose_is_another(backend: Backend) -> None:
     assert torch.cdist(drawn, drawn).fill_diagonal_(torch.inf).min() > 1
 
 
+@pytest.mark.long
 def test_where_memory_runs_out_an_update_begins_anew_with_fewer(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

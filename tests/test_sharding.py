@@ -70,6 +70,7 @@ def learned(kind: str, folder: str, sharding: str) -> dict[str, Found]:
     return of_options
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", REPOSITORIES)
 def test_networks_in_parts_compute_the_same(kind: str, tmp_path: Path) -> None:
     folder = str(REPOSITORIES[kind].write_repository(tmp_path))
@@ -176,6 +177,7 @@ def failing_alone() -> None:
     training.update(2)
 
 
+@pytest.mark.long
 def test_an_error_in_the_middle_of_a_pass_ends_all() -> None:
     with pytest.raises(Ended) as ended:
         on_ranks(2, failing_alone)

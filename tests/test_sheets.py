@@ -68,6 +68,7 @@ def test_large_images_become_small_tiles(tmp_path: Path) -> None:
     assert max(Layout.of(run, 10**6).tile) <= 400  # never larger than they are
 
 
+@pytest.mark.long
 def test_what_is_there_is_kept_and_other_images_go(tmp_path: Path) -> None:
     plan = make_run(tmp_path, make_suite([]))
     seen: list[tuple[int, int]] = []

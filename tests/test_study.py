@@ -513,6 +513,7 @@ def test_whole_models_are_voted_on_by_people_alone(
     assert {one.kind for one in key.sets} == {JUDGED} != {OBVIOUS}
 
 
+@pytest.mark.long
 def test_a_suite_claims_what_people_prefer(tmp_path: Path) -> None:
     """Undecided without a tally, then by it; a pack holds it; other images are not judged by it."""
     data = copy.deepcopy(TINY)

@@ -45,6 +45,7 @@ def saved(page: Any, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_two_people_answer_and_one_is_interrupted(browser: Any, tmp_path: Path) -> None:
     """One by keys, who likes green, then red; one by touch, who likes blue, then green."""
     key = make(tmp_path)
@@ -162,6 +163,7 @@ def test_without_a_number_one_is_asked_for(browser: Any, tmp_path: Path) -> None
     assert page.wrong == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["ranking", "pairs", "side-by-side"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_any_screen(

@@ -269,6 +269,7 @@ def test_decoupled_methods_coincide_for_a_one_step_student() -> None:
         assert torch.equal(weight, weights[0])
 
 
+@pytest.mark.long
 def test_decoupled_methods_differ_for_a_student_of_more_steps() -> None:
     settings = TrainSettings(batch_size=4)
     norms = set()

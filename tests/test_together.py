@@ -193,6 +193,7 @@ def scored_in_small_parts(given: list[str]) -> tuple[int, int]:
     return code, num_parts
 
 
+@pytest.mark.long
 def test_the_parts_of_a_scoring_are_dealt(
     planned: Planner, alone: Plan, suite: str, tmp_path: Path
 ) -> None:
@@ -224,6 +225,7 @@ def referred_in_small_parts(given: list[str]) -> tuple[int, int]:
     return code, num_parts
 
 
+@pytest.mark.long
 def test_the_parts_of_a_reference_are_dealt(suite: str, tmp_path: Path) -> None:
     """Five images in parts of two, and files of the same bytes. One process has a worker do it,
     whose parts are not so small: on some processors other batches are other last bits."""

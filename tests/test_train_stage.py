@@ -90,6 +90,7 @@ def test_evaluations_follow_the_student_and_the_best_weights_are_kept(planned: P
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_evaluation_leaves_the_training_as_it_was(planned: Planner) -> None:
     with_it = trained(planned(EVALUATION % "saturation"))
     without = trained(planned())
@@ -99,6 +100,7 @@ def test_evaluation_leaves_the_training_as_it_was(planned: Planner) -> None:
     assert not (without / BEST).exists()
 
 
+@pytest.mark.long
 def test_a_lora_student_is_sampled_as_it_was_evaluated(planned: Planner) -> None:
     """The file holds adapters alone, and the generate stage draws what the evaluation drew."""
     plan = planned(EVALUATION % "saturation", "students.dmd.train={lora_rank: 2}")
@@ -238,6 +240,7 @@ UNFIT: list[tuple[Callable[[Path], Any], str]] = [
 ]
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_does_not_fit_says_what_to_do(planned: Planner) -> None:
     plan = planned("train.checkpoint_every=2")
     checkpoint = stopped(plan)
@@ -332,6 +335,7 @@ def test_peak_memory_counts_from_its_reset() -> None:
     assert peak_memory_gib() < with_block - 0.25
 
 
+@pytest.mark.long
 def test_diagnostics_reach_tensorboard(planned: Planner) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

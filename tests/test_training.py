@@ -124,6 +124,7 @@ def test_a_continued_training_equals_an_uninterrupted_one_bit_for_bit(
     assert whole.cost() == continued.cost()
 
 
+@pytest.mark.long
 def test_gradient_checkpointing_gives_the_same_update(backend: Backend) -> None:
     for options in ({}, {"lora_rank": 2}):
         plain = make_training(backend, "dmd2", **options)
@@ -408,6 +409,7 @@ def test_a_gradient_that_is_not_finite_stops_the_update(backend: Backend) -> Non
     assert all(torch.equal(before[k], v) for k, v in weights_of(training).items())
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_compiled_networks_compute_the_same(
     backend: Backend, monkeypatch: pytest.MonkeyPatch

@@ -183,6 +183,7 @@ def test_a_scorer_that_fits_nowhere_says_what_to_do(memory: Memory, tmp_path: Pa
     assert memory.scored == {"small": NUM_IMAGES}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [0, 1, 100, 250, 400])
 def test_a_scorer_without_room_beside_others_has_a_turn_of_its_own(
     memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int

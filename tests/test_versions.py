@@ -21,7 +21,10 @@ KNOWN = read_json(GOLDEN)
 ELSEWHERE = {"evaluation", "doctor", "encode", "training data"}
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(k, marks=pytest.mark.long) if k == "train" else k for k in VALUES],
+)
 def test_values_that_moved_raise_their_version(name: str) -> None:
     found, known = VALUES[name](), KNOWN[name]
     moved = [
