@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.stats.directions import directions
+
 AT_ONCE = 1024  # images held against all others
 
 
@@ -21,9 +23,7 @@ def has_copy(features: NDArray[Any], prompts: Sequence[str], cosine: float) -> N
     _, numbers = np.unique(np.asarray(prompts)[rows], return_inverse=True)
     if not len(rows) or numbers.max() == 0:
         return found
-    known = np.asarray(features[rows], np.float64)
-    length = np.linalg.norm(known, axis=1, keepdims=True)
-    unit = known / np.where(length > 0, length, 1.0)
+    unit = directions(features[rows])
     for start in range(0, len(rows), AT_ONCE):
         part = slice(start, start + AT_ONCE)
         others = numbers[part, None] != numbers

@@ -9,14 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
+from ddmd_bench.stats.directions import directions
+
 Features = NDArray[Any]  # [k, d], the images of one prompt
-
-
-def _of_length_one(features: Features) -> NDArray[np.float64]:
-    own = np.asarray(features, np.float64)
-    length = np.linalg.norm(own, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = own / np.where(length > 0, length, 1.0)
-    return unit
 
 
 def vendi(features: Features) -> float:
@@ -27,7 +22,7 @@ def vendi(features: Features) -> float:
     """
     if len(features) < 2:
         return float("nan")
-    unit = _of_length_one(features)
+    unit = directions(features)
     shares = np.linalg.eigvalsh(unit @ unit.T / len(unit))
     shares = shares[shares > 0]  # of images alike some are rounded below it
     return float(np.exp(-(shares * np.log(shares)).sum()))
@@ -38,7 +33,7 @@ def pairwise(features: Features) -> float:
     one image."""
     if len(features) < 2:
         return float("nan")
-    return float(pdist(_of_length_one(features), "sqeuclidean").mean() / 2)
+    return float(pdist(directions(features), "sqeuclidean").mean() / 2)
 
 
 DIVERSITIES: dict[str, Callable[[Features], float]] = {"vendi": vendi, "pairwise": pairwise}

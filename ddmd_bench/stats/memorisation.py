@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddmd_bench.stats.directions import directions
 from ddmd_bench.stats.ends import Array
 from ddmd_bench.stats.frechet import Factored
 from ddmd_bench.stats.frechet_wide import wide_estimate
@@ -35,17 +36,9 @@ class Informed(NamedTuple):
     settled: bool
 
 
-def _directions(x: NDArray[Any]) -> Array:
-    """Of length 1; what has no length stays 0, and is as far from all as can be."""
-    x = np.asarray(x, np.float64)
-    lengths = np.sqrt(np.square(x).sum(1, keepdims=True))
-    directions: Array = np.divide(x, lengths, out=np.zeros_like(x), where=lengths > 0)
-    return directions
-
-
 def nearest_distances(real: NDArray[Any], features: NDArray[Any]) -> Array:
     """1 - |cosine| of each of the features [n, d] to the nearest of the real [m, d]: [n], >= 0."""
-    own, there = _directions(features), _directions(real).T
+    own, there = directions(features), directions(real).T
     blocks = (np.abs(own[k : k + BLOCK] @ there).max(1) for k in range(0, len(own), BLOCK))
     nearest: Array = np.maximum(1 - np.concatenate(list(blocks)), 0.0)
     return nearest
