@@ -95,15 +95,28 @@ def crosscheck(
     rows: list[Compared] = []
     with TemporaryDirectory() as scratch:
         given = [_given(path, Path(scratch), k) for k, path in enumerate(images.paths)]
+        asking = _Asking(images, given, ours, reference, python, Path(scratch), progress)
         for job in jobs_of(metrics):
             compare = _scores if METRICS[job.metrics[0]].distance is None else _distances
-            rows += compare(job, images, given, ours, reference, python, Path(scratch), progress)
+            rows += compare(job, asking)
     return sorted(rows, key=lambda row: row.size, reverse=True)
 
 
 class _Given(NamedTuple):
     path: Path
     note: str
+
+
+class _Asking(NamedTuple):
+    """What every job needs."""
+
+    images: FolderImages
+    given: Sequence[_Given]  # in the images' order
+    ours: Measured
+    reference: str | None
+    python: Path  # the interpreter of their environment
+    scratch: Path
+    progress: Progress
 
 
 def _given(path: Path, scratch: Path, k: int) -> _Given:
@@ -123,12 +136,7 @@ def _given(path: Path, scratch: Path, k: int) -> _Given:
 
 
 def _request(
-    job: Job,
-    images: FolderImages,
-    given: Sequence[_Given],
-    rows: Iterable[int],
-    scratch: Path,
-    settings: Mapping[str, str],
+    job: Job, asking: _Asking, rows: Iterable[int], settings: Mapping[str, str]
 ) -> dict[str, Any]:
     """What `authors.py` reads: the same weight files, images and prompts as ours."""
     files = {
@@ -141,7 +149,7 @@ def _request(
     if job.vendor.job == "hps_v3":
         from ddmd_bench.scorers.hps_v3.network import ARCHITECTURE
 
-        made["base"] = str(base := scratch / "base")
+        made["base"] = str(base := asking.scratch / "base")
         base.mkdir()
         shutil.copy(files["tokenizer.json"], base)
         write_base(base, ARCHITECTURE)
@@ -149,87 +157,68 @@ def _request(
         "metrics": job.metrics,
         "files": files,
         "settings": {**job.vendor.settings, **made, **settings},
-        "images": [(str(given[k].path), images.rows[k]["prompt"]) for k in rows],
-        "scratch": str(scratch),
+        "images": [(str(asking.given[k].path), asking.images.rows[k]["prompt"]) for k in rows],
+        "scratch": str(asking.scratch),
     }
 
 
-def _scores(
-    job: Job,
-    images: FolderImages,
-    given: Sequence[_Given],
-    ours: Measured,
-    reference: str | None,
-    python: Path,
-    scratch: Path,
-    progress: Progress,
-) -> Iterator[Compared]:
+def _scores(job: Job, asking: _Asking) -> Iterator[Compared]:
     """A row for each image."""
     (metric,), (package,) = job.metrics, job.vendor.packages
     (scorer,) = needed_scorers(job.metrics)
-    values = ours.table[metric].to_numpy(np.float64)
+    values = asking.ours.table[metric].to_numpy(np.float64)
     known = [k for k, value in enumerate(values) if math.isfinite(value)]
     theirs: dict[int, tuple[float, str]] = {}
-    request = _request(job, images, given, known, scratch, {})
-    for answer in ask(python, job.vendor.job, request) if known else ():
+    request = _request(job, asking, known, {})
+    for answer in ask(asking.python, job.vendor.job, request) if known else ():
         k = known[answer["image"]]
         value = math.nan if answer["value"] is None else float(answer["value"])
-        notes = given[k].note, answer.get("note", "")
+        notes = asking.given[k].note, answer.get("note", "")
         theirs[k] = value, "; ".join(filter(None, notes))
-        progress(f"{metric} by {package}", len(theirs), len(known))
-    for k, row in enumerate(images.rows):
-        value, note = theirs.get(k, (math.nan, ours.answers[scorer].missing.get(k, "")))
+        asking.progress(f"{metric} by {package}", len(theirs), len(known))
+    for k, row in enumerate(asking.images.rows):
+        value, note = theirs.get(k, (math.nan, asking.ours.answers[scorer].missing.get(k, "")))
         yield Compared(
             metric, package, row["file_name"], row["prompt"], float(values[k]), value,
             _difference(float(values[k]), value, job.vendor), job.vendor.tolerance, note,
         )  # fmt: skip
 
 
-def _distances(
-    job: Job,
-    images: FolderImages,
-    given: Sequence[_Given],
-    ours: Measured,
-    reference: str | None,
-    python: Path,
-    scratch: Path,
-    progress: Progress,
-) -> Iterator[Compared]:
+def _distances(job: Job, asking: _Asking) -> Iterator[Compared]:
     """A row for each image, of the feature that differs most, and one for each package's distance.
 
     The real images' features are the reference's on both sides.
     """
     extractor = METRICS[job.metrics[0]].extractor
     assert extractor is not None, f"{job.metrics} compare features"
-    assert reference is not None, f"{job.metrics} compare with real images"
-    folder = find_statistics(reference)
+    assert asking.reference is not None, f"{job.metrics} compare with real images"
+    folder = find_statistics(asking.reference)
     real = load_reference(folder, extractor)
-    own = ours.features[extractor]
+    own = asking.ours.features[extractor]
     inside = np.isfinite(own).all(1)
     known = [int(k) for k in np.flatnonzero(inside)]
-    file = scratch / "features.npy"
+    file = asking.scratch / "features.npy"
     settings = {"features": str(file), "real": str((folder / f"{extractor}.npy").absolute())}
     first, *_ = job.vendor.packages
     values: list[tuple[str, str, float]] = []
-    for answer in ask(
-        python, job.vendor.job, _request(job, images, given, known, scratch, settings)
-    ):
+    request = _request(job, asking, known, settings)
+    for answer in ask(asking.python, job.vendor.job, request):
         if "done" in answer:
-            progress(f"features by {first}", answer["done"], len(known))
+            asking.progress(f"features by {first}", answer["done"], len(known))
         else:
             values.append((answer["metric"], answer["package"], float(answer["value"])))
-    yield from _features(own[known], read_features(file), first, [
-        (images.rows[k]["file_name"], images.rows[k]["prompt"], given[k].note) for k in known
-    ], extractor)  # fmt: skip
+    rows, given = asking.images.rows, asking.given
+    of = [(rows[k]["file_name"], rows[k]["prompt"], given[k].note) for k in known]
+    yield from _features(own[known], read_features(file), first, of, extractor)
     for k in np.flatnonzero(~inside):
-        row, why = images.rows[k], ours.answers[extractor].missing.get(int(k), "")
+        row, why = rows[k], asking.ours.answers[extractor].missing.get(int(k), "")
         yield Compared(
             f"features of {extractor}", first, row["file_name"], row["prompt"], math.nan, math.nan,
             math.nan, SAME_FILES, why,
         )  # fmt: skip
     everywhere = np.ones(len(own), bool)
     for metric, package, theirs in values:
-        value = aggregate(metric, ours, everywhere, real, None).value
+        value = aggregate(metric, asking.ours, everywhere, real, None).value
         why = lacking(metric, len(known), own.shape[1], real.num_images) or ""
         yield Compared(
             metric, package, ALL, "", value, theirs, _difference(value, theirs, VENDORS[metric]),
