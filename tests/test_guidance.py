@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ddmd_bench.planning.part import Asked
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.settings import Model
 
-T_LIST = (1.0, 0.5)
+T_LIST, LEVEL = (1.0, 0.5), flow_level
 SAME = "differ by 0.00%"
 
 
@@ -42,9 +43,9 @@ def test_the_share_is_of_the_conditional_prediction() -> None:
 
     noises = [torch.randn(2, 3, 4, 4) for _ in T_LIST]
     cond, uncond = ({"value": torch.tensor(v)} for v in ([2.0, -2.0], [1.5, -1.5]))
-    share = prompt_share(teacher, T_LIST, cond, uncond, noises, flow_level)
+    share = prompt_share(teacher, T_LIST, cond, uncond, noises, LEVEL)
     assert share == pytest.approx(0.25, abs=1e-12)
-    assert prompt_share(teacher, T_LIST, cond, cond, noises, flow_level) == 0
+    assert prompt_share(teacher, T_LIST, cond, cond, noises, LEVEL) == 0
 
 
 def test_the_share_is_taken_on_the_teachers_own_way() -> None:
@@ -56,9 +57,22 @@ def test_the_share_is_taken_on_the_teachers_own_way() -> None:
         return x_t.sign()
 
     noises = [torch.randn(1, 1, 4, 4) for _ in T_LIST]
-    prompt_share(teacher, T_LIST, {}, {}, noises, flow_level)
+    prompt_share(teacher, T_LIST, {}, {}, noises, LEVEL)
     assert torch.equal(met[0], noises[0])
     torch.testing.assert_close(met[2], 0.5 * noises[0].sign() + 0.5 * noises[1])
+
+
+def test_a_teacher_that_predicts_nothing_is_none(
+    tiny: dict[str, Any], write_suite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddmd_bench.stages.doctor._prompt_share", lambda *_: float("nan"))
+    suite = write_suite(tiny)
+    found = run("doctor", suite)
+    assert found.exit_code == 1
+    assert "guidance: WRONG (its predictions are not finite" in found.output
+    assert "amplify" not in run("plan", suite).output
+    still = prompt_share(lambda x, t, c: 0 * x, T_LIST, {}, {}, [torch.ones(1, 1, 2, 2)] * 2, LEVEL)
+    assert math.isnan(still)
 
 
 class Deaf(nn.Module):
@@ -104,7 +118,9 @@ def test_plan_warns_of_a_teacher_that_doctor_found_deaf(
 def test_students_without_ca_are_no_concern(tiny: dict[str, Any], write_suite: Any) -> None:
     tiny["students"] = {"one": {"method": "dm_only"}}
     tiny |= {"baseline": "one", "claims": []}
-    assert "amplify" not in run("plan", write_suite(tiny)).output
+    suite = write_suite(tiny)
+    assert "amplify" not in run("plan", suite).output
+    assert "teacher: guidance: not checked (no student is trained" in run("doctor", suite).output
 
 
 def test_a_teacher_that_is_a_few_step_student_is_named(

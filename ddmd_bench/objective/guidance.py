@@ -32,6 +32,6 @@ def prompt_share(
         x_t = renoise(x0, level(t_batch), noises[k]) if k else noises[0]
         x0 = teacher(x_t, t_batch, cond).double()
         difference = x0 - teacher(x_t, t_batch, uncond).double()
-        shares.append(float(difference.square().mean().sqrt() / x0.square().mean().sqrt()))
+        shares.append(float((difference.square().mean() / x0.square().mean()).sqrt()))
         x0 = x0.to(x_t.dtype)
     return sum(shares) / len(shares)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ddmd_bench.backends import Backend
@@ -11,13 +12,21 @@ from ddmd_bench.files.records import cache_folder, content_key, read_record, wri
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.part import Asked
 from ddmd_bench.students.published import PUBLISHED
+from ddmd_bench.suite.schema import Suite
 
 LEAST_SHARE = 0.01  # below it a prediction is one whatever the prompt, but for rounding
 
 
+def amplified(suite: Suite) -> list[str]:
+    """The students that are trained with CA."""
+    rows = suite.students.items()
+    return [n for n, s in rows if s.method and METHODS[s.method].tau_ca is not None]
+
+
 def note_share(backend: Backend, share: float) -> None:
     """Keep what was measured of a teacher, for every suite that has it."""
-    write_json(_kept(backend), {"prompt_share": share})
+    with suppress(OSError):  # a home that cannot be written costs the warning, not the finding
+        write_json(_kept(backend), {"prompt_share": share})
 
 
 def known_share(backend: Backend) -> float | None:
@@ -30,11 +39,9 @@ def known_share(backend: Backend) -> float | None:
 
 def guidance_lines(asked: Asked) -> Iterator[str]:
     """Warnings: students with CA whose teacher has nothing for it to amplify, or has it inside."""
-    rows = asked.suite.students.items()
-    amplified = [n for n, s in rows if s.method and METHODS[s.method].tau_ca is not None]
-    if not amplified:
+    if not (names := amplified(asked.suite)):
         return
-    of = f"students.{', '.join(amplified)}"
+    of = f"students.{', '.join(names)}"
     repository = asked.suite.model.repository
     if repository in {row.repository for row in PUBLISHED.values() if row.format != "lora"}:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ddmd_bench.measuring.doctor import Finding, require_healthy
 from ddmd_bench.measuring.turns import let_go
 from ddmd_bench.objective.guidance import prompt_share
 from ddmd_bench.objective.sampler import rows_of
-from ddmd_bench.planning.guidance import LEAST_SHARE, note_share, told
+from ddmd_bench.planning.guidance import LEAST_SHARE, amplified, note_share, told
 from ddmd_bench.planning.part import Asked
 from ddmd_bench.planning.prompts import find_suite_prompts
 from ddmd_bench.scorers import outside_scorers
@@ -50,10 +51,14 @@ def examine_teacher(asked: Asked) -> Finding:
 
     It is kept for every suite with these weights: `plan` warns of a teacher that gives CA nothing.
     """
+    if not amplified(asked.suite):
+        return Finding("teacher", "guidance", None, "no student is trained with CA")
     found = find_suite_prompts(asked)
     if not found.prompts:
         raise BenchError("\n".join(found.problems))
     share = _prompt_share(asked.backend, found.prompts[:PROMPTS], default_device())
+    if not math.isfinite(share):
+        return Finding("teacher", "guidance", False, "its predictions are not finite, or all 0")
     note_share(asked.backend, share)
     return Finding("teacher", "guidance", share >= LEAST_SHARE, told(share))
 
