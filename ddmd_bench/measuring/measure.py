@@ -7,7 +7,6 @@ differ in where the images come from.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -30,19 +29,17 @@ from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, OnePass
+from ddmd_bench.measuring.per_image import per_image_table
 from ddmd_bench.measuring.refusals import refuse_no_answer, refuse_same_answers
 from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.measuring.turns import turns
-from ddmd_bench.scorers import METRICS, needed_scorers, weights_sha256
-from ddmd_bench.stats.copies import has_copy
-from ddmd_bench.stats.diversity import DIVERSITIES
+from ddmd_bench.scorers import needed_scorers, weights_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]
 MetricsOf = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
-_IDENTITY = ("prompt_id", "prompt_set", "image_index")
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ def measure(
         refuse_no_answer(name, student, answer)
         refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
     features = {name: a.features for name, a in answers.items() if a.features is not None}
-    return Measured(_table(images.rows, metrics, answers), features, answers)
+    return Measured(per_image_table(images.rows, metrics, answers), features, answers)
 
 
 def answer_own(
@@ -308,47 +305,3 @@ def _two_that_differ(images: Images) -> tuple[str, str] | None:
         elif digest != first[1]:
             return first[0], name
     return None
-
-
-def _within(rows: Sequence[Row], metric: str, answers: Mapping[str, Answer]) -> NDArray[np.float64]:
-    """A prompt's value at each of its images, made of those that have features."""
-    scorer, statistic = METRICS[metric].within or ("", "")
-    found = np.full(len(rows), math.nan)
-    features = answers[scorer].features
-    if features is None:
-        return found
-    whole = np.asarray(np.isfinite(features).all(axis=1))
-    places = defaultdict[str, list[int]](list)
-    for k, row in enumerate(rows):
-        places[row["prompt_id"]].append(k)
-    for of_prompt in places.values():
-        known = [k for k in of_prompt if whole[k]]
-        found[of_prompt] = DIVERSITIES[statistic](features[known])
-    return found
-
-
-def _across(rows: Sequence[Row], metric: str, answers: Mapping[str, Answer]) -> NDArray[np.float64]:
-    """Whether each image has a copy among those of other prompts, made of those with features."""
-    scorer, cosine = METRICS[metric].across or ("", math.nan)
-    features = answers[scorer].features
-    if features is None:
-        return np.full(len(rows), math.nan)
-    # By the text: a list may hold a prompt twice. Without one an image stands for itself.
-    return has_copy(features, [row["prompt"] or row["prompt_id"] for row in rows], cosine)
-
-
-def _table(rows: Sequence[Row], metrics: Sequence[str], answers: dict[str, Answer]) -> pd.DataFrame:
-    # Counted where the images were made: a file holds clipped values only.
-    shares = [math.nan if row["out_of_range"] is None else row["out_of_range"] for row in rows]
-    known: dict[str, Any] = {"saturation": shares}
-    for answer in answers.values():
-        known |= answer.columns
-    known |= {name: _within(rows, name, answers) for name in metrics if METRICS[name].within}
-    known |= {name: _across(rows, name, answers) for name in metrics if METRICS[name].across}
-    wanted = [name for name in metrics if METRICS[name].kind != "distribution"]
-    beside = [name for name in known if name not in METRICS]
-    table = pd.DataFrame({name: [row[name] for row in rows] for name in _IDENTITY})
-    for name in [*wanted, *beside]:
-        # A scorer that was asked about none of the images has no column.
-        table[name] = np.asarray(known.get(name, [math.nan] * len(rows)), np.float64)
-    return table

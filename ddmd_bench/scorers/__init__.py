@@ -16,7 +16,8 @@ from ddmd_bench.files.records import content_key
 from ddmd_bench.hub import Remote
 from ddmd_bench.scorers.catalogue import SCORERS
 from ddmd_bench.scorers.interface import PromptScorer, Scored, Scorer, ScorerModel
-from ddmd_bench.scorers.metrics import METRICS, Metric
+from ddmd_bench.scorers.metric import Metric
+from ddmd_bench.scorers.metrics import METRICS
 from ddmd_bench.scorers.weights import Weights, files_sha256, remote_needed
 
 if TYPE_CHECKING:
