@@ -19,7 +19,7 @@ from torchvision.transforms.functional import InterpolationMode, normalize, resi
 
 from ddmd_bench.scorers import SCORERS, Scored
 from ddmd_bench.scorers.checkpoints import empty, load_strictly, read_tensors
-from ddmd_bench.scorers.interface import on_device
+from ddmd_bench.scorers.interface import ReadsNoPrompt, on_device
 from ddmd_bench.scorers.pixels import levels
 from ddmd_bench.scorers.weights import require
 
@@ -59,7 +59,7 @@ def load_network(path: Path, num_features: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class SscdFeatures:
+class SscdFeatures(ReadsNoPrompt):
     """The network on a device; float32 whatever the other scorers run in."""
 
     network: nn.Module
@@ -68,10 +68,6 @@ class SscdFeatures:
     def preprocess(self, image: Image) -> Tensor:
         """Levels, uint8 [320, 320, 3]."""
         return levels(resize(image.convert("RGB"), [SIZE, SIZE], InterpolationMode.BILINEAR))
-
-    def encode_prompts(self, prompts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """Nothing: the descriptor is the image's alone."""
-        return [{} for _ in prompts]
 
     def score_batch(self, inputs: Tensor, text: Sequence[Mapping[str, Tensor]]) -> Scored:
         """Levels [B, 320, 320, 3] -> descriptors [B, d] of length 1; the prompts are not read."""
