@@ -203,11 +203,11 @@ def test_one_that_was_killed_half_way_is_made_again(
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert (folder / "env").is_dir()
+    assert (folder / "env-1").is_dir()
     assert not (folder / environment.MADE).exists()
-    (folder / "env" / "half").touch()
+    (folder / "env-1" / "half").touch()
     assert made() == folder
-    assert not (folder / "env" / "half").exists()
+    assert not (folder / "env-1" / "half").exists()
 
 
 def test_without_a_network_it_says_what_the_installer_said(
@@ -218,10 +218,24 @@ def test_without_a_network_it_says_what_the_installer_said(
     assert result.exit_code == 2
     assert "error: Failed to fetch torch: no route to host. It needs a network" in result.stderr
     folder = environment.environment_folder()
-    assert not (folder / "env").exists()
+    assert not (folder / "env-1").exists()
     assert "resolving" in (folder / "install.log").read_text()
     monkeypatch.delenv("UV_DOES")
     assert made() == folder
+
+
+def test_one_that_cannot_be_made_anew_leaves_the_one_before(
+    uv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = environment.interpreter(lambda line: None)
+    with monkeypatch.context() as patched:
+        patched.setenv("UV_DOES", "fails")
+        with pytest.raises(BenchError, match="no route to host"):
+            made(remake=True)
+    assert environment.interpreter(lambda line: None) == python
+    assert python.is_file()
+    (environment.environment_folder() / environment.MADE).write_text("{")
+    assert made(remake=True).joinpath("env-1").is_dir()
 
 
 @pytest.mark.long
@@ -232,7 +246,7 @@ def test_pip_without_an_index_says_so(uv: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(BenchError, match=r"pip could not make .*No matching distribution found"):
         made()
     assert not uv.exists()
-    assert not (environment.environment_folder() / "env").exists()
+    assert not (environment.environment_folder() / "env-1").exists()
 
 
 def test_room_is_looked_at_before_anything_is_installed(
@@ -256,11 +270,12 @@ def test_a_broken_environment_is_named_with_what_to_do(tell: Any, images: Path) 
     tell(versions={**PINNED, "hpsv2": "1.1.0"})
     result = run(images, "--metrics", "high_frequency")
     assert f"hpsv2 {PINNED['hpsv2']} is pinned, found 1.1.0. {again}" in result.stderr
-    (folder / "env" / "bin" / "python").unlink()
+    (folder / "env-1" / "bin" / "python").unlink()
     result = run(images, "--metrics", "high_frequency")
     assert "it has no interpreter" in result.stderr
     assert again in result.stderr
     made(remake=True)
+    assert not (folder / "env-1").exists()
     tell(dies="out of luck")
     result = run(images, "--metrics", "high_frequency")
     assert result.exit_code == 2

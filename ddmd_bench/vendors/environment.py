@@ -1,7 +1,7 @@
 """The environment in which the authors' packages import: made once, kept in the cache, checked.
 
-    <cache>/vendors/KEY/env          KEY: of the pins, the version of Python and the machine
-    <cache>/vendors/KEY/made.json    written last: without it what is there is made again
+    <cache>/vendors/KEY/env-1        KEY: of the pins, the version of Python and the machine
+    <cache>/vendors/KEY/made.json    which of them is whole; written last
 
 Their packages need versions that ours is past, so that one environment cannot hold both.
 """
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.forms import NUMBER
@@ -27,7 +28,7 @@ from ddmd_bench.planning.sizes import gigabytes
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 PACKAGES = Path(__file__).with_name("packages.txt")  # installed without their dependencies
 MADE = "made.json"
-MADE_FORM = {"python": str, "installed_by": str, "seconds": NUMBER, "bytes": int}
+MADE_FORM = {"env": str, "python": str, "installed_by": str, "seconds": NUMBER, "bytes": int}
 # On Linux 6.1 GB are installed, torch's libraries for CUDA among them. What an installer holds
 # packed meanwhile was not measured: room for two thirds of that is asked for.
 INSTALLED, PACKED = 6_500_000_000, 4_000_000_000
@@ -78,17 +79,16 @@ def interpreter_in(env: Path) -> Path:
 def interpreter(tell: Callable[[str], None], remake: bool = False) -> Path:
     """The environment's interpreter; it is made where it is not there, or where it shall be anew.
 
-    Of several processes one makes it and the others wait. `tell` hears what takes long.
+    Of several processes one makes it and the others wait. One that is made anew takes the place of
+    the one before when it is whole. `tell` hears what takes long.
     """
     folder = environment_folder()
-    env = folder / "env"
     if remake or not (folder / MADE).is_file():
         tell(f"an environment of the authors' packages is wanted in {folder}; one process makes it")
         with locked(folder):
             if remake or not (folder / MADE).is_file():  # nobody made it while this one waited
-                _make(folder, env, tell)
-    read_record(folder / MADE, MADE_FORM, _again(folder))
-    return interpreter_in(env)
+                _make(folder, tell)
+    return interpreter_in(folder / _read(folder)["env"])
 
 
 def broken(folder: Path, why: str) -> BenchError:
@@ -101,9 +101,24 @@ def _again(folder: Path) -> str:
     return f"Make it again: --remake, or delete {folder}"
 
 
-def _make(folder: Path, env: Path, tell: Callable[[str], None]) -> None:
-    (folder / MADE).unlink(missing_ok=True)
-    shutil.rmtree(env, ignore_errors=True)  # what a kill has left of one
+def _read(folder: Path) -> dict[str, Any]:
+    return read_record(folder / MADE, MADE_FORM, _again(folder))
+
+
+def _keep_only(folder: Path, name: str) -> None:
+    """Delete every environment but one: those before, and what a kill has left of one."""
+    for env in folder.glob("env*"):
+        if env.name != name:
+            shutil.rmtree(env, ignore_errors=True)
+
+
+def _make(folder: Path, tell: Callable[[str], None]) -> None:
+    try:
+        before = str(_read(folder)["env"])
+    except BenchError:  # none, or no record that can be read
+        before = ""
+    _keep_only(folder, before)
+    env = folder / ("env-2" if before == "env-1" else "env-1")
     _require_room(folder)
     name = next((name for name in INSTALLERS if name != "pip" and shutil.which(name)), "pip")
     tell(
@@ -123,10 +138,11 @@ def _make(folder: Path, env: Path, tell: Callable[[str], None]) -> None:
         shutil.rmtree(env, ignore_errors=True)  # gigabytes that nobody would use
         raise
     made = {
-        "python": platform.python_version(), "installed_by": name,
+        "env": env.name, "python": platform.python_version(), "installed_by": name,
         "seconds": round(time.monotonic() - start, 1), "bytes": _size(env),
     }  # fmt: skip
     write_json(folder / MADE, made)
+    _keep_only(folder, env.name)
     tell(f"made in {made['seconds']:.0f} s, {gigabytes(_size(env))}")
 
 
