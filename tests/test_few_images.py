@@ -58,7 +58,7 @@ def test_a_suites_report_says_it_in_record_page_and_terminal(
     write_list(drawn, {f"images/{k:05d}.png": f"{min(k, 75):064x}" for k in range(80)})
     monkeypatch.setattr("ddmd_bench.reporting.runfiles.refuse_changed", lambda folder: None)
     mark_done(drawn, read_done(drawn) or {}, [LIST])
-    monkeypatch.setattr("ddmd_bench.commands.running.begun", lambda *suite: nullcontext(plan))
+    monkeypatch.setattr("ddmd_bench.commands.reporting.begun", lambda *suite: nullcontext(plan))
     result = CliRunner().invoke(app, ["report", "fake"])
     assert result.exit_code == 0, result.output
     record = json.loads((plan.report_folder / "report.json").read_text())

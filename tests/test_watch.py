@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ddmd_bench.commands import watching
 from ddmd_bench.commands.cli import app
-from ddmd_bench.commands.running import planned
+from ddmd_bench.commands.plans import planned
 from ddmd_bench.files.records import mark_done
 from ddmd_bench.planning.plan import Plan
 from ddmd_bench.run import progress

@@ -23,7 +23,8 @@ from ddmd_bench.commands.options import (
     errors,
     raise_problems,
 )
-from ddmd_bench.commands.running import ALL_STAGES, planned, run_stages
+from ddmd_bench.commands.plans import planned
+from ddmd_bench.commands.running import ALL_STAGES, run_stages
 from ddmd_bench.errors import BenchError, NotRun, files_told
 from ddmd_bench.files.elsewhere import here, is_elsewhere
 from ddmd_bench.files.places import require_file, require_folder

@@ -24,7 +24,8 @@ from ddmd_bench.commands.measuring import doctor, score
 from ddmd_bench.commands.options import on_ranks, started_once, stop_cleanly
 from ddmd_bench.commands.planning import plan
 from ddmd_bench.commands.pushing import pull, push
-from ddmd_bench.commands.running import STAGE_COMMANDS, report, run
+from ddmd_bench.commands.reporting import report
+from ddmd_bench.commands.running import STAGE_COMMANDS, run
 from ddmd_bench.commands.verifying import pack, verify
 from ddmd_bench.commands.watching import watch
 

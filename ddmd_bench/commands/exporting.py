@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ddmd_bench.commands.options import Overrides, Runs, SuiteName, console
-from ddmd_bench.commands.running import planned
+from ddmd_bench.commands.plans import planned
 from ddmd_bench.files.numerics import numerics
 from ddmd_bench.files.places import require_folder
 

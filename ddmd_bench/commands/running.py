@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
-    REPORTS,
     SOME_FAILED,
     Overrides,
     Redo,
     Reports,
     Runs,
-    RunsAnywhere,
     SuiteName,
     UntilSettled,
     Workers,
@@ -26,12 +23,10 @@ from ddmd_bench.commands.options import (
     errors,
     raise_problems,
 )
-from ddmd_bench.errors import BenchError, NotRun
+from ddmd_bench.commands.plans import planned
+from ddmd_bench.commands.reporting import raise_missing, write_where_changed
+from ddmd_bench.errors import BenchError
 from ddmd_bench.files import ranks, stopping
-from ddmd_bench.files.elsewhere import here, is_elsewhere
-from ddmd_bench.files.places import require_folder
-from ddmd_bench.files.records import content_key
-from ddmd_bench.run.events import Event
 
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
@@ -39,51 +34,6 @@ if TYPE_CHECKING:
 
 _IN_USE = "Wait for it, end it, or take another folder: --runs"
 ALL_STAGES = ("doctor", "encode", "reference", "train", "generate", "score")
-
-
-def planned(
-    suite: str, overrides: list[str] | None, runs: Path | str, reports: Path | None
-) -> Plan:
-    """The plan of a suite that is named on the command line; runs: a URL if they are elsewhere.
-
-    Where no folder of reports is named, a run with overrides has a report of its own there.
-    """
-    from ddmd_bench.planning.plan import make_plan
-    from ddmd_bench.suite.files import load_suite
-
-    loaded = load_suite(suite, overrides or [])
-    if is_elsewhere(str(runs)):
-        runs = here(f"{str(runs).rstrip('/')}/{loaded.name}").parent
-    require_folder(Path(runs), "--runs")
-    require_folder(reports or REPORTS, "--reports")
-    plan = make_plan(loaded, Path(runs), reports or REPORTS)
-    if reports is not None or not overrides:
-        return plan
-    own = f"{loaded.name}-{content_key(loaded.model_dump(mode='json'))}"
-    return replace(plan, report_folder=REPORTS / own)
-
-
-@contextmanager
-def begun(
-    suite: str, overrides: list[str] | None, runs: Path | str, reports: Path | None
-) -> Iterator[Plan]:
-    """Such a plan, of which some task at least is complete; or that of a pack, FILE.tar."""
-    from ddmd_bench.reporting.packs import is_pack, opened_pack
-
-    if is_pack(suite):
-        if overrides:
-            raise BenchError(f"--set: {suite} holds the settings of its own run")
-        stopping.obey()  # what was copied out of it goes again
-        with opened_pack(here(suite)) as plan:
-            yield plan
-        return
-    plan = planned(suite, overrides, runs, reports)
-    if not any(task.complete() for task in plan.tasks.values()):
-        raise NotRun(
-            f"{Path(runs) / plan.suite.name}: no task of this suite is complete. Begin with "
-            f"`python -m ddmd_bench run {suite}`, or name the folder: --runs"
-        )
-    yield plan
 
 
 def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) -> Outcome:
@@ -161,47 +111,6 @@ def _require_ready(
     raise_problems(problems)
 
 
-def write_report(plan: Plan, embedded: int | None = None) -> None:
-    """Write the report of whatever is finished, with pictures of so many prompts inside its page,
-    and say where."""
-    from ddmd_bench.files.threads import one_thread
-    from ddmd_bench.reporting.kept import keep_other
-    from ddmd_bench.reporting.pictures import NUM_EMBEDDED
-    from ddmd_bench.stages.report import report
-
-    if kept := keep_other(plan):
-        console.print(f"{plan.report_folder} has the report of other results: now in {kept} too")
-    console.print("writing the report")
-    with one_thread(), progress_shown(console) as on_event:
-
-        def told(done: int, total: int) -> None:
-            on_event(Event("pictures", done, total))
-
-        report(plan, told, NUM_EMBEDDED if embedded is None else embedded)
-    _say_where(plan)
-
-
-def _say_where(plan: Plan, unchanged: str = "") -> None:
-    """What the run came to, what few images make of its numbers, and where its report is."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from ddmd_bench.reporting.answer import answer_lines, answer_table
-    from ddmd_bench.reporting.escaping import one_line
-    from ddmd_bench.reporting.notes import small_numbers
-    from ddmd_bench.reporting.saved import read_report
-
-    record = read_report(plan.report_folder)
-    header, rows = answer_table(record, console.width)
-    table = Table(*header, box=SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*map(one_line, row))
-    console.print(table)
-    for line in [*answer_lines(record), *small_numbers(record)]:
-        console.print(one_line(line, 1_000))
-    console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
-
-
 def run(
     suite: SuiteName,
     set_: Overrides = None,
@@ -224,24 +133,9 @@ def run(
         return
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
-    if plan.report_complete() and _as_made(plan):
-        _say_where(plan, " (unchanged)")
-    else:
-        write_report(plan)
+    write_where_changed(plan)
     end_with_failures(plan, ALL_STAGES, outcome)
     raise_missing(plan)
-
-
-def _as_made(plan: Plan) -> bool:
-    """Whether no file of a finished task was changed since, now or when the report was made."""
-    from ddmd_bench.files.made import is_as_made
-    from ddmd_bench.reporting.runfiles import UNREADABLE
-    from ddmd_bench.reporting.saved import read_report
-
-    students = read_report(plan.report_folder)["students"].values()
-    if any(student["missing"].startswith(UNREADABLE) for student in students):
-        return False
-    return all(is_as_made(task.folder) for task in plan.tasks.values() if task.complete())
 
 
 def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> None:
@@ -256,40 +150,6 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
     lines = [end, *outcome.problems]
     errors.print("\n  ".join(lines))
     raise typer.Exit(SOME_FAILED)
-
-
-def raise_missing(plan: Plan, why: str = "") -> None:
-    """End with the code for failures where the report lacks a student, for such a reason."""
-    from ddmd_bench.reporting.saved import read_report
-
-    students = read_report(plan.report_folder)["students"].values()
-    missing = [s for s in students if s["missing"] and s["missing"].startswith(why)]
-    if lost := [f"{s['title']} {s['missing']}" for s in missing]:
-        errors.print("\n".join(lost))
-        raise typer.Exit(SOME_FAILED)
-
-
-def report(
-    suite: SuiteName,
-    set_: Overrides = None,
-    runs: RunsAnywhere = "runs",
-    reports: Reports = None,
-    embed: Annotated[
-        int | None, typer.Option(min=0, help="Prompts with pictures inside the page. Default: 24.")
-    ] = None,
-) -> None:
-    """Write the report of a finished run, or of a packed one: FILE.tar.
-
-    Exit 0 written, 3 without a student whose files were changed or cannot be read.
-    """
-    from ddmd_bench.reporting.packs import reported_into
-    from ddmd_bench.reporting.runfiles import UNREADABLE
-
-    # An empty report would stand where a whole one may be.
-    with begun(suite, set_, runs, reports) as plan:
-        reported = reported_into(plan, reports or REPORTS)
-        write_report(reported, embed)
-        raise_missing(reported, UNREADABLE)
 
 
 def run_stage(

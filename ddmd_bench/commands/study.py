@@ -61,7 +61,7 @@ def make(
 
     Hand out `page/`, or host it; keep `key.json` for `study tally`.
     """
-    from ddmd_bench.commands.running import begun
+    from ddmd_bench.commands.plans import begun
     from ddmd_bench.reporting.kept import shows_images_of
     from ddmd_bench.reporting.runfiles import load_run
     from ddmd_bench.reporting.saved import read_report

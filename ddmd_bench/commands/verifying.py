@@ -16,7 +16,7 @@ from ddmd_bench.commands.options import (
     console,
     split_names,
 )
-from ddmd_bench.commands.running import begun
+from ddmd_bench.commands.plans import begun
 from ddmd_bench.errors import BenchError, unknown
 
 if TYPE_CHECKING:

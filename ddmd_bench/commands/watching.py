@@ -10,7 +10,7 @@ import typer
 
 from ddmd_bench.commands.display import standing_line
 from ddmd_bench.commands.options import Overrides, Reports, Runs, SuiteName, console
-from ddmd_bench.commands.running import planned
+from ddmd_bench.commands.plans import planned
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

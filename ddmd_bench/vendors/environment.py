@@ -102,7 +102,8 @@ def _again(folder: Path) -> str:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    return read_record(folder / MADE, MADE_FORM, _again(folder))
+    record: dict[str, Any] = read_record(folder / MADE, MADE_FORM, _again(folder))
+    return record
 
 
 def _keep_only(folder: Path, name: str) -> None:
