@@ -86,7 +86,9 @@ def test_the_package_is_read_whole() -> None:
     plan = "ddmd_bench.planning.plan"
     assert plan in imports_of("ddmd_bench.stages.train")  # for types alone
     assert plan not in imports_of("ddmd_bench.stages.train", everywhere=False)
-    assert "ddmd_bench.stages.report" in imports_of("ddmd_bench.commands.reporting")  # in a function
+    assert "ddmd_bench.stages.report" in imports_of(
+        "ddmd_bench.commands.reporting"
+    )  # in a function
 
 
 def test_every_folder_is_a_floor() -> None:

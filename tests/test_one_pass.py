@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files import decoding
 from ddmd_bench.files.decoding import Undecodable, Unusable, decoded
 from ddmd_bench.files.memory import FewerAtOnce
 from ddmd_bench.measuring.aggregates import counted
 from ddmd_bench.measuring.answers import joined, read_part, write_part
 from ddmd_bench.measuring.measure import Images, KeptAnswers, measure
 from ddmd_bench.measuring.one_pass import OnePass
+from ddmd_bench.measuring.refusals import refuse_same_answers
 from ddmd_bench.measuring.sheets import Answer, Item
 from ddmd_bench.scorers import METRICS, SCORERS, Metric, Scored, Scorer, loaded
 
@@ -163,7 +169,7 @@ def items(*images: Image.Image | Exception, prompts: Sequence[str] = ()) -> list
 
     texts = prompts or [f"p{k}" for k in range(len(images))]
     return [
-        Item(f"{k}.png", prompt, give(image))
+        Item(f"{k}.png", prompt, give(image), prompt_id=prompt)
         for k, (image, prompt) in enumerate(zip(images, texts, strict=True))
     ]
 
@@ -447,3 +453,92 @@ def test_a_scorer_that_fails_costs_no_other(scorer: Means, tmp_path: Path) -> No
     opened.clear()
     measure(images, ["std"], "s", kept=kept)
     assert not opened
+
+
+# images of one prompt
+
+
+def of_prompts(*of: tuple[str, str], size: int = 8) -> Images:
+    """An image of each prompt id and text."""
+    rows = [
+        {"prompt_id": prompt_id, "prompt_set": "p", "prompt": text, "image_index": k,
+         "out_of_range": None}
+        for k, (prompt_id, text) in enumerate(of)
+    ]  # fmt: skip
+    return Images(rows, [f"{k}.png" for k in range(len(of))], lambda k: picture(k, (size, size)))
+
+
+@pytest.mark.parametrize("text", ["", "twice in the list"])
+def test_images_of_two_prompts_with_one_text_are_not_compared(text: str) -> None:
+    alone = measure(of_prompts(("a", text), ("b", text)), ["diversity"], "s")
+    assert alone.table["diversity"].isna().all()
+    pairs = [("a", text), ("a", text), ("b", text), ("b", text)]
+    found = measure(of_prompts(*pairs), ["diversity"], "s").table["diversity"]
+    apart = measure(of_prompts(*((p, p) for p, _ in pairs)), ["diversity"], "s").table["diversity"]
+    assert found.nunique() == 2
+    assert found.equals(apart)
+
+
+@pytest.mark.parametrize(("num_prompts", "refused"), [(1, False), (2, True)])
+def test_one_answer_for_all_images_of_one_prompt_is_as_it_should_be(
+    num_prompts: int, refused: bool
+) -> None:
+    answer = Answer(4, {"lpips": np.full(4, 0.5)})
+    prompts = [f"p{k % num_prompts}" for k in range(4)]
+    with pytest.raises(BenchError, match="the same answer") if refused else nullcontext():
+        refuse_same_answers("lpips_alex", "s", answer, prompts, lambda: ("0.png", "1.png"))
+
+
+def test_a_prompt_that_a_scorer_throws_on_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, scorer: Means
+) -> None:
+    def score_prompt(inputs: torch.Tensor) -> dict[str, float]:
+        if inputs.shape[1] < 8:
+            raise RuntimeError("output size is too small")
+        return {"apart": float(inputs.std())}
+
+    monkeypatch.setattr(scorer, "score_prompt", score_prompt, raising=False)
+    row = Scorer("tests_means", (), ("apart",), reads_prompts=False)
+    monkeypatch.setitem(SCORERS, "means", row)
+    small, large = [grey(k) for k in (20, 30)], [grey(k, (9, 9)) for k in (20, 30)]
+    found = answer(OnePass(["means"]), items(*small, *large, prompts=["a", "a", "b", "b"]))
+    assert found.missing == dict.fromkeys([0, 1], "RuntimeError: output size is too small")
+    assert np.isfinite(found.columns["apart"]).tolist() == [False, False, True, True]
+
+
+# what says nothing of an image
+
+
+def test_a_file_that_the_machine_did_not_give_is_asked_for_again(
+    scorer: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(3):
+        grey(20 + k).save(tmp_path / f"{k}.png")
+
+    def give_none(path: Path) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def measured() -> Any:
+        opened = of_prompts(*((f"p{k}", f"p{k}") for k in range(3)))
+        images = replace(opened, open=lambda k: decoded(tmp_path / f"{k}.png"))
+        kept = KeptAnswers(tmp_path / "answers", tmp_path / "texts")
+        return measure(images, ["level"], "s", kept=kept).answers["means"].missing
+
+    with monkeypatch.context() as patched:
+        real = decoding.open_image
+        patched.setattr(
+            decoding, "open_image", lambda p: give_none(p) if p.name == "1.png" else real(p)
+        )
+        assert measured() == {1: f"cannot be read: {os.strerror(errno.EMFILE)}"}
+    assert measured() == {}
+
+
+def test_an_error_of_the_gpu_is_no_missing_value(
+    monkeypatch: pytest.MonkeyPatch, scorer: Means
+) -> None:
+    def broken(*of: Any) -> Scored:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(scorer, "score_batch", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        answer(OnePass(["means"]), items(grey(20), grey(30)))

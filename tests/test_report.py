@@ -16,13 +16,14 @@ import pytest
 from fake_run import make_run, make_suite
 
 from ddmd_bench.files.records import write_json
+from ddmd_bench.planning.plan import Plan
 from ddmd_bench.reporting.differences import make_compare, negated, win_rates
 from ddmd_bench.reporting.dynamics import real_levels
 from ddmd_bench.reporting.figures import scale_of, styles_of
 from ddmd_bench.reporting.notes import gating
 from ddmd_bench.reporting.numbers import metric_shown, p_shown, shown
 from ddmd_bench.reporting.record import plain
-from ddmd_bench.reporting.runfiles import load_run, titles_of
+from ddmd_bench.reporting.runfiles import RunFiles, load_run, titles_of
 from ddmd_bench.reporting.summary import summary
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stages.report import report
@@ -314,3 +315,25 @@ def test_a_suite_of_plain_statistics_has_a_page_too(tmp_path: Path) -> None:
     page = (plan.report_folder / "index.html").read_text()
     assert "Standard deviation" in page
     assert 'class="ranked"' not in page
+
+
+def test_a_task_that_ends_while_files_are_read_asks_for_a_new_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_run(tmp_path, make_suite())
+    scored = plan.task("score", "dmd", 0)
+    done = scored.folder / "done.json"
+    kept = done.read_bytes()
+    done.unlink()
+
+    def read_slowly(plan: Plan) -> RunFiles:
+        run = load_run(plan)
+        done.write_bytes(kept)  # by a worker, meanwhile
+        return run
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ddmd_bench.stages.report.load_run", read_slowly)
+        assert report(plan)["students"]["dmd"]["missing"]
+    assert not plan.report_complete()
+    assert not report(plan)["students"]["dmd"]["missing"]
+    assert plan.report_complete()

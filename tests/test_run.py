@@ -323,3 +323,38 @@ def test_a_process_is_for_one_task_unless_its_stage_keeps_networks(
     assert len(set().union(*processes)) == sum(map(len, processes))  # none in two stages
     assert len(used["train"]) == len(set(used["train"])) > 1
     assert len(used["score"]) > len(set(used["score"])) == 1
+
+
+def test_whoever_ends_a_run_asks_all_workers_before_it_waits_for_one(
+    planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Busy:
+        """A worker that never ends by itself."""
+
+        task: Task | None = None
+        stage = None
+
+        def __init__(self, plan: Plan, slot: Any) -> None: ...
+
+        def begin(self, task: Task) -> None:
+            self.task = task
+
+        def messages(self) -> tuple[()]:
+            return ()
+
+        def stop(self) -> None:
+            told.append("stop")
+
+        def end(self) -> None:
+            told.append("end")
+
+    def interrupted(*of: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tasks, "Worker", Busy)
+    monkeypatch.setattr(tasks, "wait_for", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tasks.run_tasks(planned(), ["train"], lambda event: None, 2)
+    assert told == ["stop", "stop", "end", "end"]

@@ -55,7 +55,7 @@ def answer_of(scorer: str, images: torch.Tensor, prompts: list[str]) -> Answer:
     """What a scorer says of images float [n, 3, H, W] in [-1, 1]."""
     pictures = as_pictures(quantised(images))
     items = [
-        Item(str(k), prompt, partial(Image.Image.copy, picture))
+        Item(str(k), prompt, partial(Image.Image.copy, picture), prompt_id=prompt)
         for k, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True))
     ]
     (found,) = OnePass([scorer]).over([items])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,24 @@ def test_images_are_those_that_a_run_of_all_draws(
     assert "until_settled" not in whole.protocol
     assert "until_settled" not in whole.suite.model_dump()
     assert "sequential" not in report(whole)
+
+
+@pytest.mark.parametrize("lost", ["two", "same"])
+def test_scores_that_are_made_again_draw_nothing_again(
+    settled: Plan, tmp_path: Path, lost: str
+) -> None:
+    shutil.copytree(settled.runs, tmp_path / "runs")
+    plan = plan_of(tmp_path)
+    assert not run_here(plan).num_done
+    pictures = sorted(plan.runs.rglob("generate/*/images/*.png"))
+    written = [path.stat().st_mtime_ns for path in pictures]
+    shutil.rmtree(plan.task("score", lost, 0).folder)
+    run_here(plan)
+    assert all(task.complete() for task in plan.tasks.values())
+    assert sorted(plan.runs.rglob("generate/*/images/*.png")) == pictures
+    assert [path.stat().st_mtime_ns for path in pictures] == written
+    for student in plan.suite.students:
+        assert images_of(plan, student) == images_of(settled, student)
 
 
 def test_sets_come_in_proportion_whatever_the_number(settled: Plan) -> None:
@@ -287,9 +306,10 @@ def test_what_cannot_be_settled_is_refused_before_any_work(
         plan_of(tmp_path, **changes)
 
 
-def test_drawing_alone_is_refused(tmp_path: Path, write_suite: Any) -> None:
-    with pytest.raises(BenchError, match="until its comparisons are settled"):
-        run_stage("generate", write_suite(SUITE), None, tmp_path, tmp_path, 0, False)
+@pytest.mark.parametrize("stage", ["generate", "score"])
+def test_drawing_or_scoring_alone_is_refused(stage: str, tmp_path: Path, write_suite: Any) -> None:
+    with pytest.raises(BenchError, match=f"{stage}: this suite draws until its comparisons are"):
+        run_stage(stage, write_suite(SUITE), None, tmp_path, tmp_path, 0, False)
 
 
 def test_defaults_are_the_headline_metric_and_the_gate_s_margins(write_suite: Any) -> None:

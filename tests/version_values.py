@@ -177,7 +177,10 @@ def _pictures(num: int) -> list[Image.Image]:
 def answers() -> Values:
     """What scorers whose weights are in a package say of pictures."""
     pictures, found = _pictures(4), Values()
-    items = [Item(str(k), PROMPTS[k % 2], lambda k=k: pictures[k]) for k in range(4)]
+    items = [
+        Item(str(k), PROMPTS[k % 2], lambda k=k: pictures[k], prompt_id=PROMPTS[k % 2])
+        for k in range(4)
+    ]
     (answered,) = OnePass(["images", "faults", "attributes", "efficientnet"]).over([items])
     for scorer, answer in answered.items():
         for column, values in answer.columns.items():

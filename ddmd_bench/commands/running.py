@@ -62,6 +62,8 @@ def run_stages(plan: Plan, stages: tuple[str, ...], workers: int, redo: bool) ->
             errors.print(f"{line}. The others go on")
     # Two runs in one folder would do everything twice, and write the same files.
     stopping.obey()
+    if ranks.num() > 1:  # stages run in this process: Ctrl-C is no failure of the one under way
+        stopping.obey_interrupt()
     with ExitStack() as held:
         with ranks.together():
             if ranks.is_first():
@@ -174,10 +176,12 @@ def run_stage(
 
 def _require_needed(plan: Plan, name: str, suite: str) -> None:
     """Raise BenchError where a stage cannot begin alone."""
-    if name == "generate" and plan.suite.until_settled is not None:
+    from ddmd_bench.run.settling import BLOCKWISE
+
+    if name in BLOCKWISE and plan.suite.until_settled is not None:
         raise BenchError(
-            "generate: this suite draws until its comparisons are settled (until_settled), which "
-            f"takes scoring beside it: `python -m ddmd_bench run {suite}`"
+            f"{name}: this suite draws until its comparisons are settled (until_settled), which "
+            f"takes drawing and scoring beside each other: `python -m ddmd_bench run {suite}`"
         )
     needed = {need for task in plan.of_stage(name) for need in task.needs}
     lacking = [t for t in plan.tasks.values() if t.name in needed and not t.complete()]

@@ -20,7 +20,7 @@ from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.data.tables import FORMATS, rows_of
 from ddmd_bench.data.texts import stripped, text_column, text_of
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.decoding import Undecodable, upright
+from ddmd_bench.files.decoding import Unusable, upright
 from ddmd_bench.files.lines import read_text
 
 if TYPE_CHECKING:
@@ -253,5 +253,5 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     try:
         return np.asarray(upright(path).convert("RGB"))
-    except Undecodable as error:
+    except Unusable as error:
         raise BenchError(f"{path}: cannot be read as an image: {error}") from error

@@ -38,7 +38,9 @@ OWN = ("sha256", "seconds")  # of the journal's rows what metadata do not tell
 
 
 class ImageWriter:
-    """So many images of one student in a folder, of which some may be there already."""
+    """So many images of one student in a folder, of which some may be there already, and more:
+    a drawing that ends when comparisons are settled is asked for fewer where they are looked at
+    anew."""
 
     def __init__(self, folder: Path, num_images: int, num_threads: int) -> None:
         self.folder, self.num_images = folder, num_images
@@ -66,8 +68,7 @@ class ImageWriter:
                 for rows in iter_appended(journal, [DRAWN]):
                     for row in rows:
                         place, path = _place(row), self.folder / row["file_name"]
-                        whole = path.is_file() and file_sha256(path) == row["sha256"]
-                        if whole and place < self.num_images:
+                        if path.is_file() and file_sha256(path) == row["sha256"]:
                             yield place, row
 
     def _journals(self) -> list[Path]:
@@ -148,7 +149,10 @@ def _place(row: Row) -> int:
 
 
 def _write(path: Path, image: Tensor) -> str:
-    """Write a PNG; the sha256 of its bytes."""
+    """Write a PNG, to the disk itself, since the journal will name it; the sha256 of its bytes."""
     data = png_bytes_of(image)
-    path.write_bytes(data)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     return hashlib.sha256(data).hexdigest()

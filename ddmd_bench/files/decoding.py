@@ -35,6 +35,10 @@ class Undecodable(Unusable):
     """A file that is no whole image."""
 
 
+class Unread(Unusable):
+    """A file that this machine did not give: of its image nothing is known."""
+
+
 class Blank(Unusable):
     """An image that is the same everywhere: few scorers have a value of it."""
 
@@ -81,7 +85,7 @@ def upright(file: Path | IO[bytes]) -> Image:
     """The image turned as its EXIF tag says, of mode L, LA, P, RGB or RGBA.
 
     16 bits are scaled to 8 (65535 is white). Of an animation it is the first frame. `Undecodable`
-    for what is no whole image.
+    for what is no whole image, `Unread` where the system gave an error.
     """
     from PIL import ImageOps
 
@@ -92,8 +96,12 @@ def upright(file: Path | IO[bytes]) -> Image:
             return _eight_bit(ImageOps.exif_transpose(image), image.format in _IN_16_BITS)
     except FileNotFoundError:
         raise Undecodable("no such file") from None
+    except OSError as error:
+        if error.errno is not None:  # Pillow's own have none
+            raise Unread(f"cannot be read: {error.strerror}") from error
+        raise Undecodable(f"cannot be decoded: {error}") from error
     # Pillow reports a broken chunk of a PNG as a SyntaxError, and a cut file as an OSError.
-    except (OSError, SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError) as error:
         raise Undecodable(f"cannot be decoded: {error or type(error).__name__}") from error
 
 

@@ -14,6 +14,9 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+# How CUDA, ROCm, cuBLAS and cuDNN begin what they say of anything; after some the GPU does nothing
+# more for the process.
+OF_GPU = ("CUDA error", "HIP error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error")
 
 
 def visible_gpus() -> list[str]:
@@ -67,6 +70,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     # What torch and the libraries below it raise as a plain RuntimeError.
     own = own or (isinstance(error, RuntimeError) and any(s in str(error) for s in OUT_OF_MEMORY))
     return own or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error is of memory or of the GPU: it says nothing of what was computed."""
+    of_gpu = isinstance(error, RuntimeError) and any(s in str(error) for s in OF_GPU)
+    return of_gpu or is_out_of_memory(error)
 
 
 def memory_shown(device: str | None = None) -> str:

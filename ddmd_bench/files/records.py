@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -96,14 +97,15 @@ def written_whole(path: Path) -> Iterator[Path]:
             raise
 
 
-def remove_cut(folder: Path) -> None:
+def remove_cut(folder: Path, age_s: float = 0.0) -> None:
     """Remove what a process was writing here, or in folders of this one, when it was killed.
 
-    For whoever alone may write here now.
+    For whoever alone may write here now; where others may, what is at least so old.
     """
     for cut in (path for name in _CUT for at in (name, f"*/{name}") for path in folder.glob(at)):
         with suppress(OSError):  # it costs room, nothing else
-            cut.unlink()
+            if not age_s or time.time() - cut.stat().st_mtime >= age_s:
+                cut.unlink()
 
 
 @contextmanager

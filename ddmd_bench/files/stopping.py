@@ -28,6 +28,11 @@ def obey() -> None:
     signal.signal(signal.SIGTERM, _on_signal)
 
 
+def obey_interrupt() -> None:
+    """The same at SIGINT, which Ctrl-C sends and a launcher hands on."""
+    signal.signal(signal.SIGINT, _on_signal)
+
+
 def _on_signal(*_: Any) -> None:
     again, _Request.asked = _Request.asked, True
     if not (_Request.waits or again):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from ddmd_bench.stats.intervals import Interval, mean_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ddmd_bench.measuring.measure import Measured, MetricsOf
+    from ddmd_bench.measuring.measure import Measured
     from ddmd_bench.stats.frechet import RealFeatures
+
+MetricsOf = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 
 
 def aggregate(
@@ -57,10 +60,16 @@ def values_of(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Values and prompts of the images inside, each as often as it counts."""
     values, groups = (table[name].to_numpy()[inside] for name in (metric, "prompt_id"))
-    if (counts := METRICS[metric].counts) is None:
-        return values, groups
-    times = np.nan_to_num(table[counts].to_numpy()[inside]).astype(int)
+    times = how_often(metric, table)[inside]
     return values.repeat(times), groups.repeat(times)
+
+
+def how_often(metric: str, table: pd.DataFrame) -> NDArray[np.int64]:
+    """How often each image counts: once, or for each of the questions about its prompt."""
+    if (counts := METRICS[metric].counts) is None:
+        return np.ones(len(table), np.int64)
+    times: NDArray[np.int64] = np.nan_to_num(table[counts].to_numpy()).astype(np.int64)
+    return times
 
 
 def counted(
@@ -68,18 +77,28 @@ def counted(
 ) -> NDArray[np.bool_]:
     """Which rows of the table a metric over a group counts: those of prompts that it is for."""
     sets = table["prompt_set"].to_numpy()
-    inside = in_group(sets, group)
-    if asked is not None:
-        inside &= np.isin(sets, [name for name, metrics in asked.items() if metric in metrics])
+    inside = is_asked(metric, sets, asked)
+    if group != "all":
+        inside &= sets == group
     if METRICS[metric].kind == "prompt":  # its value stands on each image of the prompt
-        inside &= ~table["prompt_id"].duplicated().to_numpy()
+        inside &= _once(table["prompt_id"].to_numpy(), table[metric].to_numpy())
     return inside
 
 
-def in_group(prompt_sets: NDArray[Any], group: str) -> NDArray[np.bool_]:
-    """Which images belong to a prompt set, or to 'all'."""
-    everything = np.ones(len(prompt_sets), bool)
-    return everything if group == "all" else np.asarray(prompt_sets == group)
+def is_asked(metric: str, prompt_sets: NDArray[Any], asked: MetricsOf | None) -> NDArray[np.bool_]:
+    """Which images' prompts a metric is for: all where no set has metrics of its own."""
+    if asked is None:
+        return np.ones(len(prompt_sets), bool)
+    return np.isin(prompt_sets, [name for name, metrics in asked.items() if metric in metrics])
+
+
+def _once(prompts: NDArray[Any], values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """One image of each prompt, the first that has a value where any has."""
+    order = np.argsort(np.isnan(values), kind="stable")
+    _, first = np.unique(prompts[order], return_index=True)
+    once = np.zeros(len(prompts), bool)
+    once[order[first]] = True
+    return once
 
 
 def cell_of(interval: Interval, inside: NDArray[np.bool_]) -> dict[str, Any]:

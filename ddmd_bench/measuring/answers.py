@@ -101,5 +101,6 @@ def joined(answers: Sequence[Answer]) -> Answer:
         whole.missing |= {start + row: reason for row, reason in answer.missing.items()}
         whole.truncated |= {start + row for row in answer.truncated}
         whole.not_asked |= {start + row for row in answer.not_asked}
+        whole.unread |= {start + row for row in answer.unread}
         start = rows.stop
     return whole

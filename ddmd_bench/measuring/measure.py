@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from ddmd_bench.files.locks import locked, locked_together
 from ddmd_bench.files.records import content_key, file_sha256
 from ddmd_bench.files.remembered import remembered
 from ddmd_bench.files.versions import scorer_versions
+from ddmd_bench.measuring.aggregates import MetricsOf
 from ddmd_bench.measuring.answers import PART_SIZE, joined, part_path, read_part, write_part
 from ddmd_bench.measuring.one_pass import CHUNK_SIZE, OnePass
 from ddmd_bench.measuring.per_image import per_image_table
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]
-MetricsOf = Mapping[str, Collection[str]]  # prompt set -> the metrics that are for its prompts
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class _Part:
         """Keep what scorers have said of it."""
         self.answers.update(new)
         for name in new.keys() & self.files.keys():
-            write_part(self.files[name], new[name], self.stamp)
+            if not new[name].unread:  # they are asked for again
+                write_part(self.files[name], new[name], self.stamp)
 
     def chunks(self, images: Images) -> Iterator[slice]:
         """Its rows, as many as are answered together."""
@@ -162,11 +163,12 @@ def measure(
     with locked(kept.answers) if kept else nullcontext():
         parts = _all_parts(images, ranges, scorers, wanted, kept, progress, device, dtype)
     answers = {name: joined([part.answers[name] for part in parts]) for name in scorers}
+    prompts = [row["prompt_id"] for row in images.rows]
     for name, answer in answers.items():
         refuse_no_answer(name, student, answer)
-        refuse_same_answers(name, student, answer, lambda: _two_that_differ(images))
+        refuse_same_answers(name, student, answer, prompts, lambda: _two_that_differ(images))
     features = {name: a.features for name, a in answers.items() if a.features is not None}
-    return Measured(per_image_table(images.rows, metrics, answers), features, answers)
+    return Measured(per_image_table(images.rows, metrics, answers, asked), features, answers)
 
 
 def answer_own(
@@ -237,8 +239,11 @@ def _part(
     """A part with what is known of it: of images of these bytes with these prompts."""
     if kept is None:
         return _Part(rows, "", {}, {})
-    asked_of = ((row["prompt"], row["prompt_set"]) for row in images.rows[rows])
-    stamp = content_key([*zip(digests, asked_of, strict=True)])
+    asked_of = [(row["prompt"], row["prompt_set"]) for row in images.rows[rows]]
+    prompts = [row["prompt_id"] for row in images.rows[rows]]
+    # Where texts tell the prompts apart it is as it always was: what was said stays.
+    alike = [prompts] if len({*prompts}) != len({*asked_of}) else []
+    stamp = content_key([*zip(digests, asked_of, strict=True), *alike])
     known: dict[str, Answer] = {}
     files = {name: part_path(kept.answers, name, key, rows) for name, key in keys.items()}
     for name, path in files.items():
@@ -272,6 +277,7 @@ def _answered(
                 images.rows[k]["prompt"],
                 partial(images.open, k),
                 wanted[images.rows[k]["prompt_set"]],
+                images.rows[k]["prompt_id"],
             )
             for k in range(rows.start, rows.stop)
         ]

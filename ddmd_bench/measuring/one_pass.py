@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from ddmd_bench.errors import BenchError, said_by
-from ddmd_bench.files.decoding import Blank, Unusable
-from ddmd_bench.files.device import is_out_of_memory, memory_shown
+from ddmd_bench.files.decoding import Blank, Unread, Unusable
+from ddmd_bench.files.device import is_of_machine, is_out_of_memory, memory_shown
 from ddmd_bench.files.embeddings import SHARD_SIZE
 from ddmd_bench.files.memory import AtOnce
 from ddmd_bench.measuring.encoded_prompts import EncodedPrompts
@@ -121,14 +121,14 @@ class OnePass:
             image, without = error.image, [n for n in asked if not SCORERS[n].of_blank]
             prepared.reasons.update(dict.fromkeys(without, str(error)))
         except Unusable as error:
-            return Prepared({}, dict.fromkeys(asked, str(error)))
+            return Prepared({}, dict.fromkeys(asked, str(error)), isinstance(error, Unread))
         for name in asked:
             if name in prepared.reasons:
                 continue
             try:
                 prepared.inputs[name] = self.models[name].preprocess(image)
             except Exception as error:  # one image must not cost the others
-                if is_out_of_memory(error):
+                if is_of_machine(error):
                     raise  # which says nothing of the image
                 prepared.reasons[name] = said_by(error)
         return prepared
@@ -176,7 +176,7 @@ class OnePass:
         try:
             return [(rows, self.models[sheet.scorer].score_batch(batch, encoded))]
         except Exception as error:  # one image must not cost the others
-            if is_out_of_memory(error):
+            if is_of_machine(error):
                 raise  # which says nothing of the images
             if len(rows) == 1:
                 return [(rows, said_by(error))]
@@ -190,7 +190,13 @@ class OnePass:
         alike = (rows for of_prompt in sheet.of_prompts.values() for rows in _alike(of_prompt))
         with self._or_set_aside(sheet.scorer):
             for inputs in alike:
-                found = scorer.score_prompt(torch.stack([*inputs.values()]))
+                try:
+                    found = scorer.score_prompt(torch.stack([*inputs.values()]))
+                except Exception as error:  # one prompt must not cost the others
+                    if is_of_machine(error):
+                        raise  # which says nothing of its images
+                    sheet.answer.missing |= dict.fromkeys(inputs, said_by(error))
+                    continue
                 for column, value in found.items():
                     sheet.answer.put_column(column, list(inputs), value)
         sheet.of_prompts.clear()

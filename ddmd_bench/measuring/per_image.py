@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ddmd_bench.measuring.aggregates import MetricsOf, is_asked
 from ddmd_bench.measuring.sheets import Answer
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.copies import has_copy
@@ -21,10 +22,13 @@ _IDENTITY = ("prompt_id", "prompt_set", "image_index")
 
 
 def per_image_table(
-    rows: Sequence[Row], metrics: Sequence[str], answers: Mapping[str, Answer]
+    rows: Sequence[Row],
+    metrics: Sequence[str],
+    answers: Mapping[str, Answer],
+    asked: MetricsOf | None = None,
 ) -> pd.DataFrame:
     """A row an image: its identity, each metric that images or prompts have, and what scorers say
-    beside; NaN where there is no value."""
+    beside; NaN where there is no value, or the metric is for prompts of other sets."""
     # Counted where the images were made: a file holds clipped values only.
     shares = [math.nan if row["out_of_range"] is None else row["out_of_range"] for row in rows]
     known: dict[str, Any] = {"saturation": shares}
@@ -38,6 +42,8 @@ def per_image_table(
     for name in [*wanted, *beside]:
         # A scorer that was asked about none of the images has no column.
         table[name] = np.asarray(known.get(name, [math.nan] * len(rows)), np.float64)
+    for name in wanted:  # its scorer may have been asked for another metric's sake
+        table.loc[~is_asked(name, table["prompt_set"].to_numpy(), asked), name] = math.nan
     return table
 
 

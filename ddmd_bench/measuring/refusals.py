@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,14 +25,22 @@ def refuse_no_answer(scorer: str, student: str, answer: Answer) -> None:
 
 
 def refuse_same_answers(
-    scorer: str, student: str, answer: Answer, different: Callable[[], tuple[str, str] | None]
+    scorer: str,
+    student: str,
+    answer: Answer,
+    prompts: Sequence[str],
+    different: Callable[[], tuple[str, str] | None],
 ) -> None:
     """Different images with one and the same answer: the scorer is not looking at them.
 
-    `different` finds two images that differ. Where a scorer has features they are its answer;
-    columns alone may well be constant, since a student can be right on every prompt.
+    `different` finds two images that differ, of `prompts` [n] by their ids. Where a scorer has
+    features they are its answer; columns alone may well be constant, since a student can be right
+    on every prompt. What is said of a prompt is the same of all its images.
     """
     values, no_value = answer.features, answer.missing.keys() | answer.not_asked
+    of_prompts = all(METRICS[name].kind == "prompt" for name in answer.columns if name in METRICS)
+    if values is None and of_prompts and len(set(prompts)) == 1:
+        return
     if values is None:
         # Shares of a few answers may well be alike, and so may all be right or all be wrong.
         known = [METRICS[name] for name in answer.columns if name in METRICS]

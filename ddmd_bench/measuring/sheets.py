@@ -28,6 +28,8 @@ class Item(NamedTuple):
     prompt: str
     open: Callable[[], Image]  # raises Unusable where it cannot be scored
     scorers: frozenset[str] | None = None  # that are asked; None: all
+    # Images of one are compared with each other; a list may hold its text twice. "": with none.
+    prompt_id: str = ""
 
     def asks(self, scorer: str) -> bool:
         """Whether a scorer has something to say of it."""
@@ -36,7 +38,7 @@ class Item(NamedTuple):
     @classmethod
     def in_memory(cls, name: str, prompt: str, image: Image) -> Item:
         """One that needs no opening."""
-        return cls(name, prompt, lambda: image)
+        return cls(name, prompt, lambda: image, prompt_id=prompt)
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Answer:
     missing: dict[int, str] = field(default_factory=dict)  # why, by row
     truncated: set[int] = field(default_factory=set)  # rows whose prompt is longer than it reads
     not_asked: set[int] = field(default_factory=set)  # rows whose prompts are none of its business
+    unread: set[int] = field(default_factory=set)  # rows whose files this machine did not give
 
     def put(self, rows: Sequence[int], scored: Scored) -> None:
         """Fill in some rows; a value that is not finite is missing."""
@@ -79,6 +82,7 @@ class Answer:
 class Prepared(NamedTuple):
     inputs: dict[str, Tensor]  # by scorer
     reasons: dict[str, str]  # why a scorer has none
+    unread: bool = False  # which says nothing of the image
 
 
 class Sheet:
@@ -87,6 +91,7 @@ class Sheet:
     def __init__(self, scorer: str, chunk: Sequence[Item]) -> None:
         self.scorer = scorer
         self.prompts = [item.prompt for item in chunk]
+        self.prompt_ids = [item.prompt_id for item in chunk]
         self.encoded: Mapping[str, EncodedPrompt] = {}
         self.failed: Mapping[str, str] = {}
         not_asked = {row for row, item in enumerate(chunk) if not item.asks(scorer)}
@@ -104,12 +109,14 @@ class Sheet:
         prompt = self.prompts[row]
         if (reason := one.reasons.get(self.scorer) or self.failed.get(prompt)) is not None:
             self.answer.missing[row] = reason
+            if one.unread:
+                self.answer.unread.add(row)
             return {}
         if TRUNCATED in self.encoded[prompt]:
             self.answer.truncated.add(row)
         inputs = one.inputs[self.scorer]
-        if SCORERS[self.scorer].prompt_columns:
-            self.of_prompts[prompt][row] = inputs
+        if SCORERS[self.scorer].prompt_columns and self.prompt_ids[row]:
+            self.of_prompts[self.prompt_ids[row]][row] = inputs
         waiting = self.waiting[tuple(inputs.shape)]
         waiting[row] = inputs
         return waiting

@@ -80,10 +80,10 @@ class Plan:
         return [task for task in self.of_stage(stage) if task.student == student]
 
     def images_of(self, student: str) -> list[ImageId]:
-        """The images that a student draws, in their one order; of `num_prompts` those by now."""
+        """The images that a student draws, in their one order; those by now of `num_prompts`."""
         prompts = self.prompts
         if self.suite.until_settled is not None:
-            prompts = tuple(in_proportion(prompts)[: self.num_prompts[student]])
+            prompts = tuple(in_proportion(prompts)[: self.num_prompts.get(student)])
         return image_ids(prompts, self.suite.images_per_prompt())
 
     @property

@@ -22,7 +22,7 @@ from ddmd_bench.scorers import (
     weights_sha256,
     why_no_value,
 )
-from ddmd_bench.suite.schema import Scoring
+from ddmd_bench.suite.schema import Scoring, Suite
 
 
 def known_metrics(metrics: Iterable[str]) -> list[str]:
@@ -55,16 +55,41 @@ def _problems(asked: Asked) -> Iterator[str]:
         texts = [p.text for p in asked.prompts if name in of_sets[p.prompt_set]]
         if reason := why_no_value(name, texts):
             yield f"metrics: {name}: {reason}. Leave it out, or take other prompts"
+        per_prompt = [n for of, n in asked.suite.images_per_prompt().items() if name in of_sets[of]]
+        if METRICS[name].kind == "prompt" and max(per_prompt, default=2) < 2:
+            yield (
+                f"metrics: {name} compares the images of one prompt, and each of its prompts has "
+                "one. Leave it out, or set images_per_prompt of a prompt set to 2 or more"
+            )
 
 
 def _protocol(asked: Asked) -> Mapping[str, Any]:
     suite = asked.suite
-    protocol: dict[str, Any] = {"scorers": weights_sha256(needed_scorers(suite.metrics))}
+    protocol: dict[str, Any] = {
+        "scorers": weights_sha256(needed_scorers(suite.metrics)),
+        **_of_sets(suite),
+    }
     if facts := {name: dict(METRICS[name].facts) for name in suite.metrics if METRICS[name].facts}:
         protocol["metrics"] = facts
     if suite.scoring.dtype != Scoring().dtype:
         protocol["scoring_dtype"] = suite.scoring.dtype
     return protocol
+
+
+def _of_sets(suite: Suite) -> dict[str, Any]:
+    """The metrics of each prompt set, where not all are for all."""
+    of_sets = {name: sorted(metrics) for name, metrics in suite.metrics_of().items()}
+    alike = all(metrics == sorted(suite.metrics) for metrics in of_sets.values())
+    return {} if alike else {"metrics_of": of_sets}
+
+
+def _compared(asked: Asked) -> dict[str, Any]:
+    """Which images are those of one prompt, where a list holds a text twice: once they were those
+    of one text."""
+    scorers = needed_scorers(m for m in asked.suite.metrics if METRICS[m].kind == "prompt")
+    texts = [prompt.text for prompt in asked.prompts]
+    alike = len({*texts}) < len(texts) and any(SCORERS[name].prompt_columns for name in scorers)
+    return {"compared": "images of one prompt id"} if alike else {}
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
@@ -79,6 +104,8 @@ def _add_tasks(asked: Asked, tasks: Tasks) -> None:
         "scorers": weights_sha256(scorers),
         "dtype": suite.scoring.dtype,
         "metrics": sorted(suite.metrics),
+        **_of_sets(suite),
+        **_compared(asked),
         "intervals_over": suite.intervals_over,
     }
     if (reference := tasks.key("reference")) is not None:

@@ -61,6 +61,11 @@ def _metric_problems(rule: Rule, suite: Suite) -> Iterator[str]:
                 f"until_settled.metrics: {metric} has no value of a prompt: {_AT_ONE_NUMBER}. Name "
                 f"metrics of images, {_OR_ALL}"
             )
+        if metric in METRICS and METRICS[metric].counts:
+            yield (
+                f"until_settled.metrics: {metric} is a mean over questions, and prompts, which "
+                f"count alike here, have unlike numbers of them. Name other metrics, {_OR_ALL}"
+            )
     for k, claim in enumerate(suite.claims):
         if claim.metric is not None and _of_sets(claim.metric):
             yield (

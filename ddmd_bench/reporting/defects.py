@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddmd_bench.files.decoding import Undecodable, upright
+from ddmd_bench.files.decoding import Unusable, upright
 from ddmd_bench.reporting.checked import Held
 from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS
@@ -46,7 +46,7 @@ def defects_of(paths: Iterable[Path]) -> Defects:
 def _look(path: Path) -> tuple[str, str]:
     try:
         image = upright(path).convert("RGB")
-    except Undecodable:
+    except Unusable:
         return "broken", ""
     pixels = np.asarray(image)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()

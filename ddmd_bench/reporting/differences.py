@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddmd_bench.files.records import seed_of
+from ddmd_bench.measuring.aggregates import counted, how_often
 from ddmd_bench.measuring.looks import Rule, as_it_stands, looks_at, outcome_named, rule_of
 from ddmd_bench.measuring.pairs import KEYS, shared_rows
 from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, titles_of
@@ -221,6 +222,7 @@ def _paired(
     if METRICS[metric].kind == "prompt":
         # A prompt's value stands on each of its images; count it once.
         kept = kept[np.sort(first)]
+    kept = kept.repeat(how_often(metric, a.per_image)[rows[0]][kept])
     values_a, values_b, groups = (x[kept] for x in (values_a, values_b, groups))
     if how.intervals:
         pairs.append((values_a - values_b, numbered(groups, how.numbers)))
@@ -250,6 +252,7 @@ def _distribution(
     distance = DISTANCES[name]
     # Only images that both students have features of, so that both sets are as large.
     known = np.logical_and(*(np.isfinite(f.features[extractor]).all(1) for f in (a, b)))
+    known &= counted(metric, a.per_image, "all", run.suite.metrics_of())
     fewest = distance.fewest(d)
     if known.sum() < fewest or (num_real is not None and num_real < fewest):
         return no_difference(f"too few images: {fewest} are needed of students and real ones")

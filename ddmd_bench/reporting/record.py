@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddmd_bench.files.records import SCHEMA, finite_or_none
-from ddmd_bench.measuring.aggregates import counted, in_group, values_of
+from ddmd_bench.measuring.aggregates import counted, values_of
 from ddmd_bench.measuring.few_images import told_of_few
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.reporting.agreement import agreement
@@ -215,7 +215,7 @@ def _told_of_few(
     if real.fixed is None:  # those of the group's prompts
         table = scored[0].per_image
         assert table is not None, "of what has features"
-        prompts = table["prompt_id"][in_group(table["prompt_set"].to_numpy(), group)]
+        prompts = table["prompt_id"][counted(metric, table, group, run.suite.metrics_of())]
         num_real = int(np.isin(real.groups.astype(str), prompts.to_numpy(str)).sum())
     n = min(f.aggregates[metric][group]["n"] for f in scored)
     return told_of_few(metric, n, scored[0].features[extractor].shape[1], num_real)

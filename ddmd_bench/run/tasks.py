@@ -69,7 +69,9 @@ def run_these(plan: Plan, todo: Sequence[Task], on_event: OnEvent, workers: int 
     finally:
         # Also for Ctrl-C: a worker would otherwise finish its task, minutes later.
         for worker in crew:
-            worker.end(now=worker.task is not None)
+            worker.stop()  # all at once: each training ends its update and writes a checkpoint
+        for worker in crew:
+            worker.end()
     return Outcome(num_done, problems)
 
 

@@ -167,13 +167,16 @@ class Worker:
         self.task = self._process = None
         return Ended(problem)
 
-    def end(self, now: bool = False) -> None:
-        """Let the process go, or stop what it is doing."""
+    def stop(self) -> None:
+        """Ask the process to stop what it is doing."""
+        if self._process is not None and self.task is not None:
+            self._process.terminate()
+
+    def end(self) -> None:
+        """Let the process go."""
         if self._process is None:
             return
         assert self._connection is not None
-        if now:
-            self._process.terminate()
         self._connection.close()
         self._process.join()
         self._written.close()

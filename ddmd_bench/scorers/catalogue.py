@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ddmd_bench.scorers.dpg_questions import CATEGORIES, QUESTIONS, two_prompts
+from ddmd_bench.scorers.dpg_questions import CATEGORIES, QUESTIONS, two_prompts, why_no_question
 from ddmd_bench.scorers.dpg_score import share_column
 from ddmd_bench.scorers.interface import Scorer
 from ddmd_bench.scorers.quoted import SIGN_PROMPTS, signs, why_no_text
@@ -48,6 +48,14 @@ _PP_OCR = tuple(
     )
 )
 
+
+def _why_no_labels(prompt: str) -> str | None:
+    from ddmd_bench.backends.shapes.scenes import TEMPLATE, labels_of
+
+    known = labels_of(prompt) is not None
+    return None if known else f"the prompt is not of the embedded world, such as {TEMPLATE!r}"
+
+
 _SCORERS = "ddmd_bench.scorers"
 _CLIP = f"{_SCORERS}.clip.scorer"
 _DPG = "dpg_bench_blip_vqa"
@@ -68,7 +76,7 @@ SCORERS = {
     ),
     "attributes": Scorer(
         f"{_SCORERS}.attributes", ("prompt_accuracy",), weights=(_ATTRIBUTES,),
-        num_features=128, example_size=32,
+        num_features=128, example_size=32, why_no_value=_why_no_labels,
         example_prompts=(
             "a large red circle in the centre on a white background",
             "a small blue square at the top on a black background",
@@ -133,7 +141,8 @@ SCORERS = {
     "dpg_blip_vqa": Scorer(
         f"{_SCORERS}.dpg",
         (_DPG, *(share_column(_DPG, category) for category in CATEGORIES)),
-        weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32, example_prompts=two_prompts,
+        weights=(QUESTIONS, VQA["blip_vqa"].weights), batch_size=32, why_no_value=why_no_question,
+        example_prompts=two_prompts,
     ),
     "ocr": Scorer(
         f"{_SCORERS}.ocr", ("ocr_accuracy", "ocr_exact"), weights=_PP_OCR,

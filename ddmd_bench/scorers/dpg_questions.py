@@ -10,12 +10,13 @@ import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.lines import iter_lines
-from ddmd_bench.scorers.weights import Weights, require
+from ddmd_bench.scorers.weights import Weights, located, require
 
 CATEGORIES = ("global", "entity", "attribute", "relation", "other")  # as the benchmark reports them
 # The commit at which the prompt source `dpg_bench` is read.
@@ -110,6 +111,19 @@ def prompt_of(prompts: Mapping[str, DpgPrompt], text: str) -> DpgPrompt:
             "text. It can be scored on the prompt source dpg_bench only"
         )
     return found
+
+
+def why_no_question(prompt: str) -> str | None:
+    """Why an image of a prompt has no value; None where it has, or the table is not here yet."""
+    paths = located(QUESTIONS)
+    if not paths or text_key(prompt) in _texts(paths["dpg_bench.csv"]):
+        return None
+    return "the prompt is not of DPG-Bench"
+
+
+@cache
+def _texts(path: Path) -> frozenset[str]:
+    return frozenset(read_questions(path))
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:

@@ -20,6 +20,8 @@ from ddmd_bench.reporting.texts import PAGE, texts_of
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
+LONG_AGO_S = 3600  # nobody writes a file for so long: `watch` may write here now, and `run`
+
 
 def report(
     plan: Plan,
@@ -33,14 +35,17 @@ def report(
     """
     if plan.packed is not None:
         plan.packed.refuse_changed()
+    # First: of a task that ends while files are read, the report may know, and its key does not, so
+    # that it is made again.
+    key = plan.report_key
     run = load_run(plan)
-    record = {"key": plan.report_key, **build_record(run, embedded), "folders": folders_of(plan)}
-    remove_cut(plan.report_folder)
+    record = {"key": key, **build_record(run, embedded), "folders": folders_of(plan)}
+    remove_cut(plan.report_folder, LONG_AGO_S)
     if plan.packed is not None:
         plan.packed.fetch(shown_files(record["pictures"], run))
     write_whole(plan.report_folder / PAGE, html(record, run, page_place(plan)))
     for name, text in texts_of(record).items():
         write_whole(plan.report_folder / name, text)
-    if on_picture and plan.packed is None and (key := sheets_key(run)):
-        write_sheets(run, key, plan.report_folder, on_picture)
+    if on_picture and plan.packed is None and (pictures := sheets_key(run)):
+        write_sheets(run, pictures, plan.report_folder, on_picture)
     return record

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files import ranks
 from ddmd_bench.files.arrays import read_features, write_npy
-from ddmd_bench.files.decoding import Undecodable, decoded, upright
+from ddmd_bench.files.decoding import Undecodable, Unread, decoded, upright
 from ddmd_bench.files.device import default_device
 from ddmd_bench.files.forms import MAYBE_NUMBER
 from ddmd_bench.files.made import anew, require_made
 from ddmd_bench.files.records import SO_FAR, mark_done, read_done, read_jsonl, seed_of, write_json
 from ddmd_bench.files.tables import write_parquet
-from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, in_group, shortcomings
+from ddmd_bench.measuring.aggregates import aggregate, cell_of, counted, shortcomings
 from ddmd_bench.measuring.looks import rule_of
 from ddmd_bench.measuring.measure import (
     Images,
@@ -51,7 +51,7 @@ IMAGE_ROW = {
     "file_name": str, "prompt_id": str, "prompt_set": str, "prompt": str, "image_index": int,
     "out_of_range": MAYBE_NUMBER,
 }  # fmt: skip
-REAL_ROW = {"prompt_id": str, "prompt_set": str}
+REAL_ROW = {"prompt_id": str}
 
 
 def score(plan: Plan, task: Task, progress: Callable[[int, int], None]) -> None:
@@ -144,6 +144,8 @@ def _images(folder: Path, rows: Sequence[Row]) -> Images:
             return read(path)
         except Undecodable as error:
             raise BenchError(f"{path}: {error}. Delete {folder} and run again") from error
+        except Unread as error:
+            raise BenchError(f"{path}: {error}. Run again once it can be") from error
 
     @cache
     def size() -> tuple[int, int]:
@@ -166,10 +168,10 @@ def _aggregates(
 ) -> dict[str, dict[str, Any]]:
     """The metric over all images and over each prompt set."""
     extractor, result = METRICS[metric].extractor, {}
-    drawn = measured.table["prompt_id"].unique()
     for group in ("all", *plan.suite.prompts):
         inside = counted(metric, measured.table, group, plan.suite.metrics_of())
-        real = _real_features(plan, reference, extractor, group, drawn) if extractor else None
+        prompts = measured.table["prompt_id"].to_numpy()[inside]
+        real = _real_features(plan, reference, extractor, prompts) if extractor else None
         # No student in the seed: all students are resampled alike.
         resampled = plan.suite.intervals_over == "prompts"
         seed = seed_of("score", task.seed, metric, group) if resampled else None
@@ -179,10 +181,9 @@ def _aggregates(
 
 
 def _real_features(
-    plan: Plan, reference: Task | None, extractor: str, group: str, drawn: NDArray[Any]
+    plan: Plan, reference: Task | None, extractor: str, prompts: NDArray[Any]
 ) -> RealFeatures | None:
-    """The suite's statistics, the same for every group, or the real scenes of a group's prompts,
-    those that the student was drawn of."""
+    """The suite's statistics, the same for all prompts, or the real scenes of these."""
     if plan.suite.reference.statistics is not None:
         return load_reference(find_statistics(plan.suite.reference.statistics), extractor)
     if reference is None:
@@ -199,7 +200,6 @@ def _real_features(
             f"{path}: expected finite features [{len(rows)}, d] beside metadata.jsonl, found "
             f"shape {features.shape}. Delete {folder} and run again"
         )
-    prompts = np.array([row["prompt_id"] for row in rows])
-    inside = in_group(np.array([row["prompt_set"] for row in rows]), group)
-    inside &= np.isin(prompts, drawn.astype(str))
-    return RealFeatures(features[inside], prompts[inside])
+    shown = np.array([row["prompt_id"] for row in rows])
+    inside = np.isin(shown, prompts.astype(str))
+    return RealFeatures(features[inside], shown[inside])

@@ -14,7 +14,7 @@ from PIL import ExifTags
 
 from ddmd_bench.data.prompts import Prompt
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.decoding import Undecodable, open_image, upright
+from ddmd_bench.files.decoding import Unusable, open_image, upright
 from ddmd_bench.files.records import written_whole
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def write_pictures(
 def opened(path: Path) -> Image:
     try:
         return upright(path).convert("RGB")
-    except Undecodable as error:
+    except Unusable as error:
         raise BenchError(f"{path}: {error}") from error
 
 
