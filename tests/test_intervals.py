@@ -163,6 +163,37 @@ def test_over_seeds_and_prompts_p_is_that_of_the_interval() -> None:
         assert (p_value < 0.05) == (low > 0 or high < 0)
 
 
+def test_seeds_that_tie_at_0_have_the_interval_of_one_of_them() -> None:
+    """Wrong on five prompts each, not the same ones, with either seed: alike by chance."""
+    one = np.repeat([-1.0, 1.0, 0.0], [5, 5, 40])
+    value, low, high, p_value = paired_t([0.0, 0.0], of_prompts(np.stack([one, one])))
+    expected = stats.ttest_1samp(one, 0).confidence_interval()
+    assert (value, p_value) == (0, 1)
+    assert (low, high) == pytest.approx(tuple(expected))
+    # Other prompts with the other seed: what both share is no measure of it.
+    found = paired_t([0.0, 0.0], of_prompts(np.stack([one, one[::-1]])))
+    assert found == pytest.approx((0, low, high, 1))
+    for alike in (of_prompts(np.zeros((2, 50))), of_prompts(np.zeros((1, 1)))):
+        assert paired_t([0.0, 0.0], alike) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("of_prompts_alone", [0.0, 0.3])
+def test_seeds_that_tie_at_0_do_not_hide_a_difference(of_prompts_alone: float) -> None:
+    """Of two students that differ by up to 0.25, 40 prompts, where two seeds' answers tie."""
+    generator, shape = np.random.default_rng(9), (30_000, 2, 40)
+    truth = generator.uniform(-0.25, 0.25, (shape[0], 1, 1))
+    prompts = of_prompts_alone * generator.choice([-1, 1], (shape[0], 1, 40))
+    seeds = 0.03 * generator.normal(size=(shape[0], 2, 1))
+    ahead = generator.random(shape) < 0.5 + (truth + prompts + seeds) / 2
+    behind = generator.random(shape) < 0.5 - (truth + prompts + seeds) / 2
+    differences = ahead.astype(np.float64) - behind
+    ties = np.flatnonzero(~differences.sum(2).any(1))
+    assert len(ties) > 60
+    ends = [paired_t([0.0, 0.0], of_prompts(differences[k]))[1:3] for k in ties]
+    held = [low <= truth[k, 0, 0] <= high for (low, high), k in zip(ends, ties, strict=True)]
+    assert np.mean(held) >= 0.95
+
+
 def test_prompts_that_a_seed_lacks_are_left_out_of_all() -> None:
     prompts, values = np.arange(8) // 2, np.arange(8.0)
     fewer = values.copy()
