@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,36 @@ def test_a_margin_that_so_few_images_cannot_show_is_too_few(plan: Plan, tmp_path
     assert found.status == "too few"
     assert "times the prompts may" in found.failed[0].text
     assert found.failed[0].beyond > 1
+
+
+@pytest.mark.parametrize(
+    ("num", "wrong", "status"), [(40, 0, "too few"), (371, 0, "ok"), (371, 1, "too few"),
+                                 (371, 12, "worse")]
+)  # fmt: skip
+def test_a_baseline_without_a_wrong_answer_has_a_margin_by_its_number_of_prompts(
+    plan: Plan, num: int, wrong: int, status: str
+) -> None:
+    """Against its own images too: of few prompts nobody knows what others would say."""
+    suite = make_suite(gate={"prompt_accuracy": {"spreads": 0.1}})
+    run = replace(load_run(plan), suite=suite)
+    ids = {"prompt_id": [f"p{k}" for k in range(num)], "image_index": 0}
+
+    def with_scores(right: np.ndarray) -> RunFiles:
+        table = pd.DataFrame({**ids, "prompt_accuracy": right})
+        return replace(
+            run,
+            students={
+                name: {0: replace(files, per_image=table)}
+                for name, by_seed in run.students.items()
+                for files in by_seed.values()
+            },
+        )
+
+    old = Baseline.of(with_scores(np.ones(num)))
+    found = verdict(with_scores((np.arange(num) >= wrong).astype(float)), old)
+    assert found.status == status
+    if status == "too few":
+        assert "times the prompts may" in found.failed[0].text
 
 
 def test_what_is_right_where_it_equals_real_scenes_may_not_move_either_way(

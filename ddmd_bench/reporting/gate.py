@@ -29,7 +29,8 @@ from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
 from ddmd_bench.reporting.worst import worst_prompts
 from ddmd_bench.scorers import METRICS, needed_scorers
 from ddmd_bench.scorers.metrics import gated_by_default
-from ddmd_bench.stats.intervals import holm
+from ddmd_bench.stats.ends import share_ends
+from ddmd_bench.stats.intervals import UNBOUNDED, holm
 from ddmd_bench.suite.gate import Margin
 from ddmd_bench.suite.schema import Suite
 
@@ -249,10 +250,20 @@ def _value(files: Sequence[StudentFiles], metric: str) -> float:
 
 def _spread(files: Sequence[StudentFiles], metric: str) -> float:
     """Standard deviation over prompts of their means, over all seeds together; of a distribution
-    metric, which has no value of a prompt, NaN."""
+    metric, which has no value of a prompt, NaN.
+
+    Shares that are all 0, or all 1, show none. Theirs is that of the share which unseen prompts may
+    come to, as an interval of them has it, so that both fall with the number of prompts.
+    """
     tables = [one.per_image for one in files if one.per_image is not None]
     means = [t.groupby("prompt_id")[metric].mean() for t in tables if metric in t]
-    return float(np.mean([m.std(ddof=1) for m in means])) if means else math.nan
+    spread = float(np.mean([m.std(ddof=1) for m in means])) if means else math.nan
+    lowest, highest = METRICS[metric].bounds or UNBOUNDED
+    if spread == 0 and math.isfinite(highest - lowest):
+        number = min(m.count() for m in means)
+        unseen = share_ends(0.0, number, number)[1]
+        spread = (highest - lowest) * math.sqrt(unseen * (1 - unseen))
+    return spread
 
 
 def verdict_on(one: Compared, p_holm: float) -> Held:
