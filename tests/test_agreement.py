@@ -44,6 +44,17 @@ def test_what_never_varies_has_no_correlation_and_several_are_averaged() -> None
     assert rank_correlations([one, other])[0][0, 1] == pytest.approx(alone[1])
 
 
+def test_rows_are_of_the_comparisons_that_have_a_correlation() -> None:
+    generator = np.random.default_rng(4)
+    one, other = (drawn(generator, [1, 1, 1], 40, 1.0) for _ in range(2))
+    one[30:, 0] = math.nan
+    other[5:, 0] = math.nan  # too few for a correlation
+    one[:, 2] = other[:, 2] = 0.0
+    rows = rank_correlations([one, other])[1]
+    assert rows[0, 1] == 30
+    assert rows[1, 2] == 0
+
+
 def test_the_interval_holds_the_correlation() -> None:
     generator, truth = np.random.default_rng(2), 6 / math.pi * math.asin(0.25)  # of r = 0.5
     inside = 0
@@ -59,12 +70,22 @@ def test_the_one_that_ranks_against_the_rest_is_named_and_unrelated_ones_are_not
     signs, named, falsely = [1, 1, -1, 1], 0, 0
     for _ in range(100):
         found, rows = rank_correlations([drawn(generator, signs, 100, 1.0)])
-        named += disagreeing(found, float(rows.min())) == [2]
+        named += disagreeing(found, rows) == [2]
         found, rows = rank_correlations([generator.normal(size=(100, 4))])
-        falsely += bool(disagreeing(found, float(rows.min())))
+        falsely += bool(disagreeing(found, rows))
     assert named >= 95
     assert falsely <= 5
-    assert disagreeing(found[:2, :2], 100.0) == []  # of two nobody knows which
+    assert disagreeing(found[:2, :2], rows) == []  # of two nobody knows which
+
+
+def test_measures_of_other_prompts_hide_nobody_and_are_nobody_s_rest() -> None:
+    """Three of one set of prompts, of which the last ranks against the others; two of another
+    set, opposed to each other: of those nobody knows which is wrong."""
+    generator = np.random.default_rng(5)
+    values = np.full((200, 5), math.nan)
+    values[:100, :3] = drawn(generator, [1, 1, -1], 100, 0.5)
+    values[100:, 3:] = drawn(generator, [1, -1], 100, 0.5)
+    assert disagreeing(*rank_correlations([values])) == [2]
 
 
 def test_a_report_tells_which_metric_disagrees(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def agreement(run: RunFiles) -> dict[str, Any]:
     found, rows = rank_correlations(comparisons)
     directed = [k for k, m in enumerate(metrics) if METRICS[m].better != "reference"]
     within = np.ix_(directed, directed)
-    against = disagreeing(found[within], float(rows[within].min())) if directed else []
+    against = disagreeing(found[within], rows[within])
     pairs = []
     for (a, one), (b, other) in combinations(enumerate(metrics), 2):
         low, high = correlation_ends(float(found[a, b]), float(rows[a, b]))

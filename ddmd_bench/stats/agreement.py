@@ -20,7 +20,7 @@ def rank_correlations(comparisons: Sequence[Array]) -> tuple[Array, Array]:
 
     comparisons: [P, k] each, a row a prompt, NaN where a measure has no value. Both results are
     [k, k]: NaN of a column that does not vary or of fewer than `FEWEST` shared rows; the number of
-    rows is the least of all comparisons.
+    rows is the least of the comparisons that have a correlation, 0 where none has.
     """
     import pandas as pd
 
@@ -30,9 +30,10 @@ def rank_correlations(comparisons: Sequence[Array]) -> tuple[Array, Array]:
         known = (~np.isnan(one)).astype(np.float64)
         rows.append(known.T @ known)
     stacked = np.stack(found)
-    num = (~np.isnan(stacked)).sum(0)
+    has = ~np.isnan(stacked)
+    num = has.sum(0)
     means = np.where(num > 0, np.nansum(stacked, 0) / np.maximum(num, 1), math.nan)
-    return means, np.min(rows, 0)
+    return means, np.where(num > 0, np.where(has, rows, math.inf).min(0), 0.0)
 
 
 def correlation_ends(correlation: float, number: float, level: float = LEVEL) -> Ends:
@@ -58,19 +59,23 @@ def with_the_rest(correlations: Array) -> Array:
     return np.where(num > 0, np.nansum(off, 1) / np.maximum(num, 1), math.nan)
 
 
-def disagreeing(correlations: Array, number: float) -> list[int]:
-    """Of three measures or more, those that rank against the rest.
+def disagreeing(correlations: Array, rows: Array) -> list[int]:
+    """Of three measures or more, those that rank against the rest, from `rank_correlations`' two.
 
     The mean of its correlations with the others is below 0, at 5 % for all measures together
-    (Bonferroni), and the others agree among themselves: the mean of their correlations is above 0.
+    (Bonferroni) and by the fewest rows that it shares with one of them, and the others agree among
+    themselves: the mean of their correlations is above 0. A measure of other prompts, with which
+    there is no correlation, is none of the others.
     """
     k = len(correlations)
     if k < 3:
         return []
     means, found = with_the_rest(correlations), []
     for measure in range(k):
-        rest = np.delete(np.delete(correlations, measure, 0), measure, 1)
+        others = [j for j in range(k) if j != measure and not math.isnan(correlations[measure, j])]
+        number = float(rows[measure, others].min(initial=math.inf))
         high = correlation_ends(float(means[measure]), number, 1 - (1 - LEVEL) / k)[1]
-        if high < 0 and np.nansum(with_the_rest(rest)) > 0:
+        rest = with_the_rest(correlations[np.ix_(others, others)])
+        if high < 0 and np.nansum(rest) > 0:
             found.append(measure)
     return found
