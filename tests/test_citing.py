@@ -75,3 +75,14 @@ def test_what_is_cited_has_an_entry_and_nothing_else(record: dict[str, Any]) -> 
     assert "hpsv2" in bibtex(large)
     assert "dmd2" in bibtex(large)
     assert "real images share the prompts alone" in methods_tex(record)
+
+
+def test_what_was_drawn_until_settled_claims_no_correction(record: dict[str, Any]) -> None:
+    assert "by Holm's method" in methods_tex(record)
+    untested = [{**row, "p_value": None} for row in record["differences"]]
+    sequential = {"num_comparisons": 7, "metrics": ["saturation"], "level": 1 - 0.05 / 7,
+                  "block": 50, "margins": {}}  # fmt: skip
+    text = methods_tex({**record, "differences": untested, "sequential": sequential})
+    assert not re.search("Holm|-values of the", text)
+    assert "7 comparisons were to be settled, on Saturation: they hold together with 95" in text
+    assert "-values of the" not in methods_tex({**record, "differences": untested})

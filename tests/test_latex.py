@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_run import make_run, make_suite
 
-from ddmd_bench.reporting.latex import escaped
+from ddmd_bench.reporting.latex import escaped, latex
 from ddmd_bench.reporting.numbers import metric_shown
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stages.report import report
@@ -87,3 +87,15 @@ def test_several_seeds_are_said(tmp_path: Path) -> None:
     text = (plan.report_folder / "table.tex").read_text()
     assert "Mean over 3 seeds" in text
     assert r"\scriptsize 2 of 3 seeds" in next(r for r in rows_of(text) if r.startswith("DMD"))
+
+
+def test_what_was_drawn_until_settled_claims_no_correction(
+    made: tuple[str, dict[str, Any]],
+) -> None:
+    text, record = made
+    assert "after Holm's correction" in text
+    sequential = {"num_comparisons": 3, "metrics": ["prompt_accuracy"], "level": 1 - 0.05 / 3,
+                  "block": 50, "margins": {}}  # fmt: skip
+    settled = latex({**record, "sequential": sequential})
+    assert "Holm" not in settled
+    assert "by confidence sequences, which hold together" in settled

@@ -90,8 +90,10 @@ def _sentences(record: dict[str, Any]) -> Iterator[str]:
     yield f"Measured are {_joined(measured)}."
     told = said(record)
     yield escaped(" ".join(filter(None, [told["values"], told["differences"]])))
-    tested = sum(row["p_value"] is not None for row in record["differences"])
-    yield f"The $p$-values of the {tested} comparisons are corrected together by Holm's method."
+    if "sequential" in record:
+        yield escaped(told["family"])
+    elif tested := sum(row["p_value"] is not None for row in record["differences"]):
+        yield f"The $p$-values of the {tested} comparisons are corrected together by Holm's method."
     if claims := len(suite["claims"]):
         yield f"{claims} claims were stated before the run."
     common = record["provenance"]["common"]

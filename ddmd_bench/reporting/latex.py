@@ -14,6 +14,9 @@ from ddmd_bench.reporting.sequential import said
 
 MARK = "(+)"  # in a caption, until it is LaTeX
 _NOT_TOLD = f"{MARK} not told from the baseline, after Holm's correction."
+_NOT_SETTLED = (
+    f"{MARK} not told from the baseline by confidence sequences, which hold together with 95 %."
+)
 UNDECIDED = r"$^\dagger$"
 LINE = 16  # characters of a heading before it is broken
 ESCAPES = {
@@ -71,11 +74,12 @@ def latex(record: dict[str, Any]) -> str:
 
 def _caption(record: dict[str, Any]) -> str:
     missing = [f"{s['title']} {s['missing']}" for s in record["students"].values() if s["missing"]]
+    not_told = _NOT_SETTLED if "sequential" in record else _NOT_TOLD
     parts = [
         f"{record['suite']['title']}.",
         said(record)["values"],
         f"{notes.directions(record['suite'])} Bold: the best trained student.",
-        _NOT_TOLD if _undecided(record) else "",
+        not_told if _undecided(record) else "",
         f"Missing: {'; '.join(missing)}." if missing else "",
     ]
     return " ".join(filter(None, parts))
