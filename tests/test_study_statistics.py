@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from ddmd_bench.stats.choices import strengths_of
-from ddmd_bench.stats.ends import Array, t_quantile
+from ddmd_bench.stats.ends import LEAST_P, Array, t_quantile
 from ddmd_bench.stats.rater_agreement import alpha_interval, kendall_w, krippendorff_alpha
 from ddmd_bench.stats.raters import (
     Judges,
@@ -153,6 +153,23 @@ def test_all_of_one_mind_has_a_one_sided_limit() -> None:
     value, low, high, _ = judged_share(np.ones(15), Judges.of(people, np.zeros(15)))
     assert (value, high) == (1, 1)
     assert low == pytest.approx(0.025 ** (1 / 15))
+
+
+def test_a_pair_of_one_mind_has_the_sign_test_over_prompts() -> None:
+    """It is below 5 % where the one-sided limit leaves out a half, from six prompts on."""
+    for num in (1, 2, 5, 6, 15, 300):
+        judges = Judges.of(np.arange(num), np.zeros(num))
+        found = p_value(0.5, np.zeros(num), judges)
+        assert found == pytest.approx(max(binomtest(num, num).pvalue, LEAST_P), rel=1e-12)
+        assert (found < 0.05) == (judged_share(np.ones(num), judges).low > 0.5)
+        assert p_value(0.0, np.zeros(num), judges) == 1
+
+
+def test_people_who_differ_alike_on_every_prompt_still_vary() -> None:
+    """Three of four people for one side on each of 50 prompts: nothing varies but the people."""
+    judges = Judges.of(np.tile(np.arange(50), 4), np.repeat(np.arange(4), 50))
+    influence = np.repeat([0.25, 0.25, 0.25, -0.75], 50)
+    assert p_value(0.25, influence, judges) > 0.3
 
 
 COVERED = [

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddmd_bench.stats.ends import Array, Part, p_of_parts, share_ends, t_quantile
+from ddmd_bench.stats.ends import LEAST_P, Array, Part, p_of_parts, share_ends, t_quantile
 from ddmd_bench.stats.intervals import Interval
 
 
@@ -97,9 +97,9 @@ def independent_answers(values: Array, judges: Judges) -> float:
 
 def p_value(value: float, influence: Array, judges: Judges) -> float:
     """Two-sided, of an estimate that is 0 where nothing differs: 1 less the level whose interval
-    reaches 0."""
+    reaches 0; where nothing varies, so that each prompt says the same, the sign test over them."""
     spread = spread_of(influence, judges)
-    if not spread.of_prompts > 0:
-        return 1.0 if value == 0 else math.nan
+    if spread.num_prompts < 2 or not (spread.of_prompts or spread.of_people):
+        return 1.0 if value == 0 else max(2 * 0.5**spread.num_prompts, LEAST_P)
     of_prompts = Part(spread.of_prompts, spread.num_prompts)
     return p_of_parts(value, [of_prompts, Part(spread.of_people, spread.num_people)])
