@@ -249,6 +249,19 @@ def test_what_a_reader_sees_may_change(expected: Record) -> None:
     assert against_expected(found, expected).status == "ok"
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_names_and_numbers_of_others_are_no_setting_that_counts(
+    expected: Record, before: bool
+) -> None:
+    """Whether the run has them or the expectation, as earlier versions wrote it."""
+    found = record(0)
+    settings = expected["settings"] if before else found["suite"]
+    settings["literature"] = [{"table": "tdm", "rows": {"dmd": "tdm"}}]
+    settings["students"]["dmd"]["title"] = "DMD of old"
+    outcome = against_expected(found, expected)
+    assert (outcome.status, told(outcome)) == ("ok", [])
+
+
 @pytest.mark.parametrize("value", [0.55, None])
 def test_a_changed_first_updates_is_drift(expected: Record, value: float | None) -> None:
     found = record(0)

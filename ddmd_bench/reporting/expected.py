@@ -34,7 +34,7 @@ from ddmd_bench.suite.used import FREE
 
 # Settings that may differ without a difference in what is measured.
 _FREE_SETTINGS = {
-    "name", "title", "description", "seeds", "claims", "baseline", "trackers", "gate",
+    "name", "title", "description", "seeds", "claims", "baseline", "trackers", "gate", "literature",
 }  # fmt: skip
 SETTINGS = {
     "train?": {},
@@ -189,7 +189,8 @@ def settings_of(suite: dict[str, Any]) -> dict[str, Any]:
 
 def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """What must be alike: an option younger than the expectation had its default, which changes
-    nothing, and how a training is computed moves no value."""
+    nothing, and how a training is computed, or what a student is called, moves no value."""
+    settings = settings_of(settings)  # an older expectation holds what has become free
     younger = {
         key: field.get_default()
         for key, field in Suite.model_fields.items()
@@ -212,6 +213,7 @@ def _without_free(train: Mapping[str, Any]) -> dict[str, Any]:
 def _student_with_defaults(row: dict[str, Any]) -> dict[str, Any]:
     whole = {**_defaults(Student), **row}
     whole["train"] = _without_free(whole["train"])
+    whole.pop("title")
     if whole["checkpoint"] is not None:
         whole["checkpoint"] = {**_defaults(Checkpoint), **whole["checkpoint"]}
     return whole
