@@ -12,6 +12,7 @@ import pytest
 import scipy.linalg
 import timm
 import torch
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from ddmd_bench.errors import BenchError
 from ddmd_bench.measuring.measure import Images, measure
-from ddmd_bench.scorers import SCORERS, dinov2, needed_scorers
+from ddmd_bench.planning.downloads import require_here
+from ddmd_bench.planning.part import Downloads
+from ddmd_bench.scorers import SCORERS, dinov2, needed_scorers, scorer_remotes
 from ddmd_bench.scorers.dinov2 import positions
 from ddmd_bench.scorers.weights import OWN_FOLDER
 from ddmd_bench.stats.diversity import pairwise, vendi
@@ -145,6 +148,22 @@ def test_what_are_no_such_weights_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         save_file(state, tmp_path / "model.safetensors")
         with pytest.raises(BenchError, match=said):
             loaded(tmp_path, monkeypatch)
+
+
+def test_either_file_alone_is_enough_without_network(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `score` takes of a folder, `run` does not ask for and `fetch` does not bring."""
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for folder in files:
+        monkeypatch.setenv(OWN_FOLDER, str(folder))
+        assert not scorer_remotes(["fd_dinov2"])
+    monkeypatch.setenv(OWN_FOLDER, str(tmp_path))
+    (remote,) = scorer_remotes(["fd_dinov2"])
+    with pytest.raises(BenchError, match=r"model\.safetensors"):
+        require_here(Downloads((remote,)))
 
 
 # Diversity within a prompt

@@ -82,11 +82,13 @@ def folders(weights: Weights) -> Iterator[Path]:
 
 
 def remote_needed(weights: Weights) -> Remote | None:
-    """What `fetch` brings; None for what lies in another folder, or is of no repository."""
+    """What `fetch` brings; None for what lies in another folder, or is of no repository, and where
+    another publisher's file is here instead."""
     own = any(
         all((folder / name).is_file() for name in weights.files) for folder in folders(weights)
     )
-    return None if own else weights.remote
+    other = weights.instead is not None and not _located(weights) and located(weights.instead)
+    return None if own or other else weights.remote
 
 
 def require(weights: Weights) -> dict[str, Path]:
