@@ -410,6 +410,29 @@ def test_the_first_of_a_source(photographs: Path, tmp_path: Path) -> None:
         built(photographs, tmp_path / "many", num=12)
 
 
+def test_no_more_files_are_hashed_than_are_asked_for(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, and told while it goes on; a larger number hashes what is new."""
+    hashed, told = list[str](), list[tuple[int, int]]()
+
+    def hashing(path: Path) -> str:
+        hashed.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr("ddmd_bench.measuring.reference_build.file_sha256", hashing)
+    source, output = DataSource(source=str(photographs)), tmp_path / "few"
+    for num, new in ((5, range(5)), (9, range(5, 9))):
+        build(source, output, ["inception"], num, lambda k: None, lambda *now: told.append(now))
+        assert [name for name in hashed if name.endswith(".png")] == [f"{k:02}.png" for k in new]
+        assert told == [(k, num) for k in range(1, num + 1)]
+        hashed.clear()
+        told.clear()
+    assert contents(output) == contents(built(photographs, tmp_path / "at_once", num=9))
+    built(photographs, tmp_path / "all")
+    assert [name for name in hashed if name.endswith(".png")] == ["09.png", "10.png"]
+
+
 def test_a_table_of_images_is_a_source(photographs: Path, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -569,6 +592,7 @@ def test_the_commands(photographs: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     shown = runner.invoke(app, ["stats", "show", "mine"])
     assert shown.exit_code == 0
+    assert "files hashed: 9/9" in done.output
     assert "9 images of" in shown.output
     assert "inception: 6 features; clean-fid's resize" in shown.output
     again = runner.invoke(app, line)

@@ -61,7 +61,10 @@ def build(
         def on_images(done: int) -> None:
             on_event(Event("reference statistics, images", done, num or done))
 
-        build_statistics(data, output, list(dict.fromkeys(scorers)), num, on_images)
+        def on_hashed(done: int, total: int) -> None:
+            on_event(Event("reference statistics, files hashed", done, total))
+
+        build_statistics(data, output, list(dict.fromkeys(scorers)), num, on_images, on_hashed)
     if Path(source).is_dir() and (others := left_out(Path(source))):
         console.print(others)
     _show(output)

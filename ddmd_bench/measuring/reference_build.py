@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -58,10 +58,16 @@ if TYPE_CHECKING:
 SUBSET = "the first n of the source; files in the order of their paths"
 
 Progress = Callable[[int], None]  # images done
+OnHashed = Callable[[int, int], None]  # files hashed, of how many
 
 
 def build(
-    data: DataSource, output: Path, scorers: Sequence[str], num: int | None, progress: Progress
+    data: DataSource,
+    output: Path,
+    scorers: Sequence[str],
+    num: int | None,
+    progress: Progress,
+    on_hashed: OnHashed = lambda done, total: None,
 ) -> Path:
     """Write the folder: features and Gaussians of the first `num` images, or of all; card last.
 
@@ -73,8 +79,9 @@ def build(
     if (output / CARD).is_file():
         scorers, num = _added(output, data, scorers, num)
     with locked(work, "Wait until that has ended, or choose another folder"):
-        files = image_files(data)
-        source = Source(partial(_images, data), _sha256s(files) if files else None)
+        files = image_files(data)[:num]
+        sha256 = _sha256s(_counted(files, on_hashed)) if files else None
+        source = Source(partial(_images, data), sha256)
         folder = work / _key(data, [] if files else image_containers(data))
         if (output / CARD).is_file():
             _take_up(output, data, folder)
@@ -169,10 +176,16 @@ def _key(data: DataSource, containers: Sequence[Path]) -> str:
     return content_key({"source": data.model_dump(), "files": _sha256s(containers)})
 
 
-def _sha256s(paths: Sequence[Path]) -> list[str]:
+def _sha256s(paths: Iterable[Path]) -> list[str]:
     """Of files' bytes, whatever their times say; each is read once, and again once changed."""
-    found = remembered("real_images", paths, file_sha256)
-    return [found[path] for path in paths]
+    return list(remembered("real_images", paths, file_sha256).values())
+
+
+def _counted(paths: Sequence[Path], on_hashed: OnHashed) -> Iterator[Path]:
+    """The same, each counted once it was dealt with."""
+    for done, path in enumerate(paths, 1):
+        yield path
+        on_hashed(done, len(paths))
 
 
 def _finished(output: Path, scorer: str, parts: Sequence[Path]) -> dict[str, Any]:
