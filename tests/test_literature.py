@@ -7,9 +7,11 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from fake_run import IMAGE_METRICS, make_run, make_suite
@@ -26,11 +28,16 @@ from ddmd_bench.literature.values import (
     load_tables,
 )
 from ddmd_bench.planning.plan import make_plan
+from ddmd_bench.reporting.literature import literature_beside
 from ddmd_bench.reporting.literature_view import TITLES
+from ddmd_bench.reporting.record import build_record
+from ddmd_bench.reporting.runfiles import RunFiles, load_run
 from ddmd_bench.scorers import METRICS, Metric
 from ddmd_bench.stages.report import report
+from ddmd_bench.stats.frechet import RealFeatures, gaussian_of
+from ddmd_bench.stats.moments import factored
 from ddmd_bench.suite.files import load_suite
-from ddmd_bench.suite.schema import Suite
+from ddmd_bench.suite.schema import Reference, Suite
 
 TABLES = literature_tables()
 CELLS = [
@@ -456,3 +463,35 @@ def test_same_protocol_leaves_only_what_was_inferred(
     page = (plan.report_folder / "index.html").read_text()
     # Printed x 100, shown here as it is stored: both are there.
     assert '<td class="num">33.14<small>= 0.3314</small></td>' in page
+
+
+def test_what_is_said_of_this_run_is_true_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real images that statistics are of, and the size that a student is drawn at."""
+    fid = replace(METRICS["fid_dmd2"], extractor="attributes")
+    monkeypatch.setitem(METRICS, "fid_dmd2", fid)
+    beside = [{"table": "dmd2_tab2", "rows": {"dmd": "dmd2", "teacher": "lcm", "ca_only": "lcm"}}]
+    suite = make_suite(metrics=["std", "fid_dmd2"], claim_rows=[], literature=beside)
+    run = load_run(make_run(tmp_path, suite))
+    record = build_record(run)
+    students = record["students"]
+    students["dmd"]["facts"]["resolution"] = [512, 512]
+    students["ca_only"]["facts"]["resolution"] = [512, 768]
+
+    def ours(field: str, run: RunFiles = run) -> dict[str, list[str]]:
+        (found,) = literature_beside(run, record["table"], students)
+        return {d["ours"]: d["students"] for d in found["differences"] if d["field"] == field}
+
+    assert ours("resolution") == {"32": ["teacher"], "512": ["dmd"], "768 x 512": ["ca_only"]}
+    assert ours("num_reference") == {"400": []}  # of 40 prompts 10 each, as the backend draws them
+    named = Reference(statistics="coco")
+    run = replace(run, suite=suite.model_copy(update={"reference": named}))
+    features = np.random.default_rng(0).normal(size=(7, 2))
+    real = RealFeatures(features, np.array([]), factored(gaussian_of(features)))
+    for kept, said in (
+        (real, "7"),
+        (real._replace(features=features[:0], num_stated=30_000), "30000"),
+        (real._replace(features=features[:0]), "not recorded"),
+    ):
+        assert ours("num_reference", replace(run, reference={"attributes": kept})) == {said: []}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ddmd_bench.literature.values import PROTOCOL_FIELDS, Stated, Table, Value, literature_tables
 from ddmd_bench.objective.methods import METHODS
+from ddmd_bench.reporting.runfiles import RunFiles
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.suite.schema import LiteratureRows, PromptSet, Suite
 
@@ -31,25 +32,24 @@ class Cell(NamedTuple):
 
 
 def literature_beside(
-    suite: Suite, protocol: dict[str, Any], table: dict[str, Any], students: dict[str, Any]
+    run: RunFiles, table: dict[str, Any], students: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """One entry for each published table that the suite names, from the record's own parts."""
     tables = literature_tables()
     return [
-        _beside(tables[beside.table], beside, suite, protocol, table, students)
-        for beside in suite.literature
+        _beside(tables[beside.table], beside, run, table, students)
+        for beside in run.suite.literature
     ]
 
 
 def _beside(
     printed: Table,
     beside: LiteratureRows,
-    suite: Suite,
-    protocol: dict[str, Any],
+    run: RunFiles,
     table: dict[str, Any],
     students: dict[str, Any],
 ) -> dict[str, Any]:
-    cells = list(_cells(printed, beside, suite, table, students))
+    cells = list(_cells(printed, beside, run.suite, table, students))
     both = [c for c in cells if c.theirs and c.ours["value"] is not None]
     # Where nothing was measured on both sides, what the protocols share still tells them apart.
     compared = both or [c for c in cells if c.theirs]
@@ -77,7 +77,7 @@ def _beside(
             for student, row in beside.rows.items()
         ],
         "compared": len(both),
-        "differences": _differences(printed, compared, bool(both), suite, protocol, students),
+        "differences": _differences(printed, compared, bool(both), run, students),
     }
 
 
@@ -149,14 +149,13 @@ def _differences(
     printed: Table,
     cells: Sequence[Cell],
     measured: bool,
-    suite: Suite,
-    protocol: dict[str, Any],
+    run: RunFiles,
     students: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """What differs, each with the students and columns it is true of; none named: of all."""
     found: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
-        ours = _protocol_here(suite, protocol, students, cell)
+        ours = _protocol_here(run, students[cell.student]["facts"], cell)
         for field, theirs in printed.protocol_of(cell.row, cell.column).items():
             if (field in OF_THE_METRIC and not measured) or (field == "gan" and "gan" not in ours):
                 continue
@@ -197,11 +196,10 @@ def _words(value: Any) -> str:
     return str(value) or "none"
 
 
-def _protocol_here(
-    suite: Suite, protocol: dict[str, Any], students: dict[str, Any], cell: Cell
-) -> dict[str, Any]:
-    """This run's protocol for one cell, in the fields of a published one; what is not known is left
-    out. A metric's own fields are what the protocol records under `metrics`."""
+def _protocol_here(run: RunFiles, facts: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    """This run's protocol for one cell, in the fields of a published one; what is not known is
+    None. A metric's own fields are what the protocol records under `metrics`."""
+    suite, protocol = run.suite, run.protocol
     inside = [cell.group] if cell.group in suite.prompts else _asked(suite, cell.metric)
     sets = [suite.prompts[name] for name in inside]
     num_prompts = sum(p.num_prompts for p in sets)
@@ -210,14 +208,24 @@ def _protocol_here(
         "prompts": ", ".join(dict.fromkeys(p.source for p in sets)),
         "num_prompts": num_prompts,
         "images_per_prompt": _images_per_prompt(inside, sets),
-        "resolution": _side(protocol.get("resolution")),
-        "num_inference_steps": students[cell.student]["facts"].get("num_inference_steps"),
-        "num_reference": num_prompts * suite.reference.images_per_prompt,
+        # A student's own size first: some are drawn at another than the suite's.
+        "resolution": _side(facts.get("resolution") or protocol.get("resolution")),
+        "num_inference_steps": facts.get("num_inference_steps"),
+        "num_reference": _num_reference(run, cell.metric, num_prompts),
         **protocol.get("metrics", {}).get(cell.metric, {}),
     }
     if student.method is not None:
         here["gan"] = METHODS[student.method].gan
     return here
+
+
+def _num_reference(run: RunFiles, metric: str, num_prompts: int) -> int | None:
+    """How many real images a metric compares with; None where nobody says of how many they are."""
+    if run.suite.reference.statistics is None:
+        return num_prompts * run.suite.reference.images_per_prompt
+    extractor = METRICS[metric].extractor if metric in METRICS else None
+    real = run.reference.get(extractor or "")
+    return None if real is None else real.num_images
 
 
 def _images_per_prompt(names: Sequence[str], sets: Sequence[PromptSet]) -> int | str:
@@ -228,8 +236,8 @@ def _images_per_prompt(names: Sequence[str], sets: Sequence[PromptSet]) -> int |
 
 
 def _side(resolution: Any) -> Any:
-    """Pixels per side of a square given as [height, width]; anything else as it is."""
+    """Pixels per side of a square given as [height, width]; width x height of another."""
     if isinstance(resolution, list):
         square = len(set(resolution)) == 1
-        return resolution[0] if square else " x ".join(map(str, resolution))
+        return resolution[0] if square else " x ".join(map(str, reversed(resolution)))
     return resolution

@@ -88,7 +88,7 @@ def build_record(run: RunFiles, embedded: int = NUM_EMBEDDED) -> dict[str, Any]:
     if found := sequential(run):
         record["sequential"] = found
     if suite.literature:
-        record["literature"] = literature_beside(suite, run.protocol, table, students)
+        record["literature"] = literature_beside(run, table, students)
     result: dict[str, Any] = plain(record)
     return result
 
