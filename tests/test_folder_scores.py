@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from ddmd_bench.backends.shapes import scenes
 from ddmd_bench.commands.cli import app
+from ddmd_bench.commands.measuring import OF_A_FOLDER, OF_A_SUITE
 from ddmd_bench.data.images import save_png
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import write_jsonl
@@ -217,6 +219,41 @@ def test_metrics_are_of_a_folder_that_exists(target: str, metrics: list[str]) ->
     result = run("score", target, *metrics)
     assert result.exit_code == 2
     assert f"{target}: no such folder of images" in result.output
+
+
+OTHERS = {  # each option of `score` that is of folders alone, or of suites alone, with a value
+    "--prompts": "prompts.txt", "--order": "plain", "--metrics": "std", "--reference": "coco",
+    "--output": "out", "--dtype": "float32", "--set": "seeds=[0]", "--runs": "runs",
+    "--reports": "reports", "--workers": "0", "--redo": None,
+}  # fmt: skip
+
+
+def test_each_option_of_score_is_of_one_kind() -> None:
+    command = typer.main.get_command(app).commands["score"]  # type: ignore[attr-defined]
+    named = {p.opts[0] for p in command.params if p.param_type_name == "option"}
+    assert named - {"--help"} == OTHERS.keys() == OF_A_FOLDER.keys() | OF_A_SUITE.keys()
+
+
+@pytest.mark.parametrize("option", OTHERS)
+def test_an_option_of_the_other_kind_is_refused_and_what_to_do_is_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """Even with the value that it has anyhow: who names it expects something of it."""
+    monkeypatch.chdir(tmp_path)
+    given = [option] if OTHERS[option] is None else [option, OTHERS[option]]
+    if option in OF_A_FOLDER:
+        Path("own.yaml").write_text("no suite yet")
+        for target in ("own.yaml", "shapes") if option != "--metrics" else ("own.yaml",):
+            result = run("score", target, *given)
+            assert result.exit_code == 2
+            fact = f"{target} is no folder, and so taken as a suite"
+            assert result.output == f"{fact}:\n{option}: {OF_A_FOLDER[option]}\n"
+    else:
+        result = run("score", folder, "--metrics", "std", *given)
+        assert result.exit_code == 2
+        assert f"{option}: {OF_A_SUITE[option]}" in result.output
+    assert not Path("runs").exists()
+    assert not Path("scores").exists()
 
 
 @pytest.mark.parametrize(

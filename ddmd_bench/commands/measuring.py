@@ -18,6 +18,7 @@ from ddmd_bench.commands.options import (
     Workers,
     console,
     raise_problems,
+    refuse_given,
     split_names,
 )
 from ddmd_bench.commands.running import run_stage
@@ -34,6 +35,22 @@ if TYPE_CHECKING:
     from ddmd_bench.planning.part import Asked
 
 DTYPES = ("float32", "bfloat16")
+# The options of `score` that say nothing of a suite, and nothing of a folder.
+OF_A_FOLDER = {
+    "--prompts": "set them in the suite, --set prompts.NAME.source=FILE",
+    "--order": "a suite draws each image for its prompt; leave it out",
+    "--metrics": "set them in the suite, --set metrics=[fid,hps_v21]",
+    "--reference": "set it in the suite, --set reference.statistics=NAME",
+    "--output": "values go to the suite's run, --runs FOLDER",
+    "--dtype": "set it in the suite, --set scoring.dtype=bfloat16",
+}
+OF_A_SUITE = {
+    "--set": "no suite is read; --metrics, --reference and --dtype say what is done",
+    "--runs": "values go to --output",
+    "--reports": "no report is written; values go to --output",
+    "--workers": "one process scores a folder; leave it out",
+    "--redo": "what another version of the code scored is scored anew; leave it out",
+}
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -47,6 +64,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def score(
+    ctx: typer.Context,
     target: Annotated[str, typer.Argument(help="A folder of images, or a suite.")],
     prompts: Annotated[
         Path | None,
@@ -76,11 +94,17 @@ def score(
     from ddmd_bench.suite.files import SUFFIXES
 
     path = Path(target)
-    may_be_suite = path.suffix in SUFFIXES or len(path.parts) == 1
-    if metrics or path.is_dir() or not may_be_suite:
+    if path.is_dir():
+        refuse_given(ctx, f"{path} is a folder of images, not a suite", OF_A_SUITE)
         _score_images(path, prompts, order, metrics or [], reference, output, dtype)
-    else:
+    elif path.suffix in SUFFIXES or (len(path.parts) == 1 and not metrics):
+        refuse_given(ctx, f"{target} is no folder, and so taken as a suite", OF_A_FOLDER)
         run_stage("score", target, set_, runs, reports, workers, redo)
+    else:
+        raise BenchError(
+            f"{path}: no such folder of images. --metrics is for a folder; a suite has its own, "
+            "and its path ends in .yaml"
+        )
 
 
 def _score_images(
@@ -98,11 +122,6 @@ def _score_images(
     from ddmd_bench.scorers import METRICS, needs_of, scorer_weights
     from ddmd_bench.scorers.weights import located, missing_sentence
 
-    if not folder.is_dir():
-        raise BenchError(
-            f"{folder}: no such folder of images. --metrics is for a folder; a suite has its own, "
-            "and its path ends in .yaml"
-        )
     metrics = split_names(metrics)
     if not metrics:
         alone = [name for name in METRICS if not needs_of(name)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import TextIOWrapper
 from pathlib import Path
@@ -144,6 +144,23 @@ def on_ranks(command: Callable[P, None]) -> Callable[P, None]:
 def split_names(given: Sequence[str]) -> list[str]:
     """Names from an option that is given several times, or once with commas."""
     return list(dict.fromkeys(name for text in given for name in text.split(",") if name))
+
+
+def given_options(ctx: typer.Context) -> list[str]:
+    """The options that the command line names, whatever their values: --dtype."""
+    return [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.param_type_name == "option"
+        and getattr(ctx.get_parameter_source(str(parameter.name)), "name", "") == "COMMANDLINE"
+    ]
+
+
+def refuse_given(ctx: typer.Context, fact: str, instead: Mapping[str, str]) -> None:
+    """Refuse options that would be ignored for such a fact, each with what to do `instead`."""
+    given = [name for name in given_options(ctx) if name in instead]
+    if given:
+        raise BenchError("\n".join([f"{fact}:", *(f"{name}: {instead[name]}" for name in given)]))
 
 
 def raise_problems(problems: list[str]) -> None:
