@@ -123,6 +123,27 @@ def test_students_without_ca_are_no_concern(tiny: dict[str, Any], write_suite: A
     assert "teacher: guidance: not checked (no student is trained" in run("doctor", suite).output
 
 
+def test_a_suites_scorers_are_examined_in_its_own_dtype(
+    tiny: dict[str, Any], write_suite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its run examines them, unless the command line names another; other scorers are not."""
+    seen = list[tuple[str, torch.dtype]]()
+
+    def examine(scorers: list[str], device: str, dtype: torch.dtype) -> list[Any]:
+        seen.append((scorers[0], dtype))
+        return []
+
+    monkeypatch.setattr("ddmd_bench.measuring.doctor.examine", examine)
+    tiny["students"] = {"one": {"method": "dm_only"}}
+    tiny |= {"baseline": "one", "claims": [], "metrics": ["hps_v21"]}
+    suite = write_suite({**tiny, "scoring": {"dtype": "bfloat16"}})
+    run("doctor", suite, "attributes")
+    assert seen == [("hps_v21", torch.bfloat16), ("attributes", torch.float32)]
+    seen.clear()
+    run("doctor", suite, "attributes", "--dtype", "float32")
+    assert seen == [("hps_v21", torch.float32), ("attributes", torch.float32)]
+
+
 def test_a_teacher_that_is_a_few_step_student_is_named(
     tiny: dict[str, Any], write_suite: Any
 ) -> None:

@@ -10,7 +10,6 @@ import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
-    Dtype,
     Overrides,
     Redo,
     Reports,
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from ddmd_bench.measuring.doctor import Finding
     from ddmd_bench.planning.part import Asked
 
-DTYPES = ("float32", "bfloat16")
+FLOAT32 = "float32"
+DTYPES = (FLOAT32, "bfloat16")
 # The options of `score` that say nothing of a suite, and nothing of a folder.
 OF_A_FOLDER = {
     "--prompts": "set them in the suite, --set prompts.NAME.source=FILE",
@@ -83,7 +83,9 @@ def score(
     output: Annotated[
         Path | None, typer.Option(help="Of a folder: default scores/<its path>.")
     ] = None,
-    dtype: Dtype = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Of a folder: what the scorers compute in, float32 or bfloat16.")
+    ] = FLOAT32,
     set_: Overrides = None,
     runs: Runs = Path("runs"),
     reports: Reports = None,
@@ -195,26 +197,30 @@ def doctor(
         list[str] | None,
         typer.Argument(help="Scorers, default all; or a suite: its own and its teacher."),
     ] = None,
-    dtype: Dtype = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 or bfloat16. Default: a suite's scoring.dtype, else float32."),
+    ] = None,
 ) -> None:
     """Check that scorers measure anything, and that a teacher has guidance: exit 1 if not."""
     _examine(targets or [], dtype)
 
 
 @numerics()
-def _examine(targets: Sequence[str], dtype: str) -> None:
+def _examine(targets: Sequence[str], dtype: str | None) -> None:
     """Examine what is named, or all scorers, and print what was found; exit 1 if it is wrong."""
     from ddmd_bench.measuring.doctor import examine
     from ddmd_bench.scorers import SCORERS, outside_scorers
     from ddmd_bench.stages.doctor import examine_teacher
 
-    names, teachers = [], []
+    scorers, teachers = list[tuple[str, str]](), []
     for name in split_names(targets) or list(SCORERS):
         if name in SCORERS:
-            names.append(name)
+            scorers.append((name, dtype or FLOAT32))
             continue
         asked = _suite_of(name)
-        names += outside_scorers(asked.suite.all_metrics)
+        own = dtype or asked.suite.scoring.dtype  # as its run examines them
+        scorers += [(scorer, own) for scorer in outside_scorers(asked.suite.all_metrics)]
         teachers.append(asked)
     marks = {True: "ok", False: "WRONG", None: "not checked"}
     wrong = False
@@ -226,8 +232,8 @@ def _examine(targets: Sequence[str], dtype: str) -> None:
             line = f"{finding.scorer}: {finding.check}: {marks[finding.passed]} ({finding.text})"
             console.print(line)
 
-    for name in dict.fromkeys(names):
-        found = examine([name], default_device(), torch_dtype(dtype))
+    for name, computed_in in dict.fromkeys(scorers):
+        found = examine([name], default_device(), torch_dtype(computed_in))
         if not found:
             console.print(f"{name}: reads pixels with no network of its own, nothing to check")
         show(found)

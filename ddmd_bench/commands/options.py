@@ -66,7 +66,6 @@ UntilSettled = Annotated[
         "other commands find that run with --set until_settled={}.",
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="What the scorers compute in: float32 or bfloat16.")]
 
 SOME_FAILED = 3  # the exit code of a run that went to its end without some of its tasks
 
