@@ -120,6 +120,29 @@ def test_wrong_use_of_check_is_no_verdict(
     assert "--why" in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("fetch --metrics mean --set seeds=[0]", "--set: leave it out"),
+        ("fetch --metrics mean --runs runs", "--runs: leave it out"),
+        ("verify a.tar --runs runs --reports r", "--runs: leave it out\n--reports: leave it out"),
+        ("report a.tar --reports r --runs runs", "holds its run:\n--runs: leave it out\n"),
+        ("plan shapes --report r", "--report: give --for METRIC=DIFFERENCE beside it"),
+        ("check shapes --baseline r --expected r", "--expected: leave it out"),
+        ("check shapes --student dmd --against sid --why so", "--why: give --update beside it"),
+        ("check shapes --update --why so --junit a.xml --json", "--junit: leave it out\n--json"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    invoke: Callable[..., Result], arguments: str, said: str
+) -> None:
+    command, *others = arguments.split()
+    result = invoke(command, *others)
+    assert result.exit_code == WRONG.get(command, 2)
+    assert said in result.output
+    assert list(Path.cwd().iterdir()) == []
+
+
 def test_a_stage_names_the_stage_that_must_come_first(
     invoke: Callable[..., Result], write_suite: Callable[[Any], str], tiny: dict
 ) -> None:

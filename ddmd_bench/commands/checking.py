@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from ddmd_bench.commands.options import (
+    LEAVE_OUT,
     Overrides,
     Redo,
     Reports,
@@ -22,6 +23,7 @@ from ddmd_bench.commands.options import (
     console,
     errors,
     raise_problems,
+    refuse_given,
 )
 from ddmd_bench.commands.plans import planned
 from ddmd_bench.commands.running import ALL_STAGES, run_stages
@@ -33,6 +35,9 @@ from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_o
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
     from ddmd_bench.reporting.checked import Checked
+
+# What would be ignored where expected values are written.
+OF_A_VERDICT = ("--baseline", "--student", "--against", "--junit", "--pictures", "--json")
 
 Why = Annotated[str, typer.Option(help="Kept in the file of expected values.")]
 
@@ -52,6 +57,7 @@ class CheckCommand(TyperCommand):
 
 
 def check(
+    ctx: typer.Context,
     suite: SuiteName,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
@@ -82,8 +88,10 @@ def check(
     """
     from ddmd_bench.stages import check as stage
 
+    of_models = any(name is not None for name in (baseline, student, against))
     try:
         with files_told():
+            _refuse_ignored(ctx, update, of_models)
             if junit is not None:
                 require_file(junit, "--junit")
             if pictures is not None:
@@ -94,17 +102,29 @@ def check(
                 _update(suite, set_ or [], Path(runs), expected, why)
                 return
             plan = planned(suite, set_, runs, reports)
-            if baseline is None and student is None and against is None:
-                found = stage.check(plan, expected)
-            else:
+            if of_models:
                 other = None if baseline is None else here(baseline)
                 found = stage.check_models(plan, other, student, against)
+            else:
+                found = stage.check(plan, expected)
             _print_checked(found, plan.suite.name, json_)
             _for_ci(found, plan.suite.name, junit, pictures)
     except BenchError as error:
         errors.print(str(error))
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
     raise typer.Exit(EXIT_CODES[found.status])
+
+
+def _refuse_ignored(ctx: typer.Context, update: bool, of_models: bool) -> None:
+    """Refuse options that say nothing of what is done here."""
+    if update:
+        fact = "--update writes expected values, and checks nothing"
+        refuse_given(ctx, fact, dict.fromkeys(OF_A_VERDICT, LEAVE_OUT))
+    else:
+        refuse_given(ctx, "no expected values are written", {"--why": "give --update beside it"})
+    if of_models:
+        fact = "students are held against each other, and not against expected values"
+        refuse_given(ctx, fact, {"--expected": LEAVE_OUT})
 
 
 def _print_checked(found: Checked, suite: str, as_json: bool) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddmd_bench.commands.display import progress_shown
-from ddmd_bench.commands.options import Overrides, Runs, console, raise_problems, split_names
+from ddmd_bench.commands.options import (
+    LEAVE_OUT,
+    Overrides,
+    Runs,
+    console,
+    raise_problems,
+    refuse_given,
+    split_names,
+)
 from ddmd_bench.errors import BenchError
 from ddmd_bench.run.events import Event
 
@@ -23,6 +31,7 @@ OnItem = Callable[[int, int], None]
 
 
 def fetch(
+    ctx: typer.Context,
     suite: Annotated[str | None, typer.Argument(help="As for run.")] = None,
     metrics: Annotated[
         list[str] | None, typer.Option(help="Instead of a suite: weights for hps_v21,fid ...")
@@ -33,6 +42,9 @@ def fetch(
     """Download and verify all that a suite needs, or the scorers of metrics, to go on offline."""
     if (suite is None) == (metrics is None):
         raise BenchError("fetch: give a suite, or --metrics")
+    if metrics is not None:
+        fact = "--metrics brings the weights of scorers, and reads no suite"
+        refuse_given(ctx, fact, dict.fromkeys(("--set", "--runs"), LEAVE_OUT))
     from ddmd_bench.planning.part import Downloads
     from ddmd_bench.planning.plan import collect_data, suite_downloads
     from ddmd_bench.scorers import scorer_remotes, scorer_weights

@@ -67,6 +67,7 @@ UntilSettled = Annotated[
     ),
 ]
 
+LEAVE_OUT = "leave it out"  # of an option that would be ignored
 SOME_FAILED = 3  # the exit code of a run that went to its end without some of its tasks
 
 P = ParamSpec("P")

@@ -15,6 +15,7 @@ from ddmd_bench.commands.options import (
     SuiteName,
     console,
     raise_problems,
+    refuse_given,
 )
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files import ranks
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def plan(
+    ctx: typer.Context,
     suite: SuiteName,
     set_: Overrides = None,
     runs: Runs = Path("runs"),
@@ -51,6 +53,8 @@ def plan(
     require_folder(reports or REPORTS, "--reports")
     asked = load_suite(suite, set_ or [])
     if for_ is None:
+        fact = "no difference is asked for"
+        refuse_given(ctx, fact, {"--report": "give --for METRIC=DIFFERENCE beside it"})
         _print_plan(asked, runs, reports or REPORTS, verbose=verbose)
     else:
         _print_budget(asked, report or (reports or REPORTS) / asked.name, for_)

@@ -8,6 +8,7 @@ import typer
 
 from ddmd_bench.commands.display import progress_shown
 from ddmd_bench.commands.options import (
+    LEAVE_OUT,
     REPORTS,
     SOME_FAILED,
     Overrides,
@@ -16,6 +17,7 @@ from ddmd_bench.commands.options import (
     SuiteName,
     console,
     errors,
+    refuse_given,
 )
 from ddmd_bench.commands.plans import begun
 from ddmd_bench.run.events import Event
@@ -97,6 +99,7 @@ def _as_made(plan: Plan) -> bool:
 
 
 def report(
+    ctx: typer.Context,
     suite: SuiteName,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
@@ -109,9 +112,11 @@ def report(
 
     Exit 0 written, 3 without a student whose files were changed or cannot be read.
     """
-    from ddmd_bench.reporting.packs import reported_into
+    from ddmd_bench.reporting.packs import is_pack, reported_into
     from ddmd_bench.reporting.runfiles import UNREADABLE
 
+    if is_pack(suite):
+        refuse_given(ctx, f"{suite} is a pack, which holds its run", {"--runs": LEAVE_OUT})
     # An empty report would stand where a whole one may be.
     with begun(suite, set_, runs, reports) as plan:
         reported = reported_into(plan, reports or REPORTS)

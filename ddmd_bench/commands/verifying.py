@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddmd_bench.commands.options import (
+    LEAVE_OUT,
     Overrides,
     Reports,
     Runs,
     RunsAnywhere,
     SuiteName,
     console,
+    refuse_given,
     split_names,
 )
 from ddmd_bench.commands.plans import begun
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 
 def verify(
+    ctx: typer.Context,
     suite: SuiteName,
     set_: Overrides = None,
     runs: RunsAnywhere = "runs",
@@ -33,6 +36,11 @@ def verify(
 
     Exit 0 all as made, 1 not.
     """
+    from ddmd_bench.reporting.packs import is_pack
+
+    if is_pack(suite):
+        fact = f"{suite} is a pack, which holds its run and its report"
+        refuse_given(ctx, fact, dict.fromkeys(("--runs", "--reports"), LEAVE_OUT))
     with begun(suite, set_, runs, reports) as plan:
         raise typer.Exit(1 if _verified(plan) else 0)
 
