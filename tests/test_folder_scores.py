@@ -379,6 +379,11 @@ def test_lines_are_paired_with_images_only_where_their_order_is_beyond_doubt(
         found = read_folder(images, lines, ["std"], order)
         paired = {str(row["file_name"]): row["prompt"] for row in found.rows}
         assert paired == dict(zip(meant, texts, strict=True))
+    table = pd.DataFrame({"file_name": names, "prompt": texts})
+    table.to_csv(tmp_path / "p.csv", index=False)
+    for unordered in (tmp_path / "p.csv", None):  # where an order says nothing
+        with pytest.raises(BenchError, match="--order: of a text file's lines, and none is given"):
+            read_folder(images, unordered, ["std"], "plain")
     for name in names:
         (images / name).rename(images / f"img{int(name[3:-4]):02d}.png")
     assert read_folder(images, lines, ["std"]).rows[10]["file_name"] == "img10.png"

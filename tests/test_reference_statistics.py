@@ -472,6 +472,25 @@ def test_the_images_of_a_published_list_are_a_source(
         built("coco2014_10k", tmp_path / "cut")
 
 
+def test_options_that_say_nothing_of_a_source_are_refused(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data/coco").mkdir(parents=True)
+    (tmp_path / "data/coco/coco10k.zip").write_bytes(b"is not read")
+    row = replace(PROMPT_SOURCES["coco2014_10k"], repository=str(tmp_path))
+    monkeypatch.setitem(PROMPT_SOURCES, "coco2014_10k", row)
+    for source, option in (
+        (str(photographs), "column"),
+        (str(photographs), "split"),
+        ("coco2014_10k", "column"),
+        ("coco2014_10k", "revision"),
+    ):
+        data = DataSource.model_validate({"source": source, option: "x"})
+        with pytest.raises(BenchError, match=f"takes no {option}; leave it out"):
+            build(data, tmp_path / "kept", ["inception"], None, lambda done: None)
+    assert not (tmp_path / "kept" / CARD).exists()
+
+
 def test_what_cannot_be_read_stops_the_build(photographs: Path, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -84,7 +84,7 @@ def iter_encoded_images(data: DataSource, skip: int = 0) -> Iterator[tuple[str, 
     A folder with files of images gives them in the order of their paths, as does the archive of a
     published list of prompts; for Parquet and datasets of the Hub `column` is that of the images.
     """
-    if archive := images_of_prompts(data.source):
+    if archive := images_of_prompts(data):
         yield from _zipped(*archive, skip)
         return
     if not is_local_source(data.source):
@@ -113,12 +113,15 @@ def image_files(data: DataSource) -> list[Path]:
     if not is_local_source(data.source):
         return []
     path = source_path(data)
-    return images_below(path) if path.is_dir() else []
+    files = images_below(path) if path.is_dir() else []
+    if files and data.column is not None:
+        raise BenchError(f"{data.source}: a folder of images takes no column; leave it out")
+    return files
 
 
 def image_containers(data: DataSource) -> list[Path]:
     """The files here that hold many images of a source each; none of a dataset of the Hub."""
-    if archive := images_of_prompts(data.source):
+    if archive := images_of_prompts(data):
         return [archive[0]]
     return parquet_tables(source_path(data)) if is_local_source(data.source) else []
 

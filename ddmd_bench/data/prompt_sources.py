@@ -52,11 +52,12 @@ def prompt_remotes(sources: Iterable[DataSource]) -> list[Remote]:
     return [row.remote for row in rows if row is not None and row.remote is not None]
 
 
-def images_of_prompts(source: str) -> tuple[Path, str] | None:
+def images_of_prompts(data: DataSource) -> tuple[Path, str] | None:
     """The zip that holds a published list's real images, and their pattern in it; if it has any."""
-    row = PROMPT_SOURCES.get(source)
+    row = PROMPT_SOURCES.get(data.source)
     if row is None or row.remote is None or row.images is None:
         return None
+    _refuse_options(data, "a named source")
     ((path,), _) = files_of_hub(row.remote)
     return path, row.images
 

@@ -114,6 +114,8 @@ def read_folder(
         prompts = metadata_of(folder)
     if prompts is not None and not prompts.is_file():
         raise BenchError(f"{prompts}: no such file of prompts")
+    if order is not None and (prompts is None or prompts.suffix.lower() != ".txt"):
+        raise BenchError("--order: of a text file's lines, and none is given; leave it out")
     names = [path.relative_to(folder).as_posix() for path in found]
     readers = [name for name in needed_scorers(metrics) if SCORERS[name].reads_prompts]
     if prompts is None:
