@@ -146,18 +146,18 @@ def test_prompts_are_stripped_and_lines_end_where_files_say(folder: Path) -> Non
     table.to_csv(folder / "p.csv", index=False)
     table.to_csv(folder / "p.tsv", index=False, sep="\t")
     for given in ("p.txt", "p.csv", "p.tsv"):
-        found = read_folder(folder, folder / given, ["prompt_accuracy"])
+        found = read_folder(folder, folder / given, ["hps_v21"])
         by_name = {row["file_name"]: row["prompt"] for row in found.rows}
         assert by_name == dict(zip(names, (text.strip() for text in texts), strict=True))
         assert found.not_listed == ()
     table["category"] = [1, 1, 1, 2, 2, 2]
     table.to_parquet(folder / "p.parquet")
-    found = read_folder(folder, folder / "p.parquet", ["prompt_accuracy"])
+    found = read_folder(folder, folder / "p.parquet", ["hps_v21"])
     assert sorted(row["prompt_set"] for row in found.rows) == [*"111222"]
     table["prompt"] = [*texts[:5], " \u3000"]
     table.to_csv(folder / "p.csv", index=False)
     with pytest.raises(BenchError, match=r"1 of 6 images have an empty prompt, e\.g\. deep/5"):
-        read_folder(folder, folder / "p.csv", ["prompt_accuracy"])
+        read_folder(folder, folder / "p.csv", ["hps_v21"])
     assert len(read_folder(folder, folder / "p.csv", ["std"]).rows) == 6
 
 

@@ -282,7 +282,10 @@ class Recorded:
         self.task = None
         yield workers.Ended(None)
 
-    def end(self, now: bool = False) -> None:
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def end(self) -> None:
         """Nothing runs."""
 
 
