@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -64,6 +66,23 @@ def test_without_a_remedy_it_waits(tmp_path: Path, other: subprocess.Popen[str])
     with locked(tmp_path):
         assert time.monotonic() - start >= 0.3
     killer.wait()
+
+
+@pytest.mark.parametrize("remedy", ["", "Take another"])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    """Lustre without flock: what filelock would take instead, a file, outlives its holder."""
+
+    def without(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    told = r"no locks on this file system \(.*flock.*--runs.*XDG_CACHE_HOME"
+    with pytest.raises(BenchError, match=told), locked(tmp_path, remedy):
+        pass
+    assert not (tmp_path / "lock.json").exists()
 
 
 def test_an_error_inside_lets_go(tmp_path: Path) -> None:

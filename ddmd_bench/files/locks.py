@@ -1,11 +1,13 @@
 """One process at a time in a folder: a lock that ends with its holder, however that ends.
 
 The kernel holds it (flock), so that a process that was killed leaves none behind; beside it stands
-who holds it. On a network file system this needs one that hands locks on, as NFS since version 4.
+who holds it. On a network file system this needs one that hands locks on, as NFS since version 4,
+and Lustre mounted with `flock`; one that has no locks is refused.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import socket
@@ -24,6 +26,7 @@ LOCK = "lock"
 # Waiting for another to encode some prompts ends soon; one that takes hours is not asked for all
 # the time, which a network file system would feel.
 SOON_S, OFTEN_S, SELDOM_S = 1.0, 0.005, 0.25
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 HOLDER = {"host": str, "process": int, "command": str, "since": str}
 
 
@@ -34,13 +37,15 @@ def locked(folder: Path, remedy: str = "") -> Iterator[None]:
 
     folder.mkdir(parents=True, exist_ok=True)
     holder = folder / f"{LOCK}.json"
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(0 if remedy else SOON_S, OFTEN_S)
-    except Timeout:
-        if remedy:
-            raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
-        lock.acquire(-1, SELDOM_S)
+    # Not the soft lock, a mere file, where the kernel has none: it stays when its holder is killed.
+    lock = FileLock(folder / LOCK, fallback_to_soft=False)
+    with _refusing_no_locks(folder):
+        try:
+            lock.acquire(0 if remedy else SOON_S, OFTEN_S)
+        except Timeout:
+            if remedy:
+                raise BenchError(f"{folder} is in use by {_shown(holder)}. {remedy}") from None
+            lock.acquire(-1, SELDOM_S)
     try:
         remove_cut(folder)
         write_json(holder, _this_process())
@@ -63,6 +68,20 @@ def locked_together(folder: Path) -> Iterator[None]:
                 held.enter_context(locked(folder))
         with ranks.together():
             yield
+
+
+@contextmanager
+def _refusing_no_locks(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise BenchError(
+            f"{folder}: no locks on this file system ({error.strerror}), so that two processes "
+            "could write there at once. Mount it with them (Lustre: -o flock; NFS: version 4), or "
+            "take another folder: --runs, or XDG_CACHE_HOME for the cache"
+        ) from error
 
 
 def _this_process() -> dict[str, Any]:
