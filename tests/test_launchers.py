@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ddmd_bench.commands.cli import COMMANDS, READING, SHARING, app
 from ddmd_bench.errors import BenchError
-from ddmd_bench.files.launchers import LAUNCHERS, as_torch_reads
+from ddmd_bench.files.launchers import LAUNCHERS, TORCH, as_torch_reads
 from ddmd_bench.files.ranks import require_own_gpus
 
 ALONE = [command.__name__ for command in COMMANDS if command not in (*READING, *SHARING)]
@@ -124,6 +124,16 @@ def test_torch_is_told_what_other_launchers_set() -> None:
     alone = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
     as_torch_reads(alone)
     assert "RANK" not in alone
+
+
+@pytest.mark.parametrize("launched", [SLURM, MPI])
+def test_what_was_set_before_takes_no_start_apart(launched: dict[str, str]) -> None:
+    """WORLD_SIZE=1 of an image or a profile made each of the processes one that is alone."""
+    preset = {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "7"}
+    environment = {**preset, **launched, "MASTER_ADDR": "node1"}
+    as_torch_reads(environment)
+    told = dict(zip(TORCH, launched.values(), strict=True))
+    assert environment.items() >= {**told, "MASTER_ADDR": "node1", "MASTER_PORT": "7"}.items()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def as_torch_reads(environment: MutableMapping[str, str] = os.environ) -> None:
                 f"{launcher} started several processes, but {theirs} is not set, which says "
                 f"{_MEANING[ours]}. Set it, or start them by torchrun or accelerate launch"
             )
-        environment.setdefault(ours, environment[theirs])
+        # Over what stands there: an image or a shell profile may set WORLD_SIZE=1 for all.
+        environment[ours] = environment[theirs]
     if "MASTER_ADDR" not in environment:
         if environment.get("SLURM_STEP_NUM_NODES", "1") != "1" or launcher != "srun":
             raise BenchError(
