@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,45 @@ def test_a_copy_that_breaks_off_leaves_nothing_half(
             mirrored(f"{URL}/run", tmp_path / "copy")
     assert texts(tmp_path) == {f"there/{name}": text for name, text in FILES.items()}
     assert texts(mirrored(f"{URL}/run", tmp_path / "copy") / "run") == FILES
+
+
+def test_an_error_of_this_machine_is_none_of_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as one of the name, the network or the account."""
+    folder = write(tmp_path / "there", FILES)
+    pushed(folder, f"{URL}/run", quiet)
+
+    def raising(error: OSError) -> Callable[..., Any]:
+        def raises(*_: object, **__: object) -> None:
+            raise error
+
+        return raises
+
+    forbidden = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "copy"))
+    for owner, name, error in (
+        (Path, "mkdir", forbidden),  # of the cache
+        (os, "fsync", OSError(errno.EIO, "Input/output error")),
+        (MemoryFileSystem, "get_file", OSError(errno.EMFILE, "Too many open files")),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, raising(error))
+            with pytest.raises(OSError, match=error.strerror) as raised:
+                mirrored(f"{URL}/run", tmp_path / "copy")
+        assert str(tmp_path / "copy") in str(raised.value.filename)
+
+    monkeypatch.chdir(tmp_path)  # a library may name the whole path of a file
+    write(folder, {"b.txt": "45"})
+    forbidden.filename = str(folder / "b.txt")
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "put_file", raising(forbidden))
+        with pytest.raises(PermissionError):
+            pushed(Path("there"), f"{URL}/run", quiet)
+    forbidden.filename = None  # of an account of the storage
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "put_file", raising(forbidden))
+        with pytest.raises(BenchError, match="the account that its storage asks for"):
+            pushed(Path("there"), f"{URL}/run", quiet)
 
 
 @pytest.mark.parametrize(

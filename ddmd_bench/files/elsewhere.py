@@ -10,6 +10,7 @@ Only what is not there yet is copied. A copy has its name when it is whole.
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,7 +34,8 @@ from ddmd_bench.files.records import (
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 # What a copy was made of, beside it: of each file what its storage said of it.
 COPIED = "copied.json"
-DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # of this machine's own
+# Of this machine, though an error does not say of which file; EIO is one of storages too.
+DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EMFILE)
 Tell = Callable[[int, int], None]  # bytes copied, of so many
 
 
@@ -68,28 +70,28 @@ def _fetch_all(url: str, folder: Path, tell: Tell, *, keep: bool) -> None:
     name = url.rstrip("/").rpartition("/")[2]
     record = folder / f"{name}-{COPIED}"
     before: dict[str, Any] = read_record(record) if record.is_file() else {}
-    with _reached(url) as (storage, root):
-        found = _listed(storage, root)
-        if not found:
-            raise BenchError(f"{url}: nothing is there, neither a file nor a folder with files")
-        places = {
-            require_inside(f"{name}{path.removeprefix(root)}", url): path
-            for path in sorted(found, key=_record_last)
-        }
-        now = {place: content_key(str(found[path])) for place, path in places.items()}
+    storage, root = _reached(url)
+    found = _listed(storage, root, url)
+    if not found:
+        raise BenchError(f"{url}: nothing is there, neither a file nor a folder with files")
+    places = {
+        require_inside(f"{name}{path.removeprefix(root)}", url): path
+        for path in sorted(found, key=_record_last)
+    }
+    now = {place: content_key(str(found[path])) for place, path in places.items()}
 
-        def is_wanted(place: str) -> bool:
-            there = (folder / place).is_file()
-            others = keep and place not in before
-            return not there or not (others or before.get(place) == now[place])
+    def is_wanted(place: str) -> bool:
+        there = (folder / place).is_file()
+        others = keep and place not in before
+        return not there or not (others or before.get(place) == now[place])
 
-        def fetch(path: str) -> None:
-            with written_whole(target[path]) as temporary:
-                storage.get_file(path, str(temporary))
+    def fetch(path: str) -> None:
+        with written_whole(target[path]) as temporary, _asked(url, temporary):
+            storage.get_file(path, str(temporary))
 
-        target = {path: folder / place for place, path in places.items()}
-        wanted = [path for place, path in places.items() if is_wanted(place)]
-        _copy({path: int(found[path].get("size") or 0) for path in wanted}, tell, fetch)
+    target = {path: folder / place for place, path in places.items()}
+    wanted = [path for place, path in places.items() if is_wanted(place)]
+    _copy({path: int(found[path].get("size") or 0) for path in wanted}, tell, fetch)
     for place in {*before} - {*now} if not keep else ():
         with suppress(OSError):  # it is no longer there
             (folder / place).unlink()
@@ -103,30 +105,40 @@ def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int
         for path in sorted(folder.rglob("*"), key=lambda path: _record_last(str(path)))
         if path.is_file() and path.stem != LOCK and not path.name.endswith(".tmp")
     ]
-    with _reached(url) as (storage, root):
-        record = f"{root}/{COPIED}"
-        sent: dict[str, Any] = {}
-        with suppress(ValueError):  # a record that is cut: all is sent again
-            sent = parse_json(storage.cat_file(record)) if storage.isfile(record) else {}
-        there = {path.removeprefix(f"{root}/") for path in _listed(storage, root)}
-        places = {str(path): path.relative_to(folder).as_posix() for path in files}
-        stats = {str(path): path.stat() for path in files}
-        now = {places[path]: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
-        todo = {
-            path: stat.st_size
-            for path, stat in stats.items()
-            if (place := places[path]) not in there or sent.get(place) != now[place]
-        }
+    storage, root = _reached(url)
+    record = f"{root}/{COPIED}"
+    sent = _sent(storage, record, url)
+    there = {path.removeprefix(f"{root}/") for path in _listed(storage, root, url)}
+    places = {str(path): path.relative_to(folder).as_posix() for path in files}
+    stats = {str(path): path.stat() for path in files}
+    now = {places[path]: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+    todo = {
+        path: stat.st_size
+        for path, stat in stats.items()
+        if (place := places[path]) not in there or sent.get(place) != now[place]
+    }
 
-        def put(path: str) -> None:
-            target = f"{root}/{places[path]}"
+    def put(path: str) -> None:
+        target = f"{root}/{places[path]}"
+        with _asked(url, Path(path)):
             storage.makedirs(target.rpartition("/")[0], exist_ok=True)
             storage.put_file(path, target)
 
-        _copy(todo, tell, put)
-        if todo:
+    _copy(todo, tell, put)
+    if todo:
+        with _asked(url):
             storage.pipe_file(record, json_text(now).encode())
     return len(todo)
+
+
+def _sent(storage: Any, record: str, url: str) -> dict[str, Any]:
+    """What was sent by now, as the record there has it; of one that is cut, nothing."""
+    with _asked(url):
+        text = storage.cat_file(record) if storage.isfile(record) else b"{}"
+    with suppress(ValueError):
+        if isinstance(sent := parse_json(text), dict):
+            return sent
+    return {}
 
 
 def _record_last(path: str) -> tuple[bool, str]:
@@ -142,30 +154,42 @@ def _copy(sizes: Mapping[str, int], tell: Tell, copy: Callable[[str], None]) -> 
         tell(done, total)
 
 
-def _listed(storage: Any, root: str) -> dict[str, dict[str, Any]]:
+def _listed(storage: Any, root: str, url: str) -> dict[str, dict[str, Any]]:
     """What the storage says of each file, by its path there."""
-    found: dict[str, dict[str, Any]] = storage.find(root, detail=True)
+    with _asked(url):
+        found: dict[str, dict[str, Any]] = storage.find(root, detail=True)
     return {path: info for path, info in found.items() if not path.endswith(f"/{COPIED}")}
 
 
-@contextmanager
-def _reached(url: str) -> Iterator[tuple[Any, str]]:
-    """A storage and the path of a URL on it; what it raises is a sentence."""
+def _reached(url: str) -> tuple[Any, str]:
+    """A storage and the path of a URL on it."""
     import fsspec
 
-    try:
-        storage, root = fsspec.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise BenchError(f"{url}: no way to reach it: {said_by(error)}") from error
-    try:
+    with _asked(url):
+        try:
+            storage, root = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise BenchError(f"{url}: no way to reach it: {said_by(error)}") from error
         storage.invalidate_cache()
-        yield storage, root.rstrip("/")
+    return storage, root.rstrip("/")
+
+
+@contextmanager
+def _asked(url: str, local: Path | None = None) -> Iterator[None]:
+    """What a storage raises is a sentence; what befell this machine's own file stays what it is."""
+    try:
+        yield
     except BenchError:
         raise
     except Exception as error:  # each storage's library has errors of its own
-        if isinstance(error, OSError) and error.errno in DISK:
+        if isinstance(error, OSError) and (error.errno in DISK or _names(error, local)):
             raise
         raise BenchError(
             f"{url}: {said_by(error)}. Look at the name, at the network, and at the account that "
             "its storage asks for (fsspec's documentation of it)"
         ) from error
+
+
+def _names(error: OSError, file: Path | None) -> bool:
+    named = [name for name in (error.filename, error.filename2) if name is not None]
+    return file is not None and os.path.abspath(file) in (os.path.abspath(str(n)) for n in named)
