@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
+from ddmd_bench.files import elsewhere
 from ddmd_bench.files.elsewhere import here, is_elsewhere, mirrored, pulled, pushed
 
 URL = "memory://lab/runs"
@@ -48,6 +49,13 @@ def texts(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file() and not path.name.endswith("copied.json")
     }
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def raises(*_: object, **__: object) -> None:
+        raise error
+
+    return raises
 
 
 FILES = {"train/a/done.json": "{}", "train/a/w.bin": "1", "train/a/x/0.png": "2", "b.txt": "3"}
@@ -106,6 +114,97 @@ def test_what_is_pulled_leaves_what_others_made(tmp_path: Path, storage: Any) ->
     assert "run/train/a/x/0.png" in texts(runs)
 
 
+def work_on(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.utime(path, ns=(2, 2))  # a clock of any steps
+
+
+def test_what_was_pulled_and_worked_on_stays(tmp_path: Path, storage: Any) -> None:
+    """It was replaced once the storage moved; what others made was too, from the second pull on."""
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+    runs = write(tmp_path / "runs", {"run/b.txt": "own"})
+    pulled(f"{URL}/run", runs, quiet)
+    pulled(f"{URL}/run", runs, quiet)
+    work_on(runs / "run/train/a/w.bin", "trained on")
+    for name in FILES:
+        storage.pipe_file(f"/lab/runs/run/{name}", b"moved")
+    pulled(f"{URL}/run", runs, quiet)
+    moved = {f"run/{name}": "moved" for name in FILES}
+    own = {"run/b.txt": "own", "run/train/a/w.bin": "trained on"}
+    assert texts(runs) == {**moved, **own}
+
+
+def test_what_was_sent_back_is_pulled_as_others_go_on_with_it(tmp_path: Path, storage: Any) -> None:
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+    runs = tmp_path / "runs"
+    pulled(f"{URL}/run", runs, quiet)
+    work_on(runs / "run/train/a/w.bin", "trained on")
+    pushed(runs / "run", f"{URL}/run", quiet)
+    storage.pipe_file("/lab/runs/run/train/a/w.bin", b"and on")
+    pulled(f"{URL}/run", runs, quiet)
+    assert texts(runs)["run/train/a/w.bin"] == "and on"
+
+
+@pytest.mark.parametrize("copied", [pulled, mirrored])
+def test_a_copy_that_was_cut_off_goes_on(
+    tmp_path: Path, storage: Any, monkeypatch: pytest.MonkeyPatch, copied: Callable[..., Any]
+) -> None:
+    """Its record came last: a pull took its own for others', a copy began from nothing."""
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+    got: list[str] = []
+    get_file, left = MemoryFileSystem.get_file, 2
+
+    def breaking(self: Any, path: str, *rest: Any, **named: Any) -> None:
+        if len(got) == left:
+            raise ConnectionResetError("the line broke")
+        get_file(self, path, *rest, **named)
+        got.append(path.rpartition("/")[2])
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", breaking)
+    with pytest.raises(BenchError, match="the line broke"):
+        copied(f"{URL}/run", tmp_path / "copy", quiet)
+    assert got == ["b.txt", "w.bin"]
+    storage.pipe_file("/lab/runs/run/b.txt", b"moved")
+    left = 5
+    copied(f"{URL}/run", tmp_path / "copy", quiet)
+    assert got[2:] == ["b.txt", "0.png", "done.json"]
+    assert texts(tmp_path / "copy/run") == {**FILES, "b.txt": "moved"}
+
+
+def test_what_was_copied_is_noted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves no time for it."""
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+    monkeypatch.setattr(elsewhere, "NOTED_EVERY_S", 0.0)
+    noted: list[int] = []
+
+    def tell(done: int, total: int) -> None:
+        record = tmp_path / "copy/run-copied.json"
+        noted.append(len(json.loads(record.read_text())) if record.is_file() else 0)
+
+    pulled(f"{URL}/run", tmp_path / "copy", tell)
+    assert noted == [0, 1, 2, 3]
+
+
+def test_a_record_of_earlier_code_is_read(
+    tmp_path: Path, storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no sizes and times: nothing is copied again, and what may be worked on stays."""
+    pushed(write(tmp_path / "there", FILES), f"{URL}/run", quiet)
+    record = tmp_path / "copy/run-copied.json"
+    mirrored(f"{URL}/run", tmp_path / "copy")
+    earlier = {place: told["of"] for place, told in json.loads(record.read_text()).items()}
+    record.write_text(json.dumps(earlier))
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "get_file", raising(AssertionError("copied again")))
+        mirrored(f"{URL}/run", tmp_path / "copy")
+    record.write_text(json.dumps(earlier))
+    storage.pipe_file("/lab/runs/run/b.txt", b"moved")
+    pulled(f"{URL}/run", tmp_path / "copy", quiet)
+    assert texts(tmp_path / "copy/run") == FILES
+
+
 def test_a_copy_that_breaks_off_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,12 +228,6 @@ def test_an_error_of_this_machine_is_none_of_the_storage(
     """It was told as one of the name, the network or the account."""
     folder = write(tmp_path / "there", FILES)
     pushed(folder, f"{URL}/run", quiet)
-
-    def raising(error: OSError) -> Callable[..., Any]:
-        def raises(*_: object, **__: object) -> None:
-            raise error
-
-        return raises
 
     forbidden = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "copy"))
     for owner, name, error in (

@@ -34,7 +34,7 @@ def push(suite: SuiteName, url: Url, set_: Overrides = None, runs: Runs = Path("
 def pull(suite: SuiteName, url: Url, set_: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Copy a suite's run from other storage into the folder of runs, to go on with it.
 
-    Files that are there, and were not pulled, stay as they are.
+    Files that others made there, or that were worked on since they were pulled, stay as they are.
     """
     name = _name(suite, set_, url)
     with locked(runs / name, _IN_USE), progress_shown(console) as on_event:

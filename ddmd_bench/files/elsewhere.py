@@ -4,7 +4,8 @@ path = here("s3://lab/runs/report.json")        # a copy in the cache
 folder = mirrored("s3://lab/runs/shapes", folder, tell)
 pushed(folder, "s3://lab/runs/shapes", tell)
 
-Only what is not there yet is copied. A copy has its name when it is whole.
+Only what is not there yet is copied. A copy has its name when it is whole; what was copied is noted
+meanwhile, so that one that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,8 +34,10 @@ from ddmd_bench.files.records import (
 )
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
-# What a copy was made of, beside it: of each file what its storage said of it.
 COPIED = "copied.json"
+# Of each file what its storage said of it, and size and time of the copy; first without these.
+COPIED_FORM = {...: ({"of": str, "here": [int]}, str)}
+NOTED_EVERY_S = 30.0  # a record of 100,000 files is some MB
 # Of this machine, though an error does not say of which file; EIO is one of storages too.
 DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EMFILE)
 Tell = Callable[[int, int], None]  # bytes copied, of so many
@@ -62,14 +66,17 @@ def mirrored(url: str, folder: Path, tell: Tell = lambda done, total: None) -> P
 
 
 def pulled(url: str, folder: Path, tell: Tell) -> None:
-    """Copy the folder behind a URL below one of this machine; files that others made there stay."""
+    """Copy the folder behind a URL below one of this machine.
+
+    Files that others made there stay, and those that were worked on since they were copied.
+    """
     _fetch_all(url, folder, tell, keep=True)
 
 
 def _fetch_all(url: str, folder: Path, tell: Tell, *, keep: bool) -> None:
     name = url.rstrip("/").rpartition("/")[2]
     record = folder / f"{name}-{COPIED}"
-    before: dict[str, Any] = read_record(record) if record.is_file() else {}
+    copied = _copied(record)
     storage, root = _reached(url)
     found = _listed(storage, root, url)
     if not found:
@@ -81,21 +88,39 @@ def _fetch_all(url: str, folder: Path, tell: Tell, *, keep: bool) -> None:
     now = {place: content_key(str(found[path])) for place, path in places.items()}
 
     def is_wanted(place: str) -> bool:
-        there = (folder / place).is_file()
-        others = keep and place not in before
-        return not there or not (others or before.get(place) == now[place])
+        if not (folder / place).is_file():
+            return True
+        told = copied.get(place)
+        if keep and (told is None or told["here"] != _state(folder / place)):
+            return False  # others made it, or worked on it
+        return told is None or told["of"] != now[place]
 
-    def fetch(path: str) -> None:
-        with written_whole(target[path]) as temporary, _asked(url, temporary):
-            storage.get_file(path, str(temporary))
+    def fetch(place: str) -> None:
+        with written_whole(folder / place) as temporary, _asked(url, temporary):
+            storage.get_file(places[place], str(temporary))
+        copied[place] = {"of": now[place], "here": _state(folder / place)}
 
-    target = {path: folder / place for place, path in places.items()}
-    wanted = [path for place, path in places.items() if is_wanted(place)]
-    _copy({path: int(found[path].get("size") or 0) for path in wanted}, tell, fetch)
-    for place in {*before} - {*now} if not keep else ():
-        with suppress(OSError):  # it is no longer there
-            (folder / place).unlink()
-    write_json(record, now)
+    wanted = [place for place in places if is_wanted(place)]
+    sizes = {place: int(found[places[place]].get("size") or 0) for place in wanted}
+    _copy(sizes, tell, fetch, lambda: write_json(record, copied))
+    if not keep and (gone := {*copied} - {*now}):
+        for place in gone:
+            with suppress(OSError):  # it is no longer there
+                (folder / place).unlink()
+            del copied[place]
+        write_json(record, copied)
+
+
+def _copied(record: Path) -> dict[str, Any]:
+    """What was copied by now, as the record here has it."""
+    found = read_record(record, COPIED_FORM) if record.is_file() else {}
+    return {k: {"of": v, "here": []} if isinstance(v, str) else v for k, v in found.items()}
+
+
+def _state(path: Path) -> list[int]:
+    """By which it is seen whether somebody has worked on a file."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int:
@@ -124,11 +149,21 @@ def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int
             storage.makedirs(target.rpartition("/")[0], exist_ok=True)
             storage.put_file(path, target)
 
-    _copy(todo, tell, put)
+    _copy(todo, tell, put, lambda: None)
     if todo:
         with _asked(url):
             storage.pipe_file(record, json_text(now).encode())
+        _note_sent(folder, {places[path]: now[places[path]] for path in todo})
     return len(todo)
+
+
+def _note_sent(folder: Path, sent: Mapping[str, list[int]]) -> None:
+    """What was pulled, worked on and sent back is no longer here alone: `pulled` may replace it."""
+    record = folder.parent / f"{folder.name}-{COPIED}"
+    copied = _copied(record)
+    own = {f"{folder.name}/{place}": {"of": "", "here": state} for place, state in sent.items()}
+    if known := {place: told for place, told in own.items() if place in copied}:
+        write_json(record, copied | known)
 
 
 def _sent(storage: Any, record: str, url: str) -> dict[str, Any]:
@@ -146,12 +181,27 @@ def _record_last(path: str) -> tuple[bool, str]:
     return path.endswith(f"/{DONE}"), path
 
 
-def _copy(sizes: Mapping[str, int], tell: Tell, copy: Callable[[str], None]) -> None:
-    done, total = 0, sum(sizes.values())
-    for path, size in sizes.items():
-        copy(path)
-        done += size
-        tell(done, total)
+def _copy(
+    sizes: Mapping[str, int],
+    tell: Tell,
+    copy: Callable[[str], None],
+    note: Callable[[], None],
+) -> None:
+    """Copy one after the other; what was copied is noted meanwhile, and whatever ends it."""
+    done, total, noted = 0, sum(sizes.values()), time.monotonic()
+    try:
+        for name, size in sizes.items():
+            copy(name)
+            done += size
+            tell(done, total)
+            if time.monotonic() - noted >= NOTED_EVERY_S:
+                note()
+                noted = time.monotonic()
+    except BaseException:
+        with suppress(BenchError, OSError):  # what ended it is what is told
+            note()
+        raise
+    note()
 
 
 def _listed(storage: Any, root: str, url: str) -> dict[str, dict[str, Any]]:
