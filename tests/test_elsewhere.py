@@ -205,6 +205,65 @@ def test_a_record_of_earlier_code_is_read(
     assert texts(tmp_path / "copy/run") == FILES
 
 
+@pytest.mark.parametrize("gone", ["train/a/w.bin", "train"])
+def test_what_vanishes_while_it_is_pushed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """A run under way removes checkpoints and parts; the storage was said not to be reached."""
+    folder = write(tmp_path / "run", FILES)
+    put_file = MemoryFileSystem.put_file
+
+    def vanishing(self: Any, path: str, *rest: Any, **named: Any) -> None:
+        for place in (folder / gone, *(folder / gone).rglob("*")):
+            if place.is_file():
+                place.unlink()
+        put_file(self, path, *rest, **named)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", vanishing)
+    left = {name: text for name, text in FILES.items() if not name.startswith(gone)}
+    assert pushed(folder, f"{URL}/run", quiet) == len(left)
+    assert texts(mirrored(f"{URL}/run", tmp_path / "copy") / "run") == left
+    assert pushed(folder, f"{URL}/run", quiet) == 0
+
+
+@pytest.mark.parametrize("ends", [ConnectionResetError("the line broke"), KeyboardInterrupt()])
+def test_a_push_that_was_cut_off_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    """Its record came last: all was sent again."""
+    folder = write(tmp_path / "run", FILES)
+    put: list[str] = []
+    put_file, left = MemoryFileSystem.put_file, 3
+
+    def breaking(self: Any, path: str, *rest: Any, **named: Any) -> None:
+        if len(put) == left:
+            raise ends
+        put_file(self, path, *rest, **named)
+        put.append(path.rpartition("/")[2])
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", breaking)
+    with pytest.raises((BenchError, KeyboardInterrupt)):
+        pushed(folder, f"{URL}/run", quiet)
+    left = 9
+    assert pushed(folder, f"{URL}/run", quiet) == 1
+    assert put == ["b.txt", "w.bin", "0.png", "done.json"]
+
+
+def test_what_was_pushed_is_noted_meanwhile(
+    tmp_path: Path, storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "run", FILES)
+    monkeypatch.setattr(elsewhere, "NOTED_EVERY_S", 0.0)
+    noted: list[int] = []
+
+    def tell(done: int, total: int) -> None:
+        record = "/lab/runs/run/copied.json"
+        noted.append(len(json.loads(storage.cat_file(record))) if storage.isfile(record) else 0)
+
+    pushed(folder, f"{URL}/run", tell)
+    assert noted == [0, 1, 2, 3]
+
+
 def test_a_copy_that_breaks_off_leaves_nothing_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

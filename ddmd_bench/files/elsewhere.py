@@ -124,37 +124,46 @@ def _state(path: Path) -> list[int]:
 
 
 def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int:
-    """Copy a folder's files to where a URL leads; how many were not there yet."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"), key=lambda path: _record_last(str(path)))
-        if path.is_file() and path.stem != LOCK and not path.name.endswith(".tmp")
-    ]
+    """Copy a folder's files to where a URL leads; how many were not there yet.
+
+    What a run that is under way removes meanwhile is left out.
+    """
+    states = _states(folder)
     storage, root = _reached(url)
     record = f"{root}/{COPIED}"
-    sent = _sent(storage, record, url)
     there = {path.removeprefix(f"{root}/") for path in _listed(storage, root, url)}
-    places = {str(path): path.relative_to(folder).as_posix() for path in files}
-    stats = {str(path): path.stat() for path in files}
-    now = {places[path]: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
-    todo = {
-        path: stat.st_size
-        for path, stat in stats.items()
-        if (place := places[path]) not in there or sent.get(place) != now[place]
-    }
+    sent = {k: state for k, state in _sent(storage, record, url).items() if k in there}
+    own = dict[str, list[int]]()  # of those, what was sent now
 
-    def put(path: str) -> None:
-        target = f"{root}/{places[path]}"
-        with _asked(url, Path(path)):
-            storage.makedirs(target.rpartition("/")[0], exist_ok=True)
-            storage.put_file(path, target)
+    def put(place: str) -> None:
+        target, path = f"{root}/{place}", folder / place
+        try:
+            with _asked(url, path):
+                storage.makedirs(target.rpartition("/")[0], exist_ok=True)
+                storage.put_file(str(path), target)
+        except FileNotFoundError:  # of this machine: it is gone
+            return
+        sent[place] = own[place] = states[place]
 
-    _copy(todo, tell, put, lambda: None)
-    if todo:
+    def note() -> None:
+        _note_sent(folder, own)
         with _asked(url):
-            storage.pipe_file(record, json_text(now).encode())
-        _note_sent(folder, {places[path]: now[places[path]] for path in todo})
-    return len(todo)
+            storage.pipe_file(record, json_text(sent).encode())
+
+    todo = {place: state[0] for place, state in states.items() if sent.get(place) != state}
+    if todo:
+        _copy(todo, tell, put, note)
+    return len(own)
+
+
+def _states(folder: Path) -> dict[str, list[int]]:
+    """The state of each file of a folder that no process is writing, by its place there."""
+    states = {}
+    for path in sorted(folder.rglob("*"), key=lambda path: _record_last(str(path))):
+        if path.is_file() and path.stem != LOCK and not path.name.endswith(".tmp"):
+            with suppress(FileNotFoundError):  # it is gone
+                states[path.relative_to(folder).as_posix()] = _state(path)
+    return states
 
 
 def _note_sent(folder: Path, sent: Mapping[str, list[int]]) -> None:
