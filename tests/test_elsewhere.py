@@ -19,6 +19,7 @@ from ddmd_bench.commands.cli import app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files import elsewhere
 from ddmd_bench.files.elsewhere import here, is_elsewhere, mirrored, pulled, pushed
+from ddmd_bench.run import progress
 
 URL = "memory://lab/runs"
 
@@ -334,6 +335,19 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, storage: Any) -> None:
 
 def command(*arguments: object) -> Result:
     return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_a_run_that_goes_on_here_alone_is_none_there(
+    tmp_path: Path, storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its progress was pushed, and `watch` there waited for it without end."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(json.dumps(TINY))
+    write(Path("runs/tiny"), {**FILES, progress.FILE: "{}"})
+    result = command("push", "tiny.yaml", URL)
+    assert result.exit_code == 0, result.output
+    assert "4 files that were not there" in result.output
+    assert not storage.exists(f"/lab/runs/tiny/{progress.FILE}")
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from ddmd_bench.commands.options import Overrides, Runs, SuiteName, console
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.elsewhere import Tell, is_elsewhere, pulled, pushed
 from ddmd_bench.files.locks import locked
+from ddmd_bench.run import progress
 from ddmd_bench.run.events import Event, OnEvent
 
 Url = Annotated[str, typer.Argument(help="Of what holds runs there: s3://lab/runs.")]
@@ -27,7 +28,9 @@ def push(suite: SuiteName, url: Url, set_: Overrides = None, runs: Runs = Path("
     if not (runs / name).is_dir():
         raise BenchError(f"{runs / name}: no run of this suite is there. Name the folder: --runs")
     with progress_shown(console) as on_event:
-        sent = pushed(runs / name, _below(url, name), _told(on_event, f"push {name}, MB"))
+        tell = _told(on_event, f"push {name}, MB")
+        # Of a run that goes on here alone: `watch` there would wait for it.
+        sent = pushed(runs / name, _below(url, name), tell, but=(progress.FILE,))
     console.print(f"pushed: {_below(url, name)}, {sent} files that were not there")
 
 

@@ -14,7 +14,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,14 @@ def _state(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def pushed(folder: Path, url: str, tell: Tell = lambda done, total: None) -> int:
+def pushed(
+    folder: Path, url: str, tell: Tell = lambda done, total: None, but: Collection[str] = ()
+) -> int:
     """Copy a folder's files to where a URL leads; how many were not there yet.
 
-    What a run that is under way removes meanwhile is left out.
+    but: what is of this machine alone. What a run removes meanwhile is left out too.
     """
-    states = _states(folder)
+    states = {place: state for place, state in _states(folder).items() if place not in but}
     storage, root = _reached(url)
     record = f"{root}/{COPIED}"
     there = {path.removeprefix(f"{root}/") for path in _listed(storage, root, url)}
