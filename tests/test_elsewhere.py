@@ -206,6 +206,23 @@ def test_a_record_of_earlier_code_is_read(
     assert texts(tmp_path / "copy/run") == FILES
 
 
+def test_what_links_lead_to_is_pushed(tmp_path: Path) -> None:
+    """A stage that lay on a larger disk was left out, and nothing said so."""
+    folder = write(tmp_path / "run", {"b.txt": "3"})
+    large = write(tmp_path / "large", {"a/0.png": "2", "w.bin": "1"})
+    (folder / "generate").symlink_to(large)
+    (folder / "w.bin").symlink_to(large / "w.bin")
+    (folder / "itself").symlink_to(folder)
+    (large / "back").symlink_to(folder)
+    assert pushed(folder, f"{URL}/run", quiet) == 4
+    left = {"b.txt": "3", "w.bin": "1", "generate/a/0.png": "2", "generate/w.bin": "1"}
+    assert texts(mirrored(f"{URL}/run", tmp_path / "copy") / "run") == left
+    (folder / "w.bin").unlink()
+    large.rename(tmp_path / "away")
+    with pytest.raises(BenchError, match=r"generate: a link to what is not there, .*large\. Mount"):
+        pushed(folder, f"{URL}/run", quiet)
+
+
 @pytest.mark.parametrize("gone", ["train/a/w.bin", "train"])
 def test_what_vanishes_while_it_is_pushed_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str

@@ -161,11 +161,35 @@ def pushed(
 def _states(folder: Path) -> dict[str, list[int]]:
     """The state of each file of a folder that no process is writing, by its place there."""
     states = {}
-    for path in sorted(folder.rglob("*"), key=lambda path: _record_last(str(path))):
-        if path.is_file() and path.stem != LOCK and not path.name.endswith(".tmp"):
+    for path in sorted(_files(folder), key=lambda path: _record_last(str(path))):
+        if path.stem != LOCK and not path.name.endswith(".tmp"):
             with suppress(FileNotFoundError):  # it is gone
                 states[path.relative_to(folder).as_posix()] = _state(path)
     return states
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files of a folder, and of what links lead to: a stage may lie on another disk."""
+    for at, folders, names in os.walk(folder, onerror=_raise_unless_gone, followlinks=True):
+        folders[:] = [name for name in folders if not _leads_back(Path(at, name))]
+        for path in (Path(at, name) for name in names):
+            if path.is_file():
+                yield path
+            elif path.is_symlink() and not path.exists():
+                raise BenchError(
+                    f"{path}: a link to what is not there, {path.readlink()}. Mount that disk, or "
+                    "remove the link"
+                )
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, below which all would come again."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
 
 
 def _note_sent(folder: Path, sent: Mapping[str, list[int]]) -> None:
