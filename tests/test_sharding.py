@@ -14,12 +14,14 @@ import torch
 from on_ranks import Ended, on_ranks
 from test_ranks import make_training, trained
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.files import ranks
 from ddmd_bench.students.networks import Network, bottleneck_features, make_networks
 from ddmd_bench.students.sharding import is_part, whole
 from ddmd_bench.suite.settings import Model, TrainSettings
+from ddmd_bench.training.optimizers import Stepper
 from ddmd_bench.training.update import Training
 
 REPOSITORIES = {"sdxl": tiny_sdxl, "lumina2": tiny_lumina2}
@@ -110,7 +112,9 @@ def held_bytes(training: Training) -> int:
     """Of weights and of optimizer states, a rank's own."""
     held: list[Any] = [p for n in training.networks.values() for p in n.module.parameters()]
     for stepper in training.steppers.values():
-        held += [v for state in stepper.optimizer.state.values() for v in (state or {}).values()]
+        for optimizer in (stepper.optimizer, stepper.own):
+            states = optimizer.state.values() if optimizer else ()
+            held += [v for state in states for v in (state or {}).values()]
     return sum((v.to_local() if is_part(v) else v).nbytes for v in held if isinstance(v, Tensor))
 
 
@@ -147,6 +151,28 @@ def test_a_checkpoint_belongs_to_no_number_of_ranks(sharding: str, tmp_path: Pat
     # Half of everything, or the teacher, two networks and their average whole beside half of the
     # states: 4 + 2 * 2 / 2 of 4 + 2 * 2 networks.
     assert held / one_held == pytest.approx({"weights": 0.5, "optimizer": 0.75}[sharding], abs=0.01)
+
+
+def test_states_are_loaded_once_beside_their_parameters() -> None:
+    """On a GPU that is made up: a fused step takes its count there alone."""
+    torch.distributed.init_process_group(store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with FakeTensorMode():
+            parameter = torch.nn.Parameter(torch.empty(3, 2, device="cuda"))
+            settings = TrainSettings.model_validate({"sharding": "optimizer"})
+            stepper = Stepper([([parameter], 1e-3)], settings)
+            moments = {name: torch.zeros(3, 2) for name in ("exp_avg", "exp_avg_sq")}
+            groups = torch.optim.Optimizer.state_dict(stepper.optimizer)["param_groups"]
+            states = {0: {"step": torch.tensor(7.0), **moments}}
+            stepper.load_state({"state": states, "param_groups": groups})
+    finally:
+        torch.distributed.destroy_process_group()
+    assert stepper.own is not None
+    (loaded,) = stepper.own.state.values()
+    assert {name: value.device for name, value in loaded.items()} == dict.fromkeys(
+        ["step", *moments], parameter.device
+    )
+    assert not stepper.optimizer.state
 
 
 def on_two_machines(names: list[str]) -> Any:

@@ -50,6 +50,8 @@ class Stepper:
         self.rates = [rate for parameters, rate in rows if parameters]
         groups_ = [{"params": parameters, "lr": rate} for parameters, rate in rows if parameters]
         self.optimizer = OPTIMIZERS[settings.optimizer](groups_, settings)
+        # Of ZeRO the one that has this rank's states, and steps.
+        self.own: torch.optim.Optimizer | None = getattr(self.optimizer, "optim", None)
         self.parameters = [p for parameters, _ in rows for p in parameters]
         self.settings = settings
 
@@ -100,6 +102,12 @@ class Stepper:
             for index, values in state["state"].items()
         }
         self.optimizer.load_state_dict({**state, "state": found})
+        if self.own is not None:
+            # ZeRO has loaded them into itself too, where no step reads them.
+            self.optimizer.state.clear()
+            for parameter, values in self.own.state.items():
+                # It leaves the count on the CPU; a fused step takes it beside the parameter alone.
+                values["step"] = values["step"].to(parameter.device)
 
 
 def _whole_norm(norm: Tensor) -> Tensor:
