@@ -153,6 +153,35 @@ def test_a_checkpoint_belongs_to_no_number_of_ranks(sharding: str, tmp_path: Pat
     assert held / one_held == pytest.approx({"weights": 0.5, "optimizer": 0.75}[sharding], abs=0.01)
 
 
+def gathered_twice() -> tuple[Any, Any]:
+    """An optimizer's state as a checkpoint has it, and as ZeRO itself gathers it."""
+    torch.manual_seed(ranks.number())
+    conv = torch.empty(8, 4, 3, 3).to(memory_format=torch.channels_last)
+    of_groups = [[conv, torch.empty(()), torch.empty(7)], [torch.empty(5, 3), torch.empty(2)]]
+    groups = [[torch.nn.Parameter(torch.zeros_like(p)) for p in group] for group in of_groups]
+    settings = TrainSettings.model_validate({"sharding": "optimizer"})
+    stepper = Stepper([(groups[0], 1e-3), (groups[1], 1e-2)], settings)
+    for parameter in stepper.parameters[:-1]:  # the last one has no state
+        parameter.grad = torch.randn_like(parameter)
+    ranks.sum_gradients(stepper.parameters)
+    stepper.step()
+    zero: Any = stepper.optimizer
+    found, _ = copy.deepcopy(stepper.state()), zero.consolidate_state_dict()
+    return found, zero.state_dict() if ranks.is_first() else {}
+
+
+def test_states_are_gathered_as_zero_gathers_them() -> None:
+    (found, expected), (of_second, _) = on_ranks(2, gathered_twice)
+    assert [*found] == [*expected]
+    assert found["param_groups"] == expected["param_groups"]
+    assert [*found["state"]] == [*expected["state"]] == [0, 1, 2, 3]
+    for key, value in tensors(expected).items():
+        assert torch.equal(tensors(found)[key], value), key
+        assert tensors(found)[key].stride() == value.stride(), key
+    assert tensors(found).keys() == tensors(expected).keys()
+    assert of_second == {}
+
+
 def test_states_are_loaded_once_beside_their_parameters() -> None:
     """On a GPU that is made up: a fused step takes its count there alone."""
     torch.distributed.init_process_group(store=torch.distributed.HashStore(), rank=0, world_size=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,12 +87,13 @@ class Stepper:
 
     def state(self) -> dict[str, Any]:
         """The optimizer's states, whole on the first rank; all ranks call it."""
-        consolidate = getattr(self.optimizer, "consolidate_state_dict", None)
-        if consolidate is None:
+        if self.own is None:
             state: dict[str, Any] = whole(self.optimizer.state_dict())
             return state
-        consolidate()
-        return self.optimizer.state_dict() if ranks.is_first() else {}
+        found = _gathered(self.own, self.parameters)
+        # ZeRO's own refuses unless it has gathered the states itself.
+        groups = torch.optim.Optimizer.state_dict(self.optimizer)["param_groups"]
+        return {"state": found, "param_groups": groups} if ranks.is_first() else {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`, of whole states that all ranks have."""
@@ -108,6 +109,40 @@ class Stepper:
             for parameter, values in self.own.state.items():
                 # It leaves the count on the CPU; a fused step takes it beside the parameter alone.
                 values["step"] = values["step"].to(parameter.device)
+
+
+def _gathered(
+    own: torch.optim.Optimizer, parameters: Sequence[Tensor]
+) -> dict[int, dict[str, Tensor | None]]:
+    """ZeRO's states by their parameter's number, on the CPU of the first rank; all ranks call it.
+
+    Tensor by tensor: ZeRO's `consolidate_state_dict` pickles all that a rank has, makes a tensor of
+    it byte after byte, and has it on every GPU at once. SDXL's would take an hour.
+    """
+    here = {k: own.state[p] for k, p in enumerate(parameters) if p in own.state}
+    counts = {
+        k: {n: None if v.shape == parameters[k].shape else v.cpu() for n, v in values.items()}
+        for k, values in here.items()
+    }
+    found = {}
+    for owner, told in enumerate(ranks.gathered(counts)):
+        for k, values in told.items():
+            moments = [name for name, value in values.items() if value is None]
+            sent = {n: _on_first(here.get(k, {}).get(n), parameters[k], owner) for n in moments}
+            found[k] = {**values, **sent}
+    return dict(sorted(found.items()))
+
+
+def _on_first(value: Tensor | None, parameter: Tensor, owner: int) -> Tensor | None:
+    """A state of its parameter's shape, which its owner has: on the first rank's CPU, else None."""
+    if owner != 0:
+        # As a step sends the parameter itself; in its order of bytes on all ranks.
+        sent = torch.empty_like(parameter, requires_grad=False)
+        if value is not None:
+            sent.copy_(value)
+        torch.distributed.broadcast(sent, owner)
+        value = sent
+    return value.cpu() if value is not None and ranks.is_first() else None
 
 
 def _whole_norm(norm: Tensor) -> Tensor:
