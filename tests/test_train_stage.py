@@ -28,11 +28,13 @@ from ddmd_bench.files.records import FAILED, read_done, read_json
 from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning import training as training_plan
 from ddmd_bench.planning.plan import Plan, make_plan
+from ddmd_bench.scorers import loaded
 from ddmd_bench.stages.generate import SOURCES
 from ddmd_bench.stages.train import train
 from ddmd_bench.students.seeded import BEST
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.training.course import CHECKPOINT, Course
+from ddmd_bench.training.evaluation import Evaluator, leave_room
 from ddmd_bench.training.finite import NotFinite
 from ddmd_bench.training.update import Training
 
@@ -115,6 +117,27 @@ def test_a_lora_student_is_sampled_as_it_was_evaluated(planned: Planner) -> None
     table = pd.read_parquet(folder / "evaluations.parquet")
     last = table[(table["metric"] == "saturation") & (table["iteration"] == 4)]
     assert last["value"].tolist() == pytest.approx([sum(shares) / 3], rel=1e-6)
+
+
+@pytest.mark.parametrize(("device", "num"), [("cuda", 0), ("cpu", 1)])
+def test_evaluations_leave_a_gpu_to_the_updates(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch, device: str, num: int
+) -> None:
+    """As if the training were there, also where an evaluation fails."""
+    plan = planned("evaluation={at: [0], num_prompts: 3, metrics: [prompt_accuracy]}")
+    monkeypatch.setattr("ddmd_bench.training.course.leave_room", lambda _: leave_room(device))
+    loaded.cache_clear()
+
+    def ended(self: Training, iteration: int) -> dict[str, float]:
+        raise BenchError(f"{loaded.cache_info().currsize} scorers")
+
+    monkeypatch.setattr(Training, "update", ended)
+    with pytest.raises(BenchError, match=f"{num} scorers"):
+        train(plan, plan.task("train", "dmd", 0), quiet)
+    monkeypatch.setattr(Evaluator, "_value", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(plan, plan.task("train", "dmd", 0), quiet)
+    assert loaded.cache_info().currsize == num
 
 
 # Failure

@@ -20,7 +20,7 @@ from ddmd_bench.objective.methods import METHODS
 from ddmd_bench.planning.sharding import settings_on_ranks
 from ddmd_bench.suite.settings import TrainSettings
 from ddmd_bench.training.course import CHECKPOINT, Course
-from ddmd_bench.training.evaluation import Evaluator
+from ddmd_bench.training.evaluation import Evaluator, leave_room
 from ddmd_bench.training.trackers import tracked
 from ddmd_bench.training.update import Training
 
@@ -41,6 +41,7 @@ def train(plan: Plan, task: Task, progress: Progress) -> None:
 def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) -> None:
     suite = plan.suite
     method = METHODS[suite.students[task.student].method or ""]
+    leave_room(default_device())  # this process may have scored others
     reset_peak_memory()
     with ranks.together():
         if ranks.is_first():

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ddmd_bench.errors import BenchError, Unreadable, said_by
 from ddmd_bench.files import ranks
-from ddmd_bench.files.memory import return_memory
 from ddmd_bench.files.provenance import peak_memory_gib, provenance
 from ddmd_bench.files.records import FAILED, mark_done, remove_cut, write_json, write_whole
 from ddmd_bench.files.saving import save_checkpoint, save_tensors
@@ -23,7 +22,13 @@ from ddmd_bench.files.tensors import read_torch
 from ddmd_bench.students.networks import load_student
 from ddmd_bench.students.seeded import BEST, WEIGHTS
 from ddmd_bench.students.sharding import is_part
-from ddmd_bench.training.evaluation import Evaluator, best_row, evaluations_table, history_rows
+from ddmd_bench.training.evaluation import (
+    Evaluator,
+    best_row,
+    evaluations_table,
+    history_rows,
+    leave_room,
+)
 from ddmd_bench.training.finite import NotFinite, require_finite_weights
 from ddmd_bench.training.update import Training
 
@@ -132,13 +137,15 @@ class Course:
 
     def _evaluated(self, evaluator: Evaluator, state: dict[str, Tensor]) -> dict[str, float]:
         iteration, training = len(self.rows), self.training
-        # Loaded as for its images: the one in training computes in another precision, unfused.
-        images = evaluator.drawn(
-            load_student(training.backend, training.settings, state, training.device)
-        )
-        values = evaluator.values_of(images)
+        try:
+            # Loaded as for its images: the one in training computes in another precision, unfused.
+            images = evaluator.drawn(
+                load_student(training.backend, training.settings, state, training.device)
+            )
+            values = evaluator.values_of(images)
+        finally:
+            leave_room(training.device)
         write_whole(self.folder / PICTURES / f"{iteration:07}.webp", evaluator.pictures_of(images))
-        return_memory()
         self.history += history_rows(iteration, values)
         best = self.best()
         if best is not None and best["iteration"] == iteration:

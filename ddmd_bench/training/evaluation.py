@@ -21,12 +21,13 @@ from ddmd_bench.backends import Backend
 from ddmd_bench.data.images import ImageId, as_picture, as_pictures, image_ids, strip_of
 from ddmd_bench.data.prompts import Prompt, head_in_proportion, pictured
 from ddmd_bench.files.decoding import Unusable, refuse_blank
-from ddmd_bench.files.memory import AtOnce
+from ddmd_bench.files.memory import AtOnce, return_memory
 from ddmd_bench.files.records import finite_or_none
 from ddmd_bench.measuring.aggregates import aggregate, counted
 from ddmd_bench.measuring.features import features_of
 from ddmd_bench.measuring.measure import Images, Measured, measure
 from ddmd_bench.measuring.reference import find_statistics, load_reference
+from ddmd_bench.measuring.turns import let_go
 from ddmd_bench.objective.terms import Denoise
 from ddmd_bench.scorers import METRICS
 from ddmd_bench.stats.frechet import RealFeatures
@@ -131,6 +132,17 @@ class Evaluator:
         images = tuple(self._images(self.suite.reference.images_per_prompt))
         extractors = tuple(sorted(name for name in wanted if name))
         return _real_features(draw_real, images, extractors)[extractor]
+
+
+def leave_room(device: str) -> None:
+    """Scorers out of the memory of a GPU, which updates fill.
+
+    On a CPU they stay: small trainings alone run there, and would load them at each evaluation.
+    """
+    if device == "cpu":
+        return_memory()
+    else:
+        let_go()
 
 
 def _or_none(images: Images, row: int) -> Image | None:
