@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ddmd_bench.files.records import read_done
 from ddmd_bench.measuring import feature_parts, measure
 from ddmd_bench.planning.plan import Plan, make_plan
 from ddmd_bench.run import together
+from ddmd_bench.stages import train
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.training.course import Course
 
@@ -111,6 +113,30 @@ def test_torchrun_does_one_run_with_two_processes(
 def weights_of(plan: Plan) -> torch.Tensor:
     state = load_file(plan.task("train", "dmd", 0).folder / "student.safetensors")
     return torch.cat([state[name].flatten() for name in sorted(state)])
+
+
+@contextmanager
+def unreachable(*_: Any) -> Iterator[None]:
+    """A tracker, which the first rank alone has."""
+    if ranks.is_first():
+        raise OSError("no network")
+    yield
+
+
+def resumed_with_a_tracker(suite: str, runs: Path) -> str:
+    """What a rank raises where a training goes on and the tracker of the first cannot begin."""
+    train.tracked = unreachable  # type: ignore[assignment]
+    Course.resume = lambda course: course.rows.append({})  # type: ignore[method-assign]
+    Course.advance = lambda course: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    plan = make_plan(load_suite(suite, []), runs, runs)
+    with pytest.raises(Exception) as found:  # noqa: PT011 - any kind
+        train.train(plan, plan.task("train", "dmd", 0), lambda *_: None)
+    return f"{type(found.value).__name__}: {found.value}"
+
+
+@pytest.mark.long
+def test_a_tracker_that_fails_ends_all_before_an_update(suite: str, tmp_path: Path) -> None:
+    assert on_ranks(2, resumed_with_a_tracker, suite, tmp_path) == ["OSError: no network"] * 2
 
 
 def killed_on_the_way(given: list[str]) -> tuple[int, str, str]:

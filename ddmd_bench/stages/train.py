@@ -6,6 +6,7 @@ All ranks update; the first alone evaluates, logs and writes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,10 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
     folder = task.folder / "tracking"
     trackers = suite.trackers if ranks.is_first() else []
     tracking = tracked(trackers, folder, suite.name, task.label, config)
-    with stops_when_it_may() as stop_asked, tracking as log:
+    with ExitStack() as stack:
+        stop_asked = stack.enter_context(stops_when_it_may())
+        with ranks.together():
+            log = stack.enter_context(tracking)
         if not course.rows and not course.history:
             values = course.evaluate()
             with ranks.together():
