@@ -189,6 +189,21 @@ def test_a_request_to_stop_leaves_a_checkpoint(
     assert seen == [4, 5, 6]
 
 
+def test_a_request_to_stop_in_the_last_update_ends_more_than_the_training(
+    planned: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned("stopped", "train.num_iterations=1")
+    task = plan.task("train", "dmd", 0)
+    monkeypatch.setattr(stopping._Request, "asked", False)
+
+    def ask(done: int, total: int) -> None:
+        stopping._Request.asked = True
+
+    with pytest.raises(stopping.Stopped):
+        train(plan, task, ask)
+    assert task.complete()
+
+
 # Images and scores
 
 # Ends itself with SIGKILL, as no handler can catch: amid the images, or with all but done.json.

@@ -81,6 +81,8 @@ def _train(plan: Plan, task: Task, settings: TrainSettings, progress: Progress) 
             if stops:
                 raise Stopped
     course.finish()
+    if ranks.anyone(stop_asked()):  # too late for a checkpoint; no other task begins
+        raise Stopped
 
 
 def _too_large(settings: TrainSettings, checkpoint: Path) -> str:
