@@ -44,13 +44,15 @@ def test_the_estimate_is_what_is_held(
         {"batch_size": 4, "ema": ema, "lora_rank": lora_rank, "precision": precision}
     )
     training = Training(backend, METHODS[method], settings, seed=0, device="cpu")
-    for stepper in training.steppers.values():
+    held = list[int]()
+    for stepper in [*training.steppers.values()] * 2:  # a first step makes the states
         for parameter in stepper.parameters:
             parameter.grad = torch.zeros_like(parameter)
+        held.append(held_bytes(training))
         stepper.step()
     told = training_bytes(facts_of(backend), METHODS[method], settings, backend.lora_targets)
     # An optimizer also counts its steps, a number for each tensor.
-    assert told.memory.each() == pytest.approx(held_bytes(training), rel=0.01)
+    assert told.memory.each() == pytest.approx(max(held), rel=0.01)
 
 
 def facts_of(backend: Backend) -> Facts:

@@ -45,7 +45,7 @@ class TrainingMemory(NamedTuple):
     """Bytes that a training holds beside activations, which depend on kernels and checkpointing."""
 
     frozen: int  # weights that are not trained
-    trained: int  # weights that are, their gradients, and the average of the student's
+    trained: int  # weights that are, gradients of one network, and the average of the student's
     states: int  # of the optimizers
     gradients: int  # of one network
     adapters: bool = False  # what is trained is no network's own, and never kept in parts
@@ -88,7 +88,7 @@ def training_bytes(
     return TrainingBytes(
         memory=TrainingMemory(
             frozen,
-            own * (trained * 2 * FLOAT32 + average),
+            own * ((trained + 1) * FLOAT32 + average),  # one network's gradients at once
             own * trained * states,
             own * FLOAT32,
             adapters=settings.lora_rank is not None,

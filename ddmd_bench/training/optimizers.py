@@ -82,8 +82,9 @@ class Stepper:
         return float(total)
 
     def step(self) -> None:
-        """Apply the gradients."""
+        """Apply the gradients, and forget them: the other network's have their room."""
         self.optimizer.step()
+        self.clear()
 
     def state(self) -> dict[str, Any]:
         """The optimizer's states, whole on the first rank; all ranks call it."""
