@@ -372,6 +372,23 @@ def test_the_same_study_is_finished_and_another_is_refused(
     assert again["study"] == json.loads(before)["study"]
 
 
+def test_a_study_of_images_that_were_drawn_anew_is_another(tmp_path: Path) -> None:
+    """The pictures of the page stay, so does the key that says what they are."""
+    asked = Asked(STUDENTS, 4, 2, 2, "ranking", False, 0, None)
+    run, prompts = drawn_run(tmp_path, 4)
+
+    def make_again(drawn: str) -> None:
+        run.students["green"][0].done["generate"] = {"key": drawn}
+        make_study(run, prompts, asked, words_of([]), tmp_path / "study", lambda d, t: None)
+
+    make_again("before")
+    before = (tmp_path / "study" / "key.json").read_bytes()
+    make_again("before")
+    with pytest.raises(BenchError, match="holds another study, of earlier images of green"):
+        make_again("after a retraining")
+    assert (tmp_path / "study" / "key.json").read_bytes() == before
+
+
 def test_a_study_is_made_of_a_report_too(tiny_run: tuple[str, Path], tmp_path: Path) -> None:
     """Of the images that it shows, and of no others."""
     report = tiny_run[1].parent / "reports" / "tiny"

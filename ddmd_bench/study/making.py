@@ -88,7 +88,8 @@ def make_study(
         [asdict(asked), run.fingerprint, run.suite.name, [p.prompt_id for p in chosen]]
     )
     with locked(output, "Wait until that has ended, or choose another folder"):
-        key = _known(output, made_of)
+        drawn = {name: own.done.get("generate", {}).get("key") for name, own in files.items()}
+        key = _known(output, made_of, drawn)
         secret = key["secret"] if key else secrets.token_hex(16)
         generator = np.random.default_rng(seed_of("study", asked.seed, made_of))
         pictures = Pictures(secret)
@@ -110,10 +111,7 @@ def make_study(
             "secret": secret,
             "rule": RULE,
             "students": {
-                name: {
-                    "title": titles_of(run.suite)[name],
-                    "drawn": files[name].done.get("generate", {}).get("key"),  # which images
-                }
+                name: {"title": titles_of(run.suite)[name], "drawn": drawn[name]}  # which images
                 for name in asked.students
             },
             "images": pictures.facts,
@@ -161,7 +159,7 @@ def _size(files: dict[str, StudentFiles], prompts: Sequence[Prompt]) -> tuple[in
     return next(iter(sizes))
 
 
-def _known(output: Path, made_of: str) -> dict[str, Any] | None:
+def _known(output: Path, made_of: str, drawn: dict[str, str | None]) -> dict[str, Any] | None:
     """The key that is there; people may have answered to it."""
     from ddmd_bench.study.key import read_key
 
@@ -171,6 +169,13 @@ def _known(output: Path, made_of: str) -> dict[str, Any] | None:
     if record["study"] != made_of:
         raise BenchError(
             f"{output}: holds another study ({record['study']}, this one is {made_of}), and there "
+            "may be answers to it. Choose another folder: --output"
+        )
+    # The page keeps the pictures that it has: a key of today's would vouch for what nobody saw.
+    other = [name for name, one in record["students"].items() if one.get("drawn") != drawn[name]]
+    if other:
+        raise BenchError(
+            f"{output}: holds another study, of earlier images of {', '.join(other)}, and there "
             "may be answers to it. Choose another folder: --output"
         )
     return record
