@@ -163,6 +163,32 @@ def test_without_a_number_one_is_asked_for(browser: Any, tmp_path: Path) -> None
     assert page.wrong == []
 
 
+def test_of_two_tabs_neither_writes_over_the_others_answers(browser: Any, tmp_path: Path) -> None:
+    make(tmp_path, num_prompts=4)
+    context = browser.new_context()
+    one, other = (opened(context, tmp_path, 1) for _ in range(2))
+    one.fill("#code", "h")
+    one.keyboard.press("Enter")
+    other.get_by_text("Go on as h, 0 of 4 done").wait_for()
+    one.keyboard.press("1")
+    one.keyboard.press("2")
+    one.keyboard.press("Enter")
+    other.get_by_text("Go on as h, 1 of 4 done").click()
+    assert other.inner_text("header span") == "1 of 4"
+    other.keyboard.press("1")
+    other.keyboard.press("2")
+    other.keyboard.press("Enter")
+    one.get_by_text("Go on as h, 2 of 4 done").wait_for()
+    # Where no tab heard of the other, what is kept is looked at before anything is begun.
+    late = opened(browser.new_context(), tmp_path, 2)
+    kept = "JSON.stringify({code: 'i', answers: [], language: 'en'})"
+    late.evaluate(f"localStorage.setItem(place(), {kept})")
+    late.fill("#code", "j")
+    late.keyboard.press("Enter")
+    assert late.get_by_text("Go on as i, 0 of 4 done").is_visible()
+    assert one.wrong == other.wrong == late.wrong == []
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("form", ["ranking", "pairs", "side-by-side"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])

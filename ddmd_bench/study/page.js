@@ -88,8 +88,8 @@ function begin(code, number) {
   if (!person) {
     person = number;
     history.replaceState(null, "", `#${person}`);
-    if (kept()) return introduction();
   }
+  if (kept()) return introduction(); // another tab has begun since
   state = { code, answers: [] };
   start();
 }
@@ -323,7 +323,14 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-window.addEventListener("hashchange", () => { screens = undefined; introduction(); });
+function backToStart() {
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+  screens = undefined;
+  introduction();
+}
+window.addEventListener("hashchange", backToStart);
+// Another tab goes on with these answers: those here are old, and would be written over them.
+window.addEventListener("storage", (event) => { if (event.key === place()) backToStart(); });
 const wanted = navigator.language.split("-")[0];
 speak(wanted in study.words ? wanted : Object.keys(study.words)[0]);
 introduction();
