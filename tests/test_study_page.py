@@ -127,9 +127,31 @@ def test_a_pair_is_answered_by_one_key_and_ties_where_they_are_offered(
     page.keyboard.press("Enter")
     for pressed in ("1", "2", "=", "1"):
         assert page.locator(".choice").count() == 2
+        page.wait_for_timeout(300)
         page.keyboard.press(pressed)
     (person,) = read_answers(key, [saved(page, tmp_path)])
     assert [sorted(one.ranks) for one in person.judgments] == [[1, 2], [1, 2], [1.5, 1.5], [1, 2]]
+    assert page.wrong == []
+
+
+def test_a_held_key_and_a_double_click_answer_one_pair(browser: Any, tmp_path: Path) -> None:
+    """Nobody has seen the pair that comes next."""
+    make(tmp_path, "pairs", 4, ties=True)
+    page = opened(browser.new_context(), tmp_path, 1)
+    page.fill("#code", "k")
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(300)
+    page.keyboard.down("1")
+    for _ in range(3):  # as a keyboard says it of a key that is held
+        page.wait_for_timeout(300)
+        page.keyboard.down("1")
+    page.keyboard.up("1")
+    assert page.inner_text("header span") == "1 of 4"
+    page.dblclick(".choice[data-place='1']")
+    assert page.inner_text("header span") == "2 of 4"
+    page.wait_for_timeout(300)
+    page.dblclick("#equal")
+    assert page.inner_text("header span") == "3 of 4"
     assert page.wrong == []
 
 

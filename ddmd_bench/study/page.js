@@ -182,7 +182,12 @@ function models(set, columns) {
 const size = () => screens[state.answers.length].order.length;
 const complete = () => groups.flat().length === size() && (!whole || document.getElementById("reason").value.trim() !== "");
 
+// A pair is answered at once: the second half of a double-click is no answer to the next one.
+const SEEN = 250; // milliseconds, fewer than anybody needs for two images
+const unseen = () => study.form === "pairs" && performance.now() - since < SEEN;
+
 function choose(k) {
+  if (unseen()) return;
   if (size() === 2) groups = [[k], [1 - k]];
   else if (groups.flat().includes(k)) groups = groups.map((group) => group.filter((one) => one !== k)).filter((group) => group.length);
   else {
@@ -198,6 +203,7 @@ function choose(k) {
 }
 
 function tie() {
+  if (unseen()) return;
   if (size() === 2) {
     groups = [[0, 1]];
     marks();
@@ -309,7 +315,7 @@ document.addEventListener("visibilitychange", () => {
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select");
-  if (!screens || typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (!screens || event.repeat || typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const at = state.answers.length;
   const key = event.key.toLowerCase();
   if (event.key === "Backspace") undo();
