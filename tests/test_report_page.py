@@ -222,6 +222,26 @@ def test_two_students_are_looked_at_closely(opened: Any, made: Any) -> None:
     assert page.locator(".viewer").is_hidden()
 
 
+def test_a_prompt_of_fewer_images_shows_one_that_it_has(opened: Any, tmp_path: Path) -> None:
+    """From the second image of one prompt set into another, whose prompts have one each."""
+    sets = {
+        name: {"source": "x", "num_prompts": 20, "images_per_prompt": num}
+        for name, num in (("seen", 2), ("new", 1))
+    }
+    plan = make_run(tmp_path, make_suite(prompts=sets))
+    report(plan, lambda done, total: None)
+    page = opened("#pictures?order=suite&at=seen/0019&view=one&image=1", plan.report_folder)
+    viewer = page.locator(".viewer")
+    pressed = viewer.locator("[aria-pressed='true']")
+    assert pressed.all_inner_texts() == ["One", "image 2"]
+    page.keyboard.press("ArrowDown")
+    assert "new/0020" in viewer.inner_text()
+    assert "no image" not in viewer.inner_text()
+    assert viewer.locator(".layer.a img").count() == 1
+    page.keyboard.press("ArrowUp")  # it is the second one again where there are two
+    assert pressed.all_inner_texts() == ["One", "image 2"]
+
+
 def test_the_page_alone_has_the_pictures_inside_it(opened: Any, made: Any) -> None:
     """Moved away from its run: of other prompts it names the files that it lacks."""
     page = opened(folder=made[1])

@@ -6,9 +6,9 @@ function pictureViewer(run, titles, tile, change) {
   const dialog = element("dialog", { class: "viewer", tabindex: -1, "aria-label": "One prompt" });
   let flickered = false, timer, flick;
 
-  function layer(state, student, prompt, className) {
-    const made = element("div", { class: `layer ${className}` }, tile(student, prompt, state.image));
-    const path = linkTo(student, prompt, state.image);
+  function layer(student, prompt, image, className) {
+    const made = element("div", { class: `layer ${className}` }, tile(student, prompt, image));
+    const path = linkTo(student, prompt, image);
     if (path) {
       const whole = element("img", { src: path, alt: `${titles[student]}: ${prompts[prompt]}`, onerror: () => whole.remove() });
       if (Math.max(...run.tile) < 128) whole.className = "small";
@@ -29,12 +29,15 @@ function pictureViewer(run, titles, tile, change) {
       if (dialog.open) dialog.close();
       return;
     }
+    // Sets have their own numbers of images: the last, where another prompt had more of them.
+    const numImages = Math.min(students[at[a]].files[prompt]?.length ?? 0, numbers.images);
+    const image = Math.max(0, Math.min(state.image, numImages - 1));
     const chosen = element("select", { id: "browser-look", "aria-label": "Student", onchange: () => change({ look: chosen.value }) });
     for (const [name, text] of Object.entries(titles)) chosen.append(element("option", { value: name, selected: name === a }, text));
     const two = state.view !== "one";
     const stage = element("div", { class: `stage ${state.view}` });
     stage.style.aspectRatio = `${run.tile[0]} / ${run.tile[1]}`;
-    stage.append(layer(state, a, prompt, "a"), ...(two ? [layer(state, b, prompt, "b")] : []));
+    stage.append(layer(a, prompt, image, "a"), ...(two ? [layer(b, prompt, image, "b")] : []));
     const cut = element("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Where one image ends and the other begins", oninput: () => stage.style.setProperty("--cut", `${cut.value}%`) });
     const caption = element("p", { class: "caption", role: "status" });
     const say = () => {
@@ -44,15 +47,15 @@ function pictureViewer(run, titles, tile, change) {
     };
     say();
     const modes = Object.entries(VIEWS).map(([name, text]) => element("button", { "aria-pressed": String(state.view === name), onclick: () => change({ view: name }) }, text));
-    const images = Array.from({ length: students[at[a]].files[prompt]?.length ?? 0 }, (_, k) => k).slice(0, numbers.images);
-    const which = images.length > 1 ? images.map((k) => element("button", { "aria-pressed": String(k === state.image), onclick: () => change({ image: k }) }, `image ${k + 1}`)) : [];
+    const images = Array.from({ length: numImages }, (_, k) => k);
+    const which = numImages > 1 ? images.map((k) => element("button", { "aria-pressed": String(k === image), onclick: () => change({ image: k }) }, `image ${k + 1}`)) : [];
     const rows = metrics.map((one, m) => element(
       "tr", {}, element("th", { scope: "row" }, one.title), ...[a, b].map((name) => element("td", { class: "num" }, told(m, value(name, m, prompt)))),
       element("td", { class: "num" }, told(m, value(a, m, prompt) - value(b, m, prompt), true)),
     ));
     const titlesRow = element("tr", {}, element("td"), element("th", { scope: "col" }, titles[a]), element("th", { scope: "col" }, titles[b]), element("th", { scope: "col" }, "Difference"));
-    const paths = [a, b].map((name) => linkTo(name, prompt, state.image));
-    const files = [a, b].map((name, k) => (paths[k] ? element("a", { href: paths[k] }, `${titles[name]}: ${fileOf(name, prompt, state.image)}`) : element("span", {}, `${titles[name]}: ${fileOf(name, prompt, state.image) ?? "no image"}`)));
+    const paths = [a, b].map((name) => linkTo(name, prompt, image));
+    const files = [a, b].map((name, k) => (paths[k] ? element("a", { href: paths[k] }, `${titles[name]}: ${fileOf(name, prompt, image)}`) : element("span", {}, `${titles[name]}: ${fileOf(name, prompt, image) ?? "no image"}`)));
     const held = dialog.contains(document.activeElement) ? document.activeElement : null;
     dialog.replaceChildren(
       element("div", { class: "buttons" }, ...modes, ...which, element("button", { class: "close", onclick: () => change({ view: "" }) }, "Close")),
