@@ -103,6 +103,18 @@ def test_missing_student_is_a_dash_with_its_reason(tmp_path: Path) -> None:
     assert "Missing: Decoupled-Hybrid was not trained; CA only was not scored." in html
 
 
+def test_where_none_is_trained_the_best_other_student_meets_the_baseline(tmp_path: Path) -> None:
+    """As of a published student without and with a LoRA; real images are no student to meet."""
+    steps = {"source": "teacher", "num_inference_steps": 4, "guidance_scale": 4}
+    students = {"real": {"source": "real"}, "plain": steps, "lora": steps, "teacher": steps}
+    pictures = report(make_run(tmp_path, make_suite([], students=students, baseline="plain")))[
+        "pictures"
+    ]
+    assert pictures["challenger"] == "teacher"  # 0.85 of its answers are right, 0.7 of the other's
+    assert "the best student other than the baseline" in pictures["rule"]
+    assert any(row["gain"] for row in pictures["grid"])
+
+
 def test_missing_reference_leaves_distances_undecided(tmp_path: Path) -> None:
     plan = make_run(tmp_path, make_suite())
     shutil.rmtree(plan.task("reference").folder)
@@ -122,6 +134,7 @@ def test_record_says_who_won(made: tuple[Any, dict[str, Any]]) -> None:
         "bounded": "supported",
         "same": "refuted",
     }
+    assert "the best trained student other than the baseline" in record["pictures"]["rule"]
     rates = record["wins"]["rates"]
     assert rates["dmd"]["ca_only"] == pytest.approx(1 - rates["ca_only"]["dmd"])
     assert "real" not in rates

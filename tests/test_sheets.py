@@ -111,6 +111,16 @@ def unpacked(found: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray, np.ndar
     return header, codes, marks.reshape(shape[0], shape[2], header["num_images"])
 
 
+def test_the_page_never_opens_with_the_baseline_beside_itself(tmp_path: Path) -> None:
+    """Nor where no metric says who is ahead, and the baseline comes first."""
+    steps = {"source": "teacher", "num_inference_steps": 4, "guidance_scale": 4}
+    students = {"plain": steps, "with_lora": steps}
+    suite = make_suite([], students=students, baseline="plain", metrics=["std"])
+    run = load_run(make_run(tmp_path, suite))
+    header = unpacked(browsing(build_record(run), run, None))[0]
+    assert (header["a"], header["b"]) == ("with_lora", "plain")
+
+
 def test_values_in_the_page_are_the_runs(tmp_path: Path) -> None:
     """Each mean over a prompt's images to a step of its range; what lacks is told apart."""
     plan = make_run(tmp_path, make_suite([]))

@@ -12,13 +12,13 @@ import numpy as np
 
 from ddmd_bench.files.decoding import open_image
 from ddmd_bench.reporting.ranking import Table, challenger_of, headline_metric
-from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles
+from ddmd_bench.reporting.runfiles import RunFiles, StudentFiles, trained_in
 from ddmd_bench.scorers import METRICS
 
 PICTURE_RULE = (
     "Strip: 8 prompts spread evenly over the suite. Inside the page: the {num} prompts where the "
-    "best trained student other than the baseline loses most to the baseline on the first image "
-    "metric, and those where it gains most, as many; ties by prompt id."
+    "best {student} other than the baseline loses most to the baseline on the first image metric, "
+    "and those where it gains most, as many; ties by prompt id."
 )
 NUM_STRIP, NUM_EMBEDDED = 8, 24  # prompts
 NUM_PER_PROMPT = 4  # images of a student that are shown of one prompt, at most
@@ -31,6 +31,7 @@ def chosen_prompts(run: RunFiles, table: Table, embedded: int = NUM_EMBEDDED) ->
     ids = _of_all(run)
     picks = np.linspace(0, len(ids) - 1, min(NUM_STRIP, len(ids))).round().astype(int)
     challenger = challenger_of(run.suite, table)
+    student = "trained student" if challenger in trained_in(run.suite) else "student"
     gains = _gains(run, challenger) if challenger else dict.fromkeys(ids, 0.0)
     if len(ids) < len(run.prompts):
         gains = {p: gains[p] for p in ids if p in gains}
@@ -38,7 +39,7 @@ def chosen_prompts(run: RunFiles, table: Table, embedded: int = NUM_EMBEDDED) ->
     each = (embedded + 1) // 2
     ends = order[:each] + order[max(each, len(order) - embedded // 2) :]
     return {
-        "rule": PICTURE_RULE.format(num=each) + of_seed,
+        "rule": PICTURE_RULE.format(num=each, student=student) + of_seed,
         "embedded": embedded,
         "challenger": challenger,
         "strip": [ids[k] for k in picks],

@@ -51,7 +51,11 @@ def best_students(suite: Suite, table: Table) -> dict[str, str | None]:
 
 
 def challenger_of(suite: Suite, table: Table) -> str | None:
-    """The best trained student on the first image metric, the baseline aside."""
+    """The best trained student on the first image metric, the baseline aside; where none of them
+    has a value, the best other one that is not real images."""
     metric = headline_metric(suite, "image")
-    others = [name for name in trained_in(suite) if name != suite.baseline]
-    return _best(others, table, metric, None) if metric is not None else None
+    if metric is None:
+        return None
+    others = [n for n, s in suite.students.items() if n != suite.baseline and s.source != "real"]
+    trained = [name for name in trained_in(suite) if name in others]
+    return _best(trained, table, metric, None) or _best(others, table, metric, None)

@@ -43,7 +43,7 @@ def _leader(record: dict[str, Any]) -> list[str]:
     baseline = record["suite"]["baseline"]
     rival = best if best != baseline else record["pictures"]["challenger"]
     rows = [d for d in record["differences"] if (d["student"], d["metric"]) == (rival, metric)]
-    if rows and rows[0]["value"] is not None:
+    if rival in trained and rows and rows[0]["value"] is not None:
         told = _sure_in_sequence if "sequential" in record else _sure
         sentences.append(_against_baseline(students, best, baseline, rows[0], told(rows[0], seeds)))
     return sentences

@@ -41,6 +41,7 @@ def browsing(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict
     layout = Layout.of(run, TILE)
     metrics = [m for m in run.suite.metrics if METRICS[m].kind != "distribution"]
     values, ranges = _quantised(_values(run, metrics))
+    baseline = run.suite.baseline
     header = {
         "students": list(_students(record, run, folder)),
         "metrics": [_metric(name, *ends) for name, ends in zip(metrics, ranges, strict=True)],
@@ -50,8 +51,9 @@ def browsing(record: dict[str, Any], run: RunFiles, folder: Path | None) -> dict
         "num_images": layout.num_images,
         "tile": layout.tile,
         "sheets": f"{FOLDER}/{key}/" if (key := sheets_key(run)) else None,
-        "a": record["pictures"]["challenger"] or next(iter(run.students)),
-        "b": run.suite.baseline,
+        "a": record["pictures"]["challenger"]
+        or next((n for n in run.students if n != baseline), baseline),
+        "b": baseline,
         "metric": record["wins"]["metric"] or (metrics[0] if metrics else None),
     }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
