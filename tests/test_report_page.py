@@ -222,6 +222,34 @@ def test_two_students_are_looked_at_closely(opened: Any, made: Any) -> None:
     assert page.locator(".viewer").is_hidden()
 
 
+def test_keys_go_on_from_the_picture_that_was_clicked(opened: Any) -> None:
+    page = opened()
+    prompts = rows_of(page)
+    page.locator(f".row[data-prompt='{prompts[2]}'] .open").first.click()
+    assert prompts[2] in page.inner_text(".viewer")
+    assert page.get_attribute(".row.at", "data-prompt") == prompts[2]
+    page.keyboard.press("ArrowDown")
+    assert prompts[3] in page.inner_text(".viewer")
+    page.keyboard.press("Escape")
+    assert page.get_attribute(".row.at", "data-prompt") == prompts[3]
+    page.keyboard.press("k")
+    assert page.get_attribute(".row.at", "data-prompt") == prompts[2]
+
+
+def test_a_control_that_was_used_has_the_focus_still(opened: Any) -> None:
+    page = opened()
+    held = "document.activeElement.id || document.activeElement.getAttribute('aria-label')"
+    page.focus("#browser-a")
+    page.select_option("#browser-a", "ca_only")
+    assert page.evaluate(held) == "browser-a"
+    page.click("#browser summary")
+    page.locator("[data-student='real'] button[aria-label$='further left']").press("Enter")
+    assert page.evaluate(held) == "Real scenes further left"
+    page.locator("[data-student='teacher'] input").press(" ")
+    assert page.evaluate(held) == "browser-shows-teacher"
+    assert not page.is_checked("[data-student='teacher'] input")
+
+
 def test_a_prompt_of_fewer_images_shows_one_that_it_has(opened: Any, tmp_path: Path) -> None:
     """From the second image of one prompt set into another, whose prompts have one each."""
     sets = {

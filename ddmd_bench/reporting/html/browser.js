@@ -134,6 +134,7 @@
   const view = () => viewer.show(state);
 
   function controls() {
+    const held = [bar, columnList].some((one) => one.contains(document.activeElement)) ? document.activeElement : null;
     const parts = [
       select("a", "Student", titles), select("b", "against", titles),
       ...(metrics.length ? [select("metric", "by", Object.fromEntries(metrics.map((one) => [one.name, one.title])))] : []),
@@ -156,12 +157,15 @@
       const toggle = (key) => change({ [key]: state[key].includes(name) ? state[key].filter((one) => one !== name) : [...state[key], name] });
       return element(
         "li", { "data-student": name },
-        element("label", {}, element("input", { type: "checkbox", ...(state.hidden.includes(name) ? {} : { checked: true }), onchange: () => toggle("hidden") }), " ", titles[name]),
+        element("label", {}, element("input", { id: `browser-shows-${name}`, type: "checkbox", ...(state.hidden.includes(name) ? {} : { checked: true }), onchange: () => toggle("hidden") }), " ", titles[name]),
         element("button", { "aria-pressed": String(state.pins.includes(name)), "aria-label": `Keep ${titles[name]} in sight`, onclick: () => toggle("pins") }, "pin"),
         element("button", { "aria-label": `${titles[name]} further left`, onclick: () => move(-1) }, "\u2190"),
         element("button", { "aria-label": `${titles[name]} further right`, onclick: () => move(1) }, "\u2192"),
       );
     }));
+    // Whoever works by keys stays at the control that they used, in what is made anew.
+    const same = (one) => (held?.id ? one.id === held.id : held && one.getAttribute("aria-label") === held.getAttribute("aria-label"));
+    [bar, columnList].flatMap((one) => [...one.querySelectorAll("select, input, button")]).find(same)?.focus();
   }
   function ordered(all = false) {
     const kept = state.columns.filter((name) => all || !state.hidden.includes(name));
@@ -240,7 +244,12 @@
       const tiles = Array.from({ length: Math.min(images, numbers.images) }, (_, image) => {
         const judged = mark(name, prompt, image);
         const words = judged === 2 ? "" : judged ? ", right" : ", wrong";
-        const open = () => change({ look: name, at: ids[prompt], image, view: "one" });
+        const open = () => {
+          moveTo(k);
+          // Keys go on from here when the picture is closed; its button may be gone by then.
+          scroll.focus({ preventScroll: true });
+          change({ look: name, at: ids[prompt], image, view: "one" });
+        };
         return element(
           "button", { class: `open${judged === 2 ? "" : judged ? " right" : " wrong"}`, tabindex: -1, onclick: open, "aria-label": `${titles[name]}, image ${image + 1}${words}: ${prompts[prompt]}` },
           tile(name, prompt, image), ...(judged === 2 ? [] : [element("i", { "aria-hidden": "true" }, judged ? "\u2713" : "\u2717")]),
@@ -258,6 +267,10 @@
   }
 
   const made = new Map();
+  function moveTo(k) {
+    cursor = k;
+    for (const [other, one] of made) one.classList.toggle("at", other === cursor);
+  }
   function draw() {
     const height = rowHeight(), first = Math.max(0, Math.floor(scroll.scrollTop / height) - 1);
     const last = Math.min(shown.length, Math.ceil((scroll.scrollTop + scroll.clientHeight) / height) + 1);
