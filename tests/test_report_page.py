@@ -166,6 +166,29 @@ def test_columns_are_chosen_moved_and_kept_in_sight(opened: Any) -> None:
     assert page.locator(".row .pinned").first.bounding_box()["x"] == pytest.approx(before, abs=4)
 
 
+def test_another_part_of_the_page_leaves_the_view_as_it_is(opened: Any) -> None:
+    page = opened()
+    page.fill("#browser-query", "number 3")
+    page.wait_for_function("location.hash.includes('number')")
+    before = page.inner_text("#browser-count")
+    page.click("a[href='#cost']")
+    page.wait_for_timeout(100)  # browsers tell of another address a moment later
+    assert page.evaluate("location.hash") == "#cost"
+    assert page.input_value("#browser-query") == "number 3"
+    assert page.inner_text("#browser-count") == before
+
+
+def test_a_browser_that_keeps_no_more_addresses_shows_what_is_asked(opened: Any) -> None:
+    """As Safari does of more than 100 in 30 seconds."""
+    page = opened()
+    page.evaluate("history.replaceState = () => { throw new DOMException('', 'SecurityError'); }")
+    page.fill("#browser-query", "STAR 17")
+    page.wait_for_timeout(400)
+    page.locator(".rows").press("Enter")
+    assert page.locator(".viewer").is_visible()
+    assert "query=STAR" in page.get_attribute("#browser-link", "href")
+
+
 @pytest.mark.long
 def test_the_address_brings_the_view_back(opened: Any) -> None:
     page = opened()
@@ -174,10 +197,10 @@ def test_the_address_brings_the_view_back(opened: Any) -> None:
     page.fill("#browser-query", "number 3")
     page.locator(".rows").press("Enter")
     page.click(".viewer button:has-text('Slider')")
-    where = page.evaluate("location.hash")
+    where = page.get_attribute("#browser-link", "href")
+    page.wait_for_function("where => location.hash === where", arg=where)
     asked = parse_qs(where.partition("?")[2])
     assert asked["a"] == ["ca_only"]
-    assert page.get_attribute("#browser-link", "href") == where
     again = opened(where)
     assert again.locator(".viewer blockquote").inner_text() == page.inner_text(".viewer blockquote")
     assert again.get_attribute(".viewer button:has-text('Slider')", "aria-pressed") == "true"

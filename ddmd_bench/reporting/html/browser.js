@@ -25,7 +25,7 @@
     a: run.a, b: run.b, metric: run.metric, order: "worst", query: "", set: "", category: "", verdict: "all",
     size: small ? 64 : 112, columns: comparedFirst({ ...run, columns: students.map((one) => one.name) }), hidden: [], pins: [], at: "", view: "", look: "", image: 0,
   };
-  let state = read(), shown = [], cursor = 0, linked = null;
+  let state = read(), shown = [], cursor = 0, linked = null, keeping;
 
   // Positive where a is better; of a metric without a better direction where its value is larger.
   function difference(metric, prompt) {
@@ -62,9 +62,17 @@
     }
     return `#pictures?${query}`;
   }
+  // The link at once, the address when no more letters come.
   function keep() {
-    history.replaceState(null, "", address());
     link.href = address();
+    clearTimeout(keeping);
+    keeping = setTimeout(() => {
+      try {
+        history.replaceState(null, "", address());
+      } catch {
+        // Safari refuses more than 100 of them in 30 seconds; the link has the view all the same.
+      }
+    }, 300);
   }
 
   // ---- Which prompts, in which order
@@ -362,6 +370,8 @@
   dialog.addEventListener("keydown", pressed);
   dialog.addEventListener("close", () => { if (state.view) change({ view: "" }); });
   window.addEventListener("hashchange", () => {
+    clearTimeout(keeping);
+    if (!location.hash.startsWith("#pictures?")) return; // to another part of the page
     state = read();
     controls();
     refresh();
