@@ -44,6 +44,22 @@ def test_only_what_shares_a_protocol_stands_in_one_table(folder: Path) -> None:
     assert "cut" in problems[0]
 
 
+def test_a_value_of_fewer_seeds_or_images_says_so(folder: Path) -> None:
+    """Beside its interval; an early report, which does not say what was expected, as it was."""
+    record = read_reports(folder)[0]["first"]
+    cells = record["table"]
+    cells["dmd"]["std"]["all"] |= {"n_seeds": 2, "n_seeds_expected": 3}
+    cells["ca_only"]["std"]["all"] |= {"n": 70, "n_expected": 80}
+    for name in ("n_expected", "n_seeds", "n_seeds_expected"):
+        cells["teacher"]["std"]["all"].pop(name)
+    (table,) = board({"first": record})
+    column = 2 + record["suite"]["metrics"].index("std")
+    beside = [row[column].beside for row in table.rows]  # in the suite's order
+    assert beside[2].endswith(", 2 of 3 seeds")
+    assert beside[4].endswith(", n 70 of 80")
+    assert all("of" not in beside[k] for k in (0, 1, 3))
+
+
 def test_the_command_writes_it_where_asked(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["board", str(folder), "--output", str(tmp_path / "b.html")])
     assert result.exit_code == 0, result.output

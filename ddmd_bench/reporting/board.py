@@ -10,6 +10,7 @@ from ddmd_bench.errors import BenchError, said_by
 from ddmd_bench.reporting.html.templates import content_policy, environment, script_of
 from ddmd_bench.reporting.numbers import heading, interval_shown, metric_shown
 from ddmd_bench.reporting.saved import read_report
+from ddmd_bench.reporting.seeds import fewer_than_expected
 from ddmd_bench.scorers import METRICS
 
 TEMPLATE, SCRIPTS = "board.html.j2", ("tables.js",)
@@ -85,9 +86,10 @@ def _value(record: Mapping[str, Any], student: str, metric: str) -> Cell:
     if value is None:
         return Cell("-")
     ends = interval_shown(metric, cell.get("low"), cell.get("high"))
+    beside = ", ".join(filter(None, ["" if ends == "-" else ends, fewer_than_expected(cell)]))
     # Sorted once, the best come first.
     order = -value if METRICS[metric].better == "higher" else value
-    return Cell(metric_shown(metric, value), "" if ends == "-" else ends, order)
+    return Cell(metric_shown(metric, value), beside, order)
 
 
 def _told(protocol: Mapping[str, Any]) -> Iterator[str]:

@@ -77,9 +77,13 @@ def joined_reason(reasons: Mapping[int, str]) -> str:
 
 
 def fewer_than_expected(cell: Mapping[str, Any]) -> str:
-    """How many seeds, else how many images, went into a table's cell where some are missing."""
-    images = "" if cell["n"] == cell["n_expected"] else f"n {cell['n']} of {cell['n_expected']}"
-    return shortfall(cell["n_seeds"], cell["n_seeds_expected"]) or images
+    """How many seeds, else how many images, went into a table's cell where some are missing.
+
+    '' of a report of before there were several seeds, which does not say what was expected.
+    """
+    n, expected = cell["n"], cell.get("n_expected", cell["n"])
+    images = "" if n == expected else f"n {n} of {expected}"
+    return shortfall(cell.get("n_seeds", 1), cell.get("n_seeds_expected", 1)) or images
 
 
 def shortfall(num: int, expected: int) -> str:
