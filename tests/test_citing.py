@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -81,8 +82,19 @@ def test_what_was_drawn_until_settled_claims_no_correction(record: dict[str, Any
     assert "by Holm's method" in methods_tex(record)
     untested = [{**row, "p_value": None} for row in record["differences"]]
     sequential = {"num_comparisons": 7, "metrics": ["saturation"], "level": 1 - 0.05 / 7,
-                  "block": 50, "margins": {}}  # fmt: skip
+                  "block": 50, "margins": {},
+                  "images": {"real": 0, "dmd": 2100, "ca_only": 1400}}  # fmt: skip
     text = methods_tex({**record, "differences": untested, "sequential": sequential})
     assert not re.search("Holm|-values of the", text)
     assert "7 comparisons were to be settled, on Saturation: they hold together with 95" in text
     assert "-values of the" not in methods_tex({**record, "differences": untested})
+    # Not what the suite has at most: drawing ended early.
+    assert "on up to " in text
+    assert "1,400 to 2,100 images of each;" in text
+
+
+def test_students_of_other_batches_are_told(record: dict[str, Any]) -> None:
+    assert "updates of 32 samples." in methods_tex(record)
+    changed = copy.deepcopy(record)
+    changed["suite"]["students"]["ca_only"]["train"] = {"batch_size": 64}
+    assert "updates of 32 and 64 samples." in methods_tex(changed)

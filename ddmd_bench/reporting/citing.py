@@ -70,7 +70,6 @@ def _sentences(record: dict[str, Any]) -> Iterator[str]:
     suite, students = record["suite"], record["students"]
     sets = suite["prompts"]
     prompts = sum(one["num_prompts"] for one in sets.values())
-    images = sum(one["num_prompts"] * one["images_per_prompt"] for one in sets.values())
     seeds = len(suite["seeds"])
     sources = _joined(
         f"{escaped(name)}{_cited([_first(OF_PROMPTS, one['source'])])}"
@@ -78,8 +77,9 @@ def _sentences(record: dict[str, Any]) -> Iterator[str]:
     )
     each = f" with each of {seeds} seeds" if seeds > 1 else ""
     real = any(student["source"] == "real" for student in students.values())
+    num = f"up to {prompts:,}" if "sequential" in record else f"{prompts:,}"
     yield (
-        f"We compare {len(students)} students on {prompts:,} prompts ({sources}), {images:,} "
+        f"We compare {len(students)} students on {num} prompts ({sources}), {_images(record)} "
         f"images of each{each}; image $k$ of a prompt starts from the same noise for all"
         f"{', real images share the prompts alone' if real else ''}."
     )
@@ -103,6 +103,16 @@ def _sentences(record: dict[str, Any]) -> Iterator[str]:
     yield f"All was computed by {_joined(made)}; protocol {escaped(record['fingerprint'])}."
 
 
+def _images(record: dict[str, Any]) -> str:
+    """How many of a student: of all prompts, or what was drawn until comparisons were settled."""
+    if "sequential" not in record:
+        sets = record["suite"]["prompts"].values()
+        return f"{sum(one['num_prompts'] * one['images_per_prompt'] for one in sets):,}"
+    drawn = [num for num in record["sequential"]["images"].values() if num]
+    ends = sorted({min(drawn, default=0), max(drawn, default=0)})
+    return " to ".join(f"{num:,}" for num in ends)
+
+
 def _trained(record: dict[str, Any]) -> Iterator[str]:
     suite = record["suite"]
     rows = [row for row in record["students"].values() if row["method"]]
@@ -113,9 +123,11 @@ def _trained(record: dict[str, Any]) -> Iterator[str]:
     teacher = _cited([OF_BACKENDS.get(suite["backend"])])
     updates = {row["facts"].get("num_iterations") for row in rows} - {None}
     often = f" for {_joined(f'{n:,}' for n in sorted(updates))} updates" if updates else ""
+    own = [suite["students"][n]["train"] for n, row in record["students"].items() if row["method"]]
+    samples = {train.get("batch_size", suite["train"]["batch_size"]) for train in own}
     yield (
         f"Trained from one teacher{teacher} under classifier-free guidance{_cited(['cfg'])} are "
-        f"{named},{often} of {suite['train']['batch_size']} samples."
+        f"{named},{often} of {_joined(map(str, sorted(samples)))} samples."
     )
 
 
