@@ -18,6 +18,7 @@ from ddmd_bench.reporting.between import between, between_markdown
 from ddmd_bench.reporting.differences import Difference
 
 REPORT = Path(__file__).parent.parent / "reports" / "shapes_ablation" / "report.json"
+NAMES = ("first", "second")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def test_only_shared_seeds_are_compared(record: dict[str, Any]) -> None:
     (row, *_) = between(record, fewer, [("dmd", "dmd")])
     assert sorted(row.difference.by_seed) == [1, 2, 3, 4]
     assert row.difference[:4] == (0.0, 0.0, 0.0, 1.0)
-    assert "over the seeds 1, 2, 3, 4 that both have" in between_markdown(record, fewer, [row])
+    assert "over the seeds 1, 2, 3, 4 that both have" in between_markdown(
+        record, fewer, NAMES, [row]
+    )
 
 
 def test_one_shared_seed_has_no_interval(record: dict[str, Any]) -> None:
@@ -89,14 +92,14 @@ def test_the_command_prints_and_writes_the_table(tmp_path: Path) -> None:
 def test_equal_reports_are_called_identical(record: dict[str, Any]) -> None:
     pairs = [(name, name) for name in record["table"]]
     rows = between(record, record, pairs)
-    text = between_markdown(record, record, rows)
+    text = between_markdown(record, record, NAMES, rows)
     assert f"Identical: all {len(rows)} values are the same on every seed" in text
     assert "|" not in text
     other = copy.deepcopy(record)
     cell = other["table"]["dmd"]["prompt_accuracy"]["all"]["by_seed"]["2"]
     cell["value"] += 1e-9
     other["provenance"]["common"]["device"] = "cuda"
-    text = between_markdown(record, other, between(record, other, pairs))
+    text = between_markdown(record, other, NAMES, between(record, other, pairs))
     assert f"The same on every seed, and not listed: {len(rows) - 1} of {len(rows)} values" in text
     assert "device: 'cpu' in the first, 'cuda' in the second" in text
     assert text.count("\n| dmd | dmd |") == 1
@@ -134,6 +137,28 @@ def test_several_reports_are_one_page(record: dict[str, Any], tmp_path: Path) ->
     alone = CliRunner().invoke(app, ["compare", folders[0]])
     assert alone.exit_code == 2
     assert "name another report" in alone.output
+
+
+def test_reports_of_one_suite_are_told_by_their_places(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    places = []
+    for k in range(3):
+        one = copy.deepcopy(record)
+        for cell in one["table"]["dmd"]["std"]["all"]["by_seed"].values():
+            cell["value"] += k
+        one["suite"]["name"] = "other" if k == 2 else "same"
+        (tmp_path / f"of_{k}").mkdir()
+        (tmp_path / f"of_{k}" / "report.json").write_text(json.dumps(one))
+        places.append(str(tmp_path / f"of_{k}"))
+    for output in (tmp_path / "page.html", tmp_path / "page.md"):
+        result = CliRunner().invoke(app, ["compare", *places, "--output", str(output)])
+        assert result.exit_code == 0, result.output
+        text = output.read_text().replace("\\", "")
+        for said in (result.output, text):
+            assert f"{places[0]} against {places[1]}" in said
+            assert f"{places[0]} against other" in said
+            assert "same against" not in said
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_report_of_each_version_is_read(path: Path) -> None:
     assert record["first_updates"]["0"]["dmd"]["dm_norm"] > 0
     (row, _) = between(record, record, [("dmd", "ca_only")])
     assert row.values[0] > row.values[1]
-    assert "dmd" in between_markdown(record, record, [row])
+    assert "dmd" in between_markdown(record, record, ("a", "b"), [row])
 
 
 def test_a_report_of_each_version_can_be_held_against_its_expectation() -> None:
@@ -179,7 +179,8 @@ def changed(record: dict[str, Any], way: list[Any], other: Any) -> dict[str, Any
 
 def use_report(path: Path) -> None:
     record = read_report(path)
-    between_markdown(record, record, between(record, record, [("dmd", "ca_only")]))
+    rows = between(record, record, [("dmd", "ca_only")])
+    between_markdown(record, record, ("a", "b"), rows)
     power_markdown(record, "prompt_accuracy", 1)
     against_expected(record, read_expected(EXPECTED[-1]))
 

@@ -119,7 +119,12 @@ def test_markdown_shows_titles_as_they_are(written: tuple[Path, dict[str, Any]])
     texts = {
         "report": (folder / "report.md").read_text(encoding="utf-8"),
         "power": power_markdown(record, "prompt_accuracy", 1),
-        "between": between_markdown(record, record, between(record, record, [("dmd", "ca_only")])),
+        "between": between_markdown(
+            record,
+            record,
+            (HOSTILE["tag"], HOSTILE["list"]),
+            between(record, record, [("dmd", "ca_only")]),
+        ),
     }
     for name, text in texts.items():
         page = rendered(text)

@@ -29,7 +29,13 @@ def compare(
     ] = None,
 ) -> None:
     """Hold students of one report against students of each other one, seed by seed."""
-    from ddmd_bench.reporting.between import between, between_markdown, between_table, said_before
+    from ddmd_bench.reporting.between import (
+        between,
+        between_markdown,
+        between_table,
+        labels_of,
+        said_before,
+    )
     from ddmd_bench.reporting.escaping import one_line
     from ddmd_bench.reporting.html.between_page import between_page
     from ddmd_bench.reporting.saved import read_report
@@ -39,27 +45,28 @@ def compare(
     if len(reports) < 2:
         raise BenchError(f"compare {reports[0]}: name another report to hold it against")
     first, *others = (read_report(here(place)) for place in reports)
+    label, *labels = labels_of([first, *others], reports)
     given = [_parse_pair(text) for text in pair or []]
     compared = []
-    for other in others:
+    for other, name in zip(others, labels, strict=True):
         pairs = given or [(n, n) for n in first["table"] if n in other["table"]]
         if not pairs:
             raise BenchError("the reports share no student's name: say --pair student=other")
-        compared.append((other, between(first, other, pairs)))
-    for other, rows in compared:
+        compared.append((other, name, between(first, other, pairs)))
+    for other, name, rows in compared:
         if len(others) > 1:
-            console.print(f"{first['suite']['name']} against {other['suite']['name']}")
+            console.print(f"{label} against {name}")
         for line in said_before(first, other, rows):
             console.print(one_line(line, 1_000))
-        header, cells = between_table(first, other, rows)
+        header, cells = between_table((label, name), rows)
         for line in aligned(header, cells) if cells else ():
             console.print(line, soft_wrap=True)
     if output is None:
         return
     if output.suffix == ".html":
-        write_whole(output, between_page(first, compared))
+        write_whole(output, between_page(first, label, compared))
     else:
-        parts = [between_markdown(first, other, rows) for other, rows in compared]
+        parts = [between_markdown(first, o, (label, name), rows) for o, name, rows in compared]
         write_whole(output, "\n\n".join(parts))
 
 

@@ -120,18 +120,25 @@ def is_equal(row: Row) -> bool:
     return bool(values) and not any(values)
 
 
+def labels_of(records: Sequence[dict[str, Any]], places: Sequence[str]) -> list[str]:
+    """What each report is called: as its suite where no other is of it, else by its place."""
+    names = [record["suite"]["name"] for record in records]
+    return [n if names.count(n) == 1 else place for n, place in zip(names, places, strict=True)]
+
+
 def between_table(
-    first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]
+    labels: tuple[str, str], rows: Sequence[Row]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows in display units, of values that are not the same."""
-    names = [record["suite"]["name"] for record in (first, second)]
-    header = ("student", "other", "metric", *names, "difference", "95 % interval", "p (Holm)", "")
+    header = ("student", "other", "metric", *labels, "difference", "95 % interval", "p (Holm)", "")
     return header, [_cells(row) for row in rows if not is_equal(row)]
 
 
-def between_markdown(first: dict[str, Any], second: dict[str, Any], rows: Sequence[Row]) -> str:
+def between_markdown(
+    first: dict[str, Any], second: dict[str, Any], labels: tuple[str, str], rows: Sequence[Row]
+) -> str:
     """The same for a file."""
-    header, cells = between_table(first, second, rows)
+    header, cells = between_table(labels, rows)
     named = [in_markdown(name) for name in header]
     told = [[in_markdown(a), in_markdown(b), *rest] for a, b, *rest in cells]
     parts = [

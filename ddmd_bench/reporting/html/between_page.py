@@ -18,28 +18,27 @@ TEMPLATE = "between.html.j2"
 
 
 def between_page(
-    first: dict[str, Any], others: Sequence[tuple[dict[str, Any], Sequence[Row]]]
+    first: dict[str, Any],
+    label: str,
+    others: Sequence[tuple[dict[str, Any], str, Sequence[Row]]],
 ) -> str:
-    """One report against each of the others, the page whole in itself."""
+    """One report against each of the others, all with their labels; the page is whole in itself."""
     script = script_of(SCRIPTS)
     parts = [
         {
-            "name": other["suite"]["name"],
+            "name": name,
             "said": list(said_before(first, other, rows)),
-            "tables": list(_tables(first, other, rows)),
+            "tables": list(_tables((label, name), rows)),
         }
-        for other, rows in others
+        for other, name, rows in others
     ]
     template = environment().get_template(TEMPLATE)
-    name, policy = first["suite"]["name"], content_policy(script)
-    return template.render(first=name, parts=parts, script=script, policy=policy)
+    policy = content_policy(script)
+    return template.render(first=label, parts=parts, script=script, policy=policy)
 
 
-def _tables(
-    first: dict[str, Any], other: dict[str, Any], rows: Sequence[Row]
-) -> Iterator[dict[str, Any]]:
+def _tables(labels: tuple[str, str], rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """Of each metric the values that are not the same."""
-    names = [record["suite"]["name"] for record in (first, other)]
     for metric in dict.fromkeys(row.metric for row in rows):
         own = [row for row in rows if row.metric == metric and not is_equal(row)]
         if not own:
@@ -50,7 +49,7 @@ def _tables(
         yield {
             "title": heading(metric),
             "header": (
-                "Student", "Other", *names,
+                "Student", "Other", *labels,
                 f"Difference{unit_of(metric, difference=True)}", "95 % interval", "p, Holm",
             ),
             "ends": ("less", "more") if reference else ("worse", "better"),
