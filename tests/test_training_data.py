@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_sdxl
 from PIL import Image
 from test_real_models import photos
+from typer.testing import CliRunner
 
+from ddmd_bench.commands.cli import app
 from ddmd_bench.data import headers
 from ddmd_bench.data import training as training_data
 from ddmd_bench.data.training import TrainingData, data_identity, read_square
 from ddmd_bench.data.training_checks import data_problems
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import write_jsonl
+from ddmd_bench.planning.encoding import enlarged_lines
+from ddmd_bench.planning.part import Asked
 from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.settings import TrainData
@@ -334,6 +339,58 @@ def test_parquet_is_checked_as_far_as_captions_and_the_first_image(tmp_path: Pat
     )
     [problem] = data_problems(of_images(tmp_path / "p.parquet", 2))
     assert "its first row holds no image" in problem
+
+
+def of_sizes(folder: Path, sizes: list[tuple[int, int]]) -> dict[str, Any]:
+    """A suite's part: captions, and images of these sizes, all but the last of which are used."""
+    photos(folder / "photos", [f"photo {k}" for k in range(len(sizes))], "caption")
+    for k, size in enumerate(sizes):
+        Image.new("RGB", size, "red").save(folder / "photos" / f"{k}.png")
+    return data(folder, num=len(sizes) - 1).model_dump(exclude_none=True)
+
+
+SIZES = [(64, 64), (63, 200), (200, 10), (64, 90), (5, 5)]
+ENLARGED = "2 of 4 images of {} are smaller than 64 pixels a side and are enlarged"
+
+
+def test_images_that_are_enlarged_are_counted(
+    tmp_path: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str]
+) -> None:
+    tiny |= {"backend": "sdxl", "model": {"repository": "owner/sdxl", "resolution": 64}}
+    tiny["train_data"] = of_sizes(tmp_path, SIZES)
+
+    def lines() -> list[str]:
+        return list(enlarged_lines(Asked.of(load_suite(write_suite(tiny)))))
+
+    assert lines() == ["train_data.images: " + ENLARGED.format(tmp_path / "photos")]
+    tiny["model"]["resolution"] = 8
+    tiny["train_data"]["images"]["num_images"] = 2
+    assert lines() == []
+    (tmp_path / "photos" / "0.png").unlink()  # which the plan refuses
+    assert lines() == []
+
+
+@pytest.mark.long
+def test_plan_and_run_say_which_images_are_enlarged(
+    tmp_path: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str]
+) -> None:
+    repository = tiny_sdxl.write_repository(tmp_path / "repository")
+    tiny |= {
+        "backend": "sdxl",
+        "model": {"repository": str(repository), "resolution": 64},
+        "prompts": {"some": {"source": str(tmp_path / "captions.txt"), "num_prompts": 2}},
+        "train_data": of_sizes(tmp_path, SIZES),
+        "students": {"one": {"method": "dmd"}},
+        "baseline": "one",
+        "metrics": ["std"],
+        "claims": [],
+    }
+    expected = ENLARGED.format(tmp_path / "photos")
+    for command in ("plan", "encode"):
+        given = [command, write_suite(tiny), "--runs", str(tmp_path / "runs")]
+        result = CliRunner().invoke(app, given)
+        assert result.exit_code == 0, result.output
+        assert expected in " ".join(result.output.split())
 
 
 def test_images_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

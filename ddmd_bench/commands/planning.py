@@ -72,6 +72,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path, *, verbose: bool) -> No
     """Print all that is known, also of a suite that cannot run yet, and raise its problems last."""
     from ddmd_bench.hub.cache import hub_cache
     from ddmd_bench.planning.downloads import bytes_to_come, lines_of, look_at, weights_lines
+    from ddmd_bench.planning.encoding import enlarged_lines
     from ddmd_bench.planning.guidance import guidance_lines
     from ddmd_bench.planning.outlook import (
         Outlook,
@@ -104,7 +105,7 @@ def _print_plan(suite: Suite, runs: Path, reports: Path, *, verbose: bool) -> No
     except BenchError:
         raise_problems(problems)  # its own is among them
         raise
-    _print(list(guidance_lines(outlook.asked)))
+    _print([*guidance_lines(outlook.asked), *enlarged_lines(outlook.asked)])
     looks = look_at(downloads.remotes)
     # Where nothing answered, a missing file is no problem yet: `fetch` will tell.
     problems += [problem for seen in looks if seen.reached for problem in seen.problems]

@@ -82,6 +82,7 @@ def _require_ready(
 ) -> None:
     """Raise BenchError if anything is known that would stop the stages later."""
     from ddmd_bench.planning.downloads import require_here
+    from ddmd_bench.planning.encoding import enlarged_lines
     from ddmd_bench.planning.guidance import guidance_lines
     from ddmd_bench.planning.outlook import Outlook, disk_problems, memory_problems
     from ddmd_bench.planning.part import Asked
@@ -109,6 +110,9 @@ def _require_ready(
     if "train" in stages:
         problems += memory_problems(outlook, group)
         for line in guidance_lines(outlook.asked):
+            console.print(line)
+    if "encode" in stages:
+        for line in enlarged_lines(outlook.asked):
             console.print(line)
     raise_problems(problems)
 

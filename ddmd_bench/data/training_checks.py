@@ -64,6 +64,20 @@ def _check_images(part: TrainImages) -> None:
         raise BenchError(too_few(part.source, len(images), part.num_images, "with a caption"))
 
 
+def num_enlarged(part: TrainImages, resolution: int) -> int:
+    """Images to train on that are smaller than the resolution, of a folder; others are not known.
+
+    Raises BenchError where there is no such folder.
+    """
+    if not is_local_source(part.source):
+        return 0
+    path = source_path(part)
+    if parquet_tables(path):
+        return 0
+    images = captioned_images(path, part.column)[: part.num_images]
+    return sum(min(header.width, header.height) < resolution for _, _, header in images)
+
+
 def _require_captions(part: DataSource, files: Sequence[Path], wanted: int) -> None:
     """The files hold so many captions together; no more of them is read."""
     found = 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any
 
 from ddmd_bench.backends import BACKENDS
 from ddmd_bench.data.prompt_sources import prompt_remotes
 from ddmd_bench.data.prompts import prompts_key
-from ddmd_bench.data.training_checks import data_problems
+from ddmd_bench.data.training_checks import data_problems, num_enlarged
+from ddmd_bench.errors import BenchError
 from ddmd_bench.files.versions import backend_versions, versions
 from ddmd_bench.planning.models import encoder_identity
 from ddmd_bench.planning.part import Asked, Cost, Downloads, Part, TaskKind, Work
@@ -32,6 +34,21 @@ def _problems(asked: Asked) -> Iterable[str]:
     """What training data lack, or keeps them from being the same in every run."""
     data = asked.suite.train_data
     return data_problems(data) if data is not None else ()
+
+
+def enlarged_lines(asked: Asked) -> Iterator[str]:
+    """A warning where real images to train on have fewer pixels than the students' images."""
+    images = asked.suite.train_data.images if asked.suite.train_data else None
+    if asked.backend.encoders is None or images is None:
+        return
+    side, num = asked.backend.resolution, 0
+    with suppress(BenchError):  # which is among the problems
+        num = num_enlarged(images, side)
+    if num:
+        yield (
+            f"train_data.images: {num} of {images.num_images} images of {images.source} are "
+            f"smaller than {side} pixels a side and are enlarged"
+        )
 
 
 def _add_tasks(asked: Asked, tasks: Tasks) -> None:
