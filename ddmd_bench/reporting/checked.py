@@ -111,5 +111,5 @@ def held_line(found: Checked) -> str:
     near = found.nearest
     if near is None:
         return told
-    share = max(near.beyond, 0.0)
-    return f"{told}; the nearest to its margin: {near.name}, {share:.0%} of it ({near.text})"
+    share = f"{100 * max(near.beyond, 0.0):.0f} % of it"
+    return f"{told}; the nearest to its margin: {near.name}, {share} ({near.text})"

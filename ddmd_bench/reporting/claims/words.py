@@ -22,12 +22,13 @@ def claim_text(run: RunFiles, claim: Claim) -> str:
     if claim.metric:
         margin = metric_shown(claim.metric, claim.margin)
         margin += unit_of(claim.metric, difference=True)
+    share = f"{100 * (claim.share or 1):g} %"
     text = {
         "beats": f"{student} is better than {other}: {metric}",
         "worst": f"{student} is the worst of all trained students: {metric}",
         "above": f"{student} has a larger value than {other}: {metric}",
         "same": f"{student} and {other} differ by less than {margin}: {metric}",
-        "keeps": f"{student} keeps at least {claim.share or 1:.0%} of what {other} has: {metric}",
+        "keeps": f"{student} keeps at least {share} of what {other} has: {metric}",
         "rises": f"{student}: {series} rises throughout training",
         "bounded": f"{student}: {series} stays within a factor of {margin} of its start",
         "preferred": f"people prefer {student} to {other}",
