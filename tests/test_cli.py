@@ -235,19 +235,29 @@ def test_a_report_of_other_results_is_kept(
     named, _ = reported("--set", "seeds=[1]", "--reports", "mine")
     assert named == Path("mine/tiny")
 
-    # One more metric of the same images: all that it held is in the new one.
-    tiny["metrics"] = [*tiny["metrics"], "high_frequency"]
+    # One more student: all that the report held is in the new one.
+    tiny["students"]["teacher_3"] = {**tiny["students"]["teacher_2"], "num_inference_steps": 3}
     write_suite(tiny)
     _, said = reported()
     assert "other results" not in said
-    second = (folder / "report.json").read_bytes()
+
+    def kept_report() -> Path:
+        """Where the suite's change leaves the report that was there."""
+        before = (folder / "report.json").read_bytes()
+        write_suite(tiny)
+        _, said = reported()
+        (line,) = (text for text in said.splitlines() if "has the report of other results" in text)
+        kept = Path(line.partition(": now in ")[2].removesuffix(" too"))
+        after = (folder / "report.json").read_bytes()
+        assert (kept / "report.json").read_bytes() == before != after
+        assert (kept / "index.html").is_file()
+        return kept
+
+    # The same images, scored by one metric fewer; then other images.
+    tiny["metrics"].remove("std")
+    kept_report()
     tiny["students"]["teacher_1"]["guidance_scale"] = 2
-    write_suite(tiny)
-    _, said = reported()
-    (line,) = (text for text in said.splitlines() if "has the report of other results" in text)
-    kept = Path(line.partition(": now in ")[2].removesuffix(" too"))
-    assert (kept / "report.json").read_bytes() == second != (folder / "report.json").read_bytes()
-    assert (kept / "index.html").is_file()
+    kept = kept_report()
     (own, new) = (sorted(path.name for path in one.glob("images/*")) for one in (kept, folder))
     assert len(own) == len(new) == 1  # each with its own small pictures
     assert own != new
