@@ -191,6 +191,26 @@ def test_images_that_cannot_be_scored_are_worse(
     assert {one.name.split(", ")[0] for one in every.held} > {"dmd", "teacher", "ca_only"}
 
 
+def test_a_baseline_without_its_images_excuses_nothing_and_accuses_of_nothing(
+    plan: Plan, baseline: Baseline, tmp_path: Path
+) -> None:
+    """As of a pack: identical images, some of them black, are no loss, nor are they ok."""
+    alone = baseline._replace(
+        students={
+            name: {seed: replace(files, images={}) for seed, files in by_seed.items()}
+            for name, by_seed in baseline.students.items()
+        }
+    )
+    found = verdict(changed(plan, tmp_path / "some", black), alone)
+    assert (found.status, failed(found)) == ("too few", {"black"})
+    assert found.failed[0].text.endswith("e.g. 00000.png, 00001.png, 00002.png; "
+                                         "the baseline's images are not here")  # fmt: skip
+    assert verdict(changed(plan, tmp_path / "none", None), alone).status == "ok"
+    # What has scores was not all black.
+    every = verdict(changed(plan, tmp_path / "all", all_black), alone)
+    assert (every.status, failed(every)) == ("worse", {"black"})
+
+
 def test_images_that_are_whole_but_not_scored_yet_are_no_verdict(
     plan: Plan, baseline: Baseline, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -57,16 +57,13 @@ def _look(path: Path) -> tuple[str, str]:
 
 def held_pictures(run: RunFiles, new: str, old: str, metrics: Collection[str]) -> Iterator[Held]:
     """A student's images beside another's: failed is what it has more of. Images that are no longer
-    here are not looked at."""
+    here are not looked at; of a baseline without them it cannot be told, unless none is whole."""
     if (ours := _defects(run, new)) is not None:
         # The other's excuse what the student has of them; where it has none nobody asks.
         theirs = _defects(run, old) if any(ours.found.values()) else None
         for kind, names in ours.found.items():
-            known = len(theirs.found[kind]) if theirs else 0
-            text = f"{len(names)} of {ours.num} images"
-            if names:
-                text += f", {known} of the baseline's, e.g. {', '.join(names[:3])}"
-            yield _held(f"{new}, {kind}", text, len(names) > known)
+            known = len(theirs.found[kind]) if theirs else None
+            yield _of_kind(f"{new}, {kind}", names, ours.num, known)
     if not metrics:
         return
     # What is compared leaves out images without a value: to have none is no way to be better.
@@ -81,11 +78,25 @@ def held_pictures(run: RunFiles, new: str, old: str, metrics: Collection[str]) -
     if not metric:
         return
     text = f"{lost} have no value of {METRICS[metric].title}, {lost - more} of the baseline's"
-    yield _held(f"{new}, not scored", text, more > 0)
+    yield _held(f"{new}, not scored", text, "failed" if more > 0 else "ok")
 
 
-def _held(name: str, text: str, failed: bool) -> Held:
-    return Held("pictures", name, "failed" if failed else "ok", text, math.inf if failed else 0.0)
+def _of_kind(name: str, names: list[str], num: int, known: int | None) -> Held:
+    """So many images have a defect, and so many of the baseline's, None where nobody knows."""
+    text = f"{len(names)} of {num} images"
+    if not names:
+        return _held(name, text, "ok")
+    some = f"e.g. {', '.join(names[:3])}"
+    if known is not None:
+        text = f"{text}, {known} of the baseline's, {some}"
+        return _held(name, text, "failed" if len(names) > known else "ok")
+    # The baseline was scored: not all of its images can be like this.
+    told = f"{text}, {some}; the baseline's images are not here"
+    return _held(name, told, "failed" if len(names) == num else "too few")
+
+
+def _held(name: str, text: str, status: Literal["ok", "failed", "too few"]) -> Held:
+    return Held("pictures", name, status, text, 0.0 if status == "ok" else math.inf)
 
 
 def _defects(run: RunFiles, student: str) -> Defects | None:
