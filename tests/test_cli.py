@@ -90,6 +90,7 @@ def test_problems_of_one_source_are_one_line_with_the_suites_own_name() -> None:
         "no room: SUITE is too large",
     ]
     assert as_told(lines[0], None) == lines[0]
+    assert as_told("ddmd_bench run SUITE", r"C:\1.yaml") == r"ddmd_bench run C:\1.yaml"
 
 
 def test_check_before_a_run_says_what_to_type(
@@ -98,7 +99,7 @@ def test_check_before_a_run_says_what_to_type(
     name = write_suite(tiny)
     result = invoke("check", name)
     assert result.exit_code == WRONG_USE
-    assert "python -m ddmd_bench expect tiny" in result.output
+    assert f"python -m ddmd_bench expect {name} " in result.output
     shutil.copy(
         Path(__file__).parents[1] / "reference_stats" / "shapes_smoke.expected.json",
         "tiny.expected.json",
@@ -107,7 +108,7 @@ def test_check_before_a_run_says_what_to_type(
     assert result.exit_code == NOT_RUN
     assert "nothing to check yet: reference, " in result.output
     assert "and 8 more tasks not run" in result.output
-    assert "python -m ddmd_bench run" in result.output
+    assert f"python -m ddmd_bench run {name}`" in result.output  # a file, as it was typed
 
 
 def test_wrong_use_of_check_is_no_verdict(

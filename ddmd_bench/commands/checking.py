@@ -20,6 +20,7 @@ from ddmd_bench.commands.options import (
     RunsAnywhere,
     SuiteName,
     Workers,
+    as_told,
     console,
     errors,
     raise_problems,
@@ -110,7 +111,7 @@ def check(
             _print_checked(found, plan.suite.name, json_)
             _for_ci(found, plan.suite.name, junit, pictures)
     except BenchError as error:
-        errors.print(str(error))
+        errors.print(as_told(str(error), suite))
         raise typer.Exit(NOT_RUN if isinstance(error, NotRun) else WRONG_USE) from None
     raise typer.Exit(EXIT_CODES[found.status])
 

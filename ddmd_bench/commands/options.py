@@ -104,7 +104,7 @@ _OF_PROMPTS = re.compile(r"^(suite \S+: )?prompts\.(\S+?)\.source: (.*)$")
 def as_told(text: str, suite: object) -> str:
     """An error as it is printed: commands with the suite's own name, of sets alike one line."""
     if isinstance(suite, str):
-        text = re.sub(r"(ddmd_bench \w+) SUITE\b", rf"\1 {suite}", text)
+        text = re.sub(r"(ddmd_bench \w+) SUITE\b", lambda found: f"{found[1]} {suite}", text)
     sets: dict[tuple[str, str], list[str]] = {}  # by what is said of their source
     for line in text.split("\n"):
         found = _OF_PROMPTS.match(line)

@@ -15,6 +15,7 @@ from ddmd_bench.commands.options import (
     Reports,
     RunsAnywhere,
     SuiteName,
+    as_told,
     console,
     errors,
     refuse_given,
@@ -75,14 +76,14 @@ def _say_where(plan: Plan, unchanged: str = "") -> None:
     console.print(f"report: {plan.report_folder / 'index.html'}{unchanged}")
 
 
-def raise_missing(plan: Plan, why: str = "") -> None:
+def raise_missing(plan: Plan, suite: str, why: str = "") -> None:
     """End with the code for failures where the report lacks a student, for such a reason."""
     from ddmd_bench.reporting.saved import read_report
 
     students = read_report(plan.report_folder)["students"].values()
     missing = [s for s in students if s["missing"] and s["missing"].startswith(why)]
     if lost := [f"{s['title']} {s['missing']}" for s in missing]:
-        errors.print("\n".join(lost))
+        errors.print(as_told("\n".join(lost), suite))
         raise typer.Exit(SOME_FAILED)
 
 
@@ -121,4 +122,4 @@ def report(
     with begun(suite, set_, runs, reports) as plan:
         reported = reported_into(plan, reports or REPORTS)
         write_report(reported, embed)
-        raise_missing(reported, UNREADABLE)
+        raise_missing(reported, suite, UNREADABLE)

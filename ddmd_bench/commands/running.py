@@ -19,6 +19,7 @@ from ddmd_bench.commands.options import (
     SuiteName,
     UntilSettled,
     Workers,
+    as_told,
     console,
     errors,
     raise_problems,
@@ -140,11 +141,11 @@ def run(
     complete = sum(task.complete() for task in plan.tasks.values()) - outcome.num_done
     console.print(f"{plan.suite.name}: {outcome.num_done} tasks done, {complete} were complete")
     write_where_changed(plan)
-    end_with_failures(plan, ALL_STAGES, outcome)
-    raise_missing(plan)
+    end_with_failures(plan, suite, ALL_STAGES, outcome)
+    raise_missing(plan, suite)
 
 
-def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> None:
+def end_with_failures(plan: Plan, suite: str, stages: tuple[str, ...], outcome: Outcome) -> None:
     """Say last of all what failed, where anything did, and end with the code for it."""
     if not outcome.problems:
         return
@@ -154,7 +155,7 @@ def end_with_failures(plan: Plan, stages: tuple[str, ...], outcome: Outcome) -> 
         told += f", and {waiting} that need them were not begun"
     end = f"{told}; the rest is done. Run again once they are mended: what is complete is kept"
     lines = [end, *outcome.problems]
-    errors.print("\n  ".join(lines))
+    errors.print(as_told("\n  ".join(lines), suite))
     raise typer.Exit(SOME_FAILED)
 
 
@@ -175,7 +176,7 @@ def run_stage(
     if not ranks.is_first():
         return
     console.print(f"{name}: {outcome.num_done} tasks done")
-    end_with_failures(plan, (name,), outcome)
+    end_with_failures(plan, suite, (name,), outcome)
 
 
 def _require_needed(plan: Plan, name: str, suite: str) -> None:

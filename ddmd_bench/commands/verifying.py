@@ -14,6 +14,7 @@ from ddmd_bench.commands.options import (
     Runs,
     RunsAnywhere,
     SuiteName,
+    as_told,
     console,
     refuse_given,
     split_names,
@@ -42,18 +43,18 @@ def verify(
         fact = f"{suite} is a pack, which holds its run and its report"
         refuse_given(ctx, fact, dict.fromkeys(("--runs", "--reports"), LEAVE_OUT))
     with begun(suite, set_, runs, reports) as plan:
-        raise typer.Exit(1 if _verified(plan) else 0)
+        raise typer.Exit(1 if _verified(plan, suite) else 0)
 
 
-def _verified(plan: Plan) -> list[str]:
-    """What is wrong with a run, after it was printed."""
+def _verified(plan: Plan, suite: str) -> list[str]:
+    """What is wrong with a run, after it was printed; `suite` as it was typed."""
     from ddmd_bench.files.threads import one_thread
     from ddmd_bench.stages.verify import verify as verified
 
     with one_thread():
         found = verified(plan)
     for line in [*found.unknown, *found.wrong]:
-        console.print(line)
+        console.print(as_told(line, suite))
     told = f"{len(found.wrong)} lines differ" if found.wrong else "the report follows from them"
     console.print(f"{plan.suite.name}: {found.num_files} files as made; {told}")
     return found.wrong
@@ -95,7 +96,7 @@ def pack(
         console.print(f"packing {num_files} files, {gigabytes(num_bytes)}")
 
     with begun(suite, set_, runs, reports) as plan:
-        if _verified(plan):
+        if _verified(plan, suite):
             told = f"{plan.suite.name}: not packed, for verify finds fault with it"
             console.print(told)
             raise typer.Exit(1)

@@ -103,5 +103,4 @@ def _sentence(folder: Path, names: list[str]) -> str:
 
 def anew(folder: Path) -> str:
     """What to do where a file of a task's folder is not what it was."""
-    suite = folder.parent.parent.name
-    return f"Put it back, or delete {folder} and make it anew: `python -m ddmd_bench run {suite}`"
+    return f"Put it back, or delete {folder} and make it anew: `python -m ddmd_bench run SUITE`"

@@ -71,7 +71,7 @@ def find_expected(suite: str) -> Path:
             return path
     raise BenchError(
         f"no expected values for suite {suite!r}: {paths[0]} does not exist. "
-        f"Make them with `python -m ddmd_bench expect {suite} --seeds 0,1,2`"
+        "Make them with `python -m ddmd_bench expect SUITE --seeds 0,1,2`"
     )
 
 

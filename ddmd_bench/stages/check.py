@@ -17,6 +17,8 @@ from ddmd_bench.reporting.saved import read_report
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
+AGAIN = "Run `python -m ddmd_bench run SUITE`"
+
 
 def check(plan: Plan, expected_path: Path | None = None) -> Checked:
     """Compare the report of a finished run with an expectation, the suite's own by default."""
@@ -39,12 +41,11 @@ def check_models(
 
 def finished_report(plan: Plan) -> dict[str, Any]:
     """The record of a run that is complete and reported, or `NotRun` with what to type."""
-    again = f"Run `python -m ddmd_bench run {plan.suite.name}`"
-    refuse_unfinished(plan, again)
+    refuse_unfinished(plan, AGAIN)
     path = plan.report_folder / "report.json"
     if not plan.report_complete():
         raise NotRun(
-            f"nothing to check yet: {path} is missing or was made from another run. {again} first"
+            f"nothing to check yet: {path} is missing or was made from another run. {AGAIN} first"
         )
     return read_report(path)
 
@@ -53,8 +54,7 @@ def refuse_failed(plan: Plan) -> None:
     """Raise `NotRun` where tasks failed."""
     if failed := [f"{task}: {why}" for task in plan.tasks.values() if (why := task.failure())]:
         told = "\n  ".join([f"nothing to check: {len(failed)} tasks failed", *failed])
-        again = f"Run `python -m ddmd_bench run {plan.suite.name}`"
-        raise NotRun(f"{told}\n{again} once they are mended")
+        raise NotRun(f"{told}\n{AGAIN} once they are mended")
 
 
 def refuse_unfinished(plan: Plan, again: str) -> None:

@@ -83,7 +83,7 @@ def _made_otherwise(plan: Plan) -> Iterator[str]:
 def _report_differs(plan: Plan) -> Iterator[str]:
     """A line for each value of the report that does not follow from the run's files."""
     path = plan.report_folder / RECORD
-    again = f"Make it again: `python -m ddmd_bench report {plan.suite.name}`"
+    again = "Make it again: `python -m ddmd_bench report SUITE`"
     if not path.is_file():
         yield f"{path}: missing. {again}"
         return
