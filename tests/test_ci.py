@@ -193,6 +193,48 @@ def test_the_files_to_copy_call_check_with_options_that_it_has() -> None:
     assert all(step["with"].keys() <= action["inputs"].keys() for step in uses)
 
 
+def step_of(uses: str) -> dict[str, Any]:
+    """The workflow's first step that uses such an action."""
+    workflow = yaml.safe_load((DOCS / "check.yml").read_text())
+    steps = workflow["jobs"]["check"]["steps"]
+    found: dict[str, Any] = next(step for step in steps if uses in step.get("uses", ""))
+    return found
+
+
+@pytest.mark.long
+def test_the_workflow_compares_a_student_that_was_changed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_suite: Callable[[Any], str],
+    tiny: dict[str, Any],
+) -> None:
+    """Its folders have other names than the main branch's: only that one's report knows them."""
+    monkeypatch.chdir(tmp_path)
+    tiny["students"] = {"dmd": {"source": "teacher", "num_inference_steps": 1, "guidance_scale": 4}}
+    baseline = step_of("ddmd-check")["with"]["baseline"].replace("mine", "tiny")
+
+    def command(*words: str) -> Result:
+        return CliRunner().invoke(app, [*words])
+
+    assert command("run", write_suite(tiny)).exit_code == 0
+    Path("baseline").mkdir()
+    for folder in ("runs", "reports"):
+        Path(folder).rename(Path("baseline") / folder)
+    tiny["students"]["dmd"]["guidance_scale"] = 2
+    suite = write_suite(tiny)
+    assert command("run", suite).exit_code == 0
+    result = command("check", suite, "--baseline", baseline)
+    assert result.exit_code in (EXIT_CODES["worse"], EXIT_CODES["too few"]), result.output
+
+
+def test_the_workflow_keeps_a_run_that_was_cut() -> None:
+    restored, saved = step_of("actions/cache/restore"), step_of("actions/cache/save")
+    assert (restored["with"]["path"], saved["with"]["path"]) == ("runs", "runs")
+    assert restored["with"]["key"] == saved["with"]["key"]
+    assert "github.run_attempt" in saved["with"]["key"]
+    assert saved["if"] == "always()"
+
+
 def test_the_page_names_every_exit_code() -> None:
     page = (DOCS / "README.md").read_text()
     named = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
