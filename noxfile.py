@@ -11,6 +11,7 @@ nox -s audit                                   # known vulnerabilities of what i
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,11 +33,17 @@ OFFLINE_CPU = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 PARITY = ("hps_v2", "image_reward", "hps_v3", "distances")
 
 
+def _python_of(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
 def _interpreter(session: nox.Session, environment: Path) -> str:
-    """Of an environment, which is made where there is none."""
-    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        session.run_install("python", "-m", "venv", str(environment), external=True)
+    """Of an environment to install into, which is made where there is none with pip in it."""
+    python = _python_of(environment)
+    # An environment whose making was ended half-way has an interpreter, and no pip.
+    pip = (str(python), "-m", "pip", "--version")
+    if not python.exists() or subprocess.run(pip, capture_output=True).returncode != 0:
+        session.run_install("python", "-m", "venv", "--clear", str(environment), external=True)
     return str(python)
 
 
@@ -46,19 +53,28 @@ def _python(session: nox.Session, *groups: str) -> str:
     One resolution for all, so that the pinned torch is not replaced by a newer one; none at all
     while pyproject.toml is the one that was installed from.
     """
-    python = _interpreter(session, ENVIRONMENT)
+    python = str(_python_of(ENVIRONMENT))
     wanted = Path("pyproject.toml").read_text(encoding="utf-8")
     installed = ENVIRONMENT / f"installed-{'-'.join(groups) or 'alone'}.toml"
-    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+    if not (Path(python).exists() and _says(installed, wanted)):
+        _interpreter(session, ENVIRONMENT)
+        # What is installed now may replace what others were installed from, or end half-way.
+        for other in ENVIRONMENT.glob("installed-*.toml"):
+            if other == installed or not _says(other, wanted):
+                other.unlink()
         requirements = [
             requirement
             for group in ("pinned", *groups)
             for requirement in nox.project.dependency_groups(PYPROJECT, group)
         ]
         pip = (python, "-m", "pip", "install", "--quiet", "-e", ".")
-        session.run_install(*pip, *requirements, external=True)
-        installed.write_text(wanted, encoding="utf-8")
+        if session.run_install(*pip, *requirements, external=True) is not None:  # not with -R
+            installed.write_text(wanted, encoding="utf-8")
     return python
+
+
+def _says(installed: Path, wanted: str) -> bool:
+    return installed.exists() and installed.read_text(encoding="utf-8") == wanted
 
 
 def _ddmd_bench(session: nox.Session, command: str) -> None:
