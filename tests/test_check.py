@@ -243,6 +243,17 @@ def test_an_option_younger_than_the_expectation_had_its_default(
     assert against_expected(found, expected).status == status
 
 
+@pytest.mark.parametrize(("dtype", "status"), [("float32", "ok"), ("bfloat16", "drift")])
+@pytest.mark.parametrize("now", [True, False])
+def test_a_default_that_is_written_out_is_the_default(
+    expected: Record, now: bool, dtype: str, status: str
+) -> None:
+    """By the run or, when it was written, by the expectation."""
+    found = record(0)
+    (found["suite"] if now else expected["settings"])["scoring"] = {"dtype": dtype}
+    assert against_expected(found, expected).status == status
+
+
 def test_what_a_reader_sees_may_change(expected: Record) -> None:
     found = record(0)
     found["suite"] |= {"title": "Other", "claims": [], "baseline": "dmd"}

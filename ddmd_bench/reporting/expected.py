@@ -192,9 +192,9 @@ def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     nothing, and how a training is computed, or what a student is called, moves no value."""
     settings = settings_of(settings)  # an older expectation holds what has become free
     younger = {
-        key: field.get_default()
-        for key, field in Suite.model_fields.items()
-        if not field.is_required() and key not in _FREE_SETTINGS | settings.keys()
+        key: value
+        for key, value in _defaults(Suite).items()
+        if key not in _FREE_SETTINGS | settings.keys()
     }
     parts = {
         key: {**part().model_dump(mode="json"), **settings.get(key, {})}
@@ -226,4 +226,10 @@ def _defaults(part: type[BaseModel]) -> dict[str, Any]:
         for key, field in part.model_fields.items()
         if not field.is_required()
     }
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+    return {key: _in_json(value) for key, value in found.items()}
+
+
+def _in_json(default: Any) -> Any:
+    if isinstance(default, BaseModel):
+        return default.model_dump(mode="json")
+    return list(default) if isinstance(default, tuple) else default
