@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from ddmd_bench.errors import BenchError
@@ -448,6 +449,26 @@ def test_a_bad_value_is_refused(name: str, tiny: dict, write_suite: Write) -> No
     message = refused(write_suite(tiny))
     assert where in message
     assert re.search(hint, message)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("method: dmd", "method: dmd\n    train: {batch_sise: 1}", "train: {batch_sise"),
+        ("method: dmd", "method: dmd\n    train:\n      batch_size: 0", "batch_size: 0"),
+        ("metric: std", "metric: hue", "- claim: above"),
+        ("baseline: dmd", "baseline: dmdd", "baseline: dmdd"),
+    ],
+)
+def test_a_problem_between_parts_has_its_line(
+    tiny: dict, write_suite: Write, old: str, new: str, line: str
+) -> None:
+    tiny["claims"] = [{**CLAIM, "claim": "above", "metric": "std"}]
+    text = yaml.safe_dump(tiny, sort_keys=False)
+    assert text.count(old) == 1
+    text = text.replace(old, new)
+    number = next(k for k, row in enumerate(text.splitlines(), 1) if row.strip().startswith(line))
+    assert refused(write_suite(text)).endswith(f"(line {number})")
 
 
 def test_several_problems_are_named_at_once(tiny: dict, write_suite: Write) -> None:
