@@ -78,7 +78,9 @@ class Inline:
         said, self.said, self.task = self.said, [], None
         yield from said
 
-    def end(self, now: bool = False) -> None:
+    def stop(self) -> None: ...
+
+    def end(self) -> None:
         self.stage = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -350,3 +351,14 @@ def test_a_task_that_ends_while_files_are_read_asks_for_a_new_report(
     assert not plan.report_complete()
     assert not report(plan)["students"]["dmd"]["missing"]
     assert plan.report_complete()
+
+
+def test_what_another_process_is_writing_is_not_removed(tmp_path: Path) -> None:
+    plan = make_run(tmp_path, make_suite())
+    plan.report_folder.mkdir()
+    living, dead = (plan.report_folder / f".index.html.{pid}.tmp" for pid in (os.getppid(), 2**22))
+    for path in (living, dead):
+        path.write_text("half of it")
+    report(plan)
+    assert living.exists()
+    assert not dead.exists()

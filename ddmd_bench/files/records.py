@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,15 +96,30 @@ def written_whole(path: Path) -> Iterator[Path]:
             raise
 
 
-def remove_cut(folder: Path, age_s: float = 0.0) -> None:
+def remove_cut(folder: Path, *, alone: bool = True) -> None:
     """Remove what a process was writing here, or in folders of this one, when it was killed.
 
-    For whoever alone may write here now; where others may, what is at least so old.
+    Unless this process alone may write here now, what another of this machine is writing stays.
     """
     for cut in (path for name in _CUT for at in (name, f"*/{name}") for path in folder.glob(at)):
-        with suppress(OSError):  # it costs room, nothing else
-            if not age_s or time.time() - cut.stat().st_mtime >= age_s:
+        if alone or not _is_being_written(cut):
+            with suppress(OSError):  # it costs room, nothing else
                 cut.unlink()
+
+
+def _is_being_written(cut: Path) -> bool:
+    number = cut.suffixes[-2].removeprefix(".") if len(cut.suffixes) > 1 else ""
+    if not number.isdigit():
+        return False
+    if os.name == "nt":  # where to ask is to end it
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another's; of no process at all
+        return True
+    return True
 
 
 @contextmanager

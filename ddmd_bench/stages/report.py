@@ -20,8 +20,6 @@ from ddmd_bench.reporting.texts import PAGE, texts_of
 if TYPE_CHECKING:
     from ddmd_bench.planning.plan import Plan
 
-LONG_AGO_S = 3600  # nobody writes a file for so long: `watch` may write here now, and `run`
-
 
 def report(
     plan: Plan,
@@ -40,7 +38,7 @@ def report(
     key = plan.report_key
     run = load_run(plan)
     record = {"key": key, **build_record(run, embedded), "folders": folders_of(plan)}
-    remove_cut(plan.report_folder, LONG_AGO_S)
+    remove_cut(plan.report_folder, alone=False)  # `watch` may write here too
     if plan.packed is not None:
         plan.packed.fetch(shown_files(record["pictures"], run))
     write_whole(plan.report_folder / PAGE, html(record, run, page_place(plan)))
