@@ -30,6 +30,7 @@ from ddmd_bench.data.prompt_sources import find_prompts, load_prompts, read_sour
 from ddmd_bench.data.prompts import choose
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.records import canonical_json, seed_of
+from ddmd_bench.planning.plan import make_plan
 from ddmd_bench.suite.files import load_suite
 from ddmd_bench.suite.schema import PromptSet
 from ddmd_bench.suite.settings import DataSource
@@ -124,7 +125,25 @@ def test_ids_refer_to_the_position_in_the_source(tmp_path: Path) -> None:
         assert (prompt.text, prompt.category) == (PROMPTS[k].strip(), "uvwxyz"[k])
     assert choose("set", found.texts, 2, found.positions, found.categories) == chosen[:2]
     with pytest.raises(BenchError, match="asks for 5 prompts, its source has 4, without 2 empty"):
-        choose("set", found.texts, 5, found.positions)
+        choose("set", found.texts, 5, found.positions, n_left_out=found.n_left_out)
+
+
+def test_prompts_of_other_categories_are_none_that_were_left_out(
+    tmp_path: Path, tiny: dict[str, Any], write_suite: Callable[[Any], str]
+) -> None:
+    """Nor are those that follow the last one kept forgotten where the list is read whole."""
+    rows = {"prompt": [f"a red star {k}" for k in range(6)] + [""], "category": [*"xxyyyyy"]}
+    pd.DataFrame(rows).to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+
+    def refused(**more: str) -> str:
+        source = {"source": str(tmp_path / "t.jsonl"), "num_prompts": 9, **more}
+        tiny["prompts"] = {"seen": source}
+        with pytest.raises(BenchError) as error:
+            make_plan(load_suite(write_suite(tiny)), tmp_path, tmp_path)
+        return str(error.value)
+
+    assert refused(category="y").endswith("prompts.seen: asks for 9 prompts, its source has 4")
+    assert "its source has 6, without 1 empty or repeated ones" in refused()
 
 
 def test_a_backends_own_source_comes_first_and_as_it_is() -> None:

@@ -129,8 +129,9 @@ def _listed(
 ) -> PromptList:
     kept: list[tuple[str, int, str | None]] = []
     seen: set[str] = set()
-    n_duplicates = n_empty = 0
+    num_rows = n_duplicates = n_empty = 0
     for position, (text, category) in enumerate(rows):
+        num_rows += 1
         repeated = text in seen
         n_empty += not text
         n_duplicates += repeated
@@ -150,4 +151,5 @@ def _listed(
         licence=licence,
         n_duplicates=n_duplicates,
         n_empty=n_empty,
+        n_left_out=num_rows - len(kept),
     )

@@ -39,6 +39,7 @@ class PromptList:
     licence: str | None = None
     n_duplicates: int = 0  # texts that an earlier position has too
     n_empty: int = 0  # left out
+    n_left_out: int = 0  # empty or repeated; of one category nobody counts them
 
     @property
     def sha256(self) -> str:
@@ -59,6 +60,7 @@ class PromptList:
             texts=tuple(self.texts[k] for k in kept),
             positions=tuple(self.positions[k] for k in kept),
             categories=(category,) * len(kept),
+            n_left_out=0,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def choose(
     num_prompts: int,
     positions: Sequence[int] | None = None,
     categories: Sequence[str | None] | None = None,
+    n_left_out: int = 0,
 ) -> list[Prompt]:
     """The first `num_prompts` of a shuffle that depends on the set's name alone.
 
@@ -91,8 +94,7 @@ def choose(
     places = range(len(texts)) if positions is None else positions
     styles = [None] * len(texts) if categories is None else categories
     if num_prompts > len(texts):
-        left_out = max(places, default=-1) + 1 - len(texts)
-        without = f", without {left_out} empty or repeated ones" if left_out else ""
+        without = f", without {n_left_out} empty or repeated ones" if n_left_out else ""
         raise BenchError(
             f"prompts.{prompt_set}: asks for {num_prompts} prompts, its source has "
             f"{len(texts)}{without}"

@@ -35,7 +35,9 @@ def find_suite_prompts(asked: Asked) -> FoundPrompts:
         lists[name] = found.facts()
         wanted = prompt_set.num_prompts
         try:
-            part = choose(name, found.texts, wanted, found.positions, found.categories)
+            part = choose(
+                name, found.texts, wanted, found.positions, found.categories, found.n_left_out
+            )
             for prompt in part:
                 asked.backend.check_prompt(prompt.text)
         except BenchError as error:
