@@ -92,6 +92,18 @@ def test_a_column_by_name_and_its_category(tmp_path: Path) -> None:
     assert named.categories == ("x", "y")
 
 
+def test_a_category_has_the_prompts_that_another_has_too(tmp_path: Path) -> None:
+    """Read whole the list keeps a text once, as ever, and so its key."""
+    rows = {"prompt": ["a", "b", "a", "a"], "category": ["x", "x", "y", "y"]}
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    source = DataSource(source=str(tmp_path / "t.csv"))
+    of_y = find_prompts(source, {}, "y")
+    assert (of_y.texts, of_y.positions, of_y.categories) == (("a",), (2,), ("y",))
+    assert find_prompts(source, {}, "x").texts == ("a", "b")
+    whole = find_prompts(source, {})
+    assert (whole.texts, whole.positions, whole.n_duplicates) == (("a", "b"), (0, 1), 2)
+
+
 # Ids and the subset
 
 

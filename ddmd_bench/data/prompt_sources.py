@@ -2,8 +2,8 @@
 
 A published list, a row of `data.prompt_catalogue`, is used whole, repeated prompts included, since
 values of others are over all of it; of a list of one's own a repeated prompt is kept once, at its
-first position. Both are counted. Empty prompts are left out and counted. Texts lose the white
-space around them.
+first position, or, where one category is asked for, at its first in each. Both are counted. Empty
+prompts are left out and counted. Texts lose the white space around them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,25 @@ from ddmd_bench.suite.settings import DataSource
 
 
 def find_prompts(
-    data: DataSource, prompt_sets: Mapping[str, Callable[[], Sequence[str]]]
+    data: DataSource,
+    prompt_sets: Mapping[str, Callable[[], Sequence[str]]],
+    category: str | None = None,
 ) -> PromptList:
-    """The prompts of a suite's source: the backend's own, or any that `load_prompts` knows."""
+    """The prompts of a suite's source, of one category where one is named: the backend's own, or
+    any that `load_prompts` knows."""
     if data.source in prompt_sets:
         _refuse_options(data, "a backend's own source")
         texts = tuple(prompt_sets[data.source]())
-        return PromptList(
+        found = PromptList(
             source=data.source,
             texts=texts,
             positions=tuple(range(len(texts))),
             categories=(None,) * len(texts),
             n_duplicates=len(texts) - len(set(texts)),
         )
-    return load_prompts(data, others=prompt_sets)
+    else:
+        found = load_prompts(data, prompt_sets, by_category=category is not None)
+    return found.of_category(category)
 
 
 def prompt_remotes(sources: Iterable[DataSource]) -> list[Remote]:
@@ -62,10 +67,13 @@ def images_of_prompts(data: DataSource) -> tuple[Path, str] | None:
     return path, row.images
 
 
-def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
+def load_prompts(
+    data: DataSource, others: Iterable[str] = (), *, by_category: bool = False
+) -> PromptList:
     """All prompts of a named list, a local file, or a dataset of the Hub (which needs `column`).
 
-    `others` are names that a message about an unknown one should list too.
+    `others` are names that a message about an unknown one should list too. With `by_category` a
+    text of two categories is in both, and no repetition.
     """
     if data.source in PROMPT_SOURCES:
         _refuse_options(data, "a named source")
@@ -73,7 +81,7 @@ def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
     if is_local_source(data.source):
         path = source_path(data)
         rows = table_rows(str(path), rows_of(path), data.column, None)
-        return _listed(data.source, rows, repeats=False)
+        return _listed(data.source, rows, False, by_category=by_category)
     if is_hub_name(data.source) and data.column is not None:
         dataset, commit = open_hub(data, streaming=False)
         text_column(data.source, dataset.column_names, data.column)
@@ -81,7 +89,7 @@ def load_prompts(data: DataSource, others: Iterable[str] = ()) -> PromptList:
         columns = readable(data.source, dataset.select_columns(wanted))  # without any images
         rows = table_rows(data.source, columns, data.column, None)
         facts = (data.source, commit, hub_licence(data.source, commit))
-        return _listed(data.source, rows, False, *facts)
+        return _listed(data.source, rows, False, *facts, by_category=by_category)
     known = unknown("prompt source", data.source, [*PROMPT_SOURCES, *others])
     raise BenchError(
         f"{known} Or a local file ({', '.join(FORMATS)}), or owner/name of a dataset on the Hub "
@@ -126,18 +134,20 @@ def _listed(
     repository: str | None = None,
     revision: str | None = None,
     licence: str | None = None,
+    by_category: bool = False,
 ) -> PromptList:
     kept: list[tuple[str, int, str | None]] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, str | None]] = set()
     num_rows = n_duplicates = n_empty = 0
     for position, (text, category) in enumerate(rows):
         num_rows += 1
-        repeated = text in seen
+        key = text, category if by_category else None
+        repeated = key in seen
         n_empty += not text
         n_duplicates += repeated
         if text and (repeats or not repeated):
             kept.append((text, position, category))
-            seen.add(text)
+            seen.add(key)
     if not kept:
         raise BenchError(f"{source}: holds no prompt")
     texts, positions, categories = zip(*kept, strict=True)

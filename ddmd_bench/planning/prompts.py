@@ -27,8 +27,8 @@ def find_suite_prompts(asked: Asked) -> FoundPrompts:
     problems = []
     for name, prompt_set in asked.suite.prompts.items():
         try:
-            listed = find_prompts(prompt_set, asked.backend.prompt_sets)
-            found = listed.of_category(prompt_set.category)
+            own = asked.backend.prompt_sets
+            found = find_prompts(prompt_set, own, prompt_set.category)
         except BenchError as error:
             problems.append(f"prompts.{name}.source: {error}")
             continue
