@@ -13,6 +13,7 @@ from ddmd_bench.commands.cli import COMMANDS, READING, SHARING, app
 from ddmd_bench.errors import BenchError
 from ddmd_bench.files.launchers import LAUNCHERS, TORCH, as_torch_reads
 from ddmd_bench.files.ranks import require_own_gpus
+from ddmd_bench.reporting.checked import WRONG_USE
 
 ALONE = [command.__name__ for command in COMMANDS if command not in (*READING, *SHARING)]
 SEVERAL = [
@@ -88,6 +89,15 @@ def test_what_only_reads_is_not_refused(here: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     for arguments in (["schema"], ["--help"], ["run", "--help"], ["published"]):
         assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_a_check_that_writes_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SEVERAL[1].items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, ["check", "shapes_smoke", "--update", "--why", "a test"])
+    assert result.exit_code == WRONG_USE
+    assert "one of several processes" in result.stderr
+    assert list(here.iterdir()) == []
 
 
 def test_torchrun_itself(here: Path) -> None:

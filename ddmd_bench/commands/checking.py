@@ -30,6 +30,7 @@ from ddmd_bench.commands.plans import planned
 from ddmd_bench.commands.running import ALL_STAGES, run_stages
 from ddmd_bench.errors import BenchError, NotRun, files_told
 from ddmd_bench.files.elsewhere import here, is_elsewhere
+from ddmd_bench.files.launchers import refuse_several
 from ddmd_bench.files.places import require_file, require_folder
 from ddmd_bench.reporting.checked import EXIT_CODES, NOT_RUN, WRONG_USE, lines_of
 
@@ -98,6 +99,7 @@ def check(
             if pictures is not None:
                 require_folder(pictures, "--pictures")
             if update:
+                refuse_several()
                 if is_elsewhere(runs):
                     raise BenchError("--update: name a folder of runs: `pull` brings them here")
                 _update(suite, set_ or [], Path(runs), expected, why)
