@@ -89,6 +89,7 @@ def test_a_difference_is_that_of_the_table(
     assert math.isfinite(found.low)
 
 
+@pytest.mark.long
 def test_a_distance_compares_with_real_images_of_its_own_prompts(plan: Plan) -> None:
     both = plan_of(plan.runs.parent, prompts={"seen": {**SUITE["prompts"]["seen"]}},
                    metrics=OF_ALL, seeds=[0])  # fmt: skip

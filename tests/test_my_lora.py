@@ -95,6 +95,7 @@ def images_of(run: Path, student: str) -> np.ndarray[Any, Any]:
     return np.stack([np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))])
 
 
+@pytest.mark.long
 def test_a_lora_of_zeros_draws_the_very_images(run: Path) -> None:
     plain = images_of(run, "plain")
     assert len(plain) == 4 * len(PROMPTS)
@@ -103,6 +104,7 @@ def test_a_lora_of_zeros_draws_the_very_images(run: Path) -> None:
     assert table["zeros"] == table["plain"]
 
 
+@pytest.mark.long
 def test_a_lora_draws_others_from_the_same_noise(run: Path) -> None:
     """Each image is nearer to the plain student's of its own noise than to those of other noise."""
     plain, styled = (images_of(run, name).astype(float) for name in ("plain", "style"))
@@ -111,6 +113,7 @@ def test_a_lora_draws_others_from_the_same_noise(run: Path) -> None:
     assert (apart.argmin(axis=1) == np.arange(len(plain))).all()
 
 
+@pytest.mark.long
 def test_the_claims_name_what_a_lora_has_broken(run: Path) -> None:
     record = read_json(run / "reports" / "my_lora" / "report.json")
     found = {row["metric"]: row["verdict"] for row in record["claims"]}

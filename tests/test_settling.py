@@ -96,6 +96,7 @@ def test_images_are_those_that_a_run_of_all_draws(
     assert "sequential" not in report(whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", ["two", "same"])
 def test_scores_that_are_made_again_draw_nothing_again(
     settled: Plan, tmp_path: Path, lost: str
@@ -177,6 +178,7 @@ def test_killed_again_and_again_it_ends_with_the_same_looks_and_report(
     }
 
 
+@pytest.mark.long
 def test_a_student_that_failed_goes_on_later_and_takes_the_baseline_along(
     settled: Plan, tmp_path: Path
 ) -> None:
